@@ -1,0 +1,16 @@
+//! What sender, receiver and wire share: domain types, manifests, block arithmetic and FEC, sealing,
+//! the state store, sockets and pacing.
+//!
+//! - Types that describe content (`ids`, `geometry`, `manifest`, `path`) are checked when they are made;
+//!   code that holds one need not check again.
+//! - Only [`store`] knows sled and only [`net`] and the drivers know sockets. Everything else here is
+//!   pure: no clock, no file, no random source of its own.
+
+pub mod clock;
+pub mod geometry;
+pub mod hash;
+pub mod ids;
+pub mod manifest;
+pub mod path;
+pub mod ranges;
+pub mod units;
