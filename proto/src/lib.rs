@@ -16,6 +16,8 @@ mod pb {
     #![allow(
         missing_docs,
         unreachable_pub,
+        unused_qualifications,
+        missing_debug_implementations,
         clippy::use_self,
         clippy::unwrap_used,
         clippy::wildcard_imports,

@@ -167,7 +167,8 @@ pub fn decode_root(bytes: &[u8], publisher: &VerifyingKey, channel: ChannelId) -
     if ChannelId::from_slice(&root.channel) != Some(channel) {
         return Err(WireError::Field("channel").into());
     }
-    let geometry = Geometry::new(root.symbol_size, root.block_size, root.fec).map_err(|_| WireError::Field("geometry"))?;
+    let geometry =
+        Geometry::new(root.symbol_size, root.block_size, root.fec).map_err(|_| WireError::Field("geometry"))?;
     let parent = match root.parent.len() {
         0 => None,
         _ => Some(Digest::from_slice(&root.parent).ok_or(WireError::Field("parent"))?),

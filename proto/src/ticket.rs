@@ -60,7 +60,7 @@ impl fmt::Display for Ticket {
             advertise: self.advertise.to_string(),
             senders: self.senders.clone(),
             epoch: self.epoch.0,
-            epoch_secret: self.secret.as_bytes().to_vec().into(),
+            epoch_secret: self.secret.0.to_vec().into(),
         }
         .encode_to_vec();
         let checksum = blake3_prefix(&bytes);
@@ -81,7 +81,8 @@ impl FromStr for Ticket {
             return Err(TicketError::Damaged);
         }
         let message = pb::Ticket::decode(message).map_err(|_| TicketError::Damaged)?;
-        let advertise: SocketAddr = message.advertise.parse().map_err(|_| TicketError::Field("advertisement address"))?;
+        let advertise: SocketAddr =
+            message.advertise.parse().map_err(|_| TicketError::Field("advertisement address"))?;
         if !advertise.ip().is_multicast() || advertise.port() == 0 {
             return Err(TicketError::Field("advertisement address"));
         }
@@ -97,7 +98,7 @@ impl FromStr for Ticket {
             advertise,
             senders: message.senders,
             epoch: Epoch(message.epoch),
-            secret: EpochSecret::from_bytes(secret),
+            secret: EpochSecret(secret),
         })
     }
 }

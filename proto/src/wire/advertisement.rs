@@ -223,11 +223,7 @@ impl Advertisement {
             rate_bps: self.rate_bps,
             first_pass_cursor: self.first_pass_cursor,
             first_pass_since: self.first_pass_since.0,
-            finished: self
-                .finished
-                .iter()
-                .map(|f| pb::FinishedPass { object: f.object.0, serial: f.serial })
-                .collect(),
+            finished: self.finished.iter().map(|f| pb::FinishedPass { object: f.object.0, serial: f.serial }).collect(),
             data_packets: self.data_packets,
             manifest_sent: self.manifest_sent,
         }
@@ -315,7 +311,12 @@ pub(crate) fn duration_u32(duration: Duration) -> u32 {
 }
 
 /// Wire microseconds as a duration, checked.
-pub(crate) fn duration_in(value: u32, min: Duration, max: Duration, field: &'static str) -> Result<Duration, WireError> {
+pub(crate) fn duration_in(
+    value: u32,
+    min: Duration,
+    max: Duration,
+    field: &'static str,
+) -> Result<Duration, WireError> {
     let duration = Duration::from_micros(value.into());
     require(duration >= min && duration <= max, field)?;
     Ok(duration)

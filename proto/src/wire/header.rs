@@ -129,7 +129,11 @@ mod tests {
     #[test]
     fn refuses_other_versions_types_and_flows() {
         let header = Header {
-            datagram_type: DatagramType::Symbol, flow: Flow::Data, epoch_low: 7, session: 1, packet_number: 2,
+            datagram_type: DatagramType::Symbol,
+            flow: Flow::Data,
+            epoch_low: 7,
+            session: 1,
+            packet_number: 2,
         };
         let mut bytes = [0; LEN + TAG_LEN];
         header.write(bytes.first_chunk_mut().unwrap());

@@ -161,10 +161,10 @@ impl Nack {
     /// Encodes the body.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let short = self.short.iter().map(|s| pb::ShortObject {
-            object: s.object.0,
-            blocks: counts::encode(&s.blocks, BODY_LEN_MAX).0.into(),
-        });
+        let short = self
+            .short
+            .iter()
+            .map(|s| pb::ShortObject { object: s.object.0, blocks: counts::encode(&s.blocks, BODY_LEN_MAX).0.into() });
         pb::Nack {
             channel: self.channel.0.to_vec().into(),
             session: self.session.0,

@@ -4,9 +4,9 @@
 
 use nackcast_common::ids::ObjectId;
 
+use super::WireError;
 use super::header::{self, read_u64};
 use super::limits::TAG_LEN;
-use super::WireError;
 
 /// Bytes before the symbol.
 pub const PREFIX_LEN: usize = 14;
