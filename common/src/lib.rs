@@ -7,6 +7,7 @@
 //!   pure: no clock, no file, no random source of its own.
 
 pub mod clock;
+pub mod fec;
 pub mod geometry;
 pub mod hash;
 pub mod ids;
