@@ -42,7 +42,7 @@ pub struct Link {
     pub loss: f64,
     /// Loss in bursts, in addition.
     pub burst: Option<GilbertElliott>,
-    /// Time that every frame takes.
+    /// Time that every frame takes. What is under way is held in memory, without a limit.
     pub delay: Duration,
     /// Additional time, uniform from zero to this; it does not change the order.
     pub jitter: Duration,

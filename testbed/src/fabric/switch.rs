@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 use super::frame::{self, UdpFrame};
 use super::link::{Fate, LinkState, Nanoseconds, Passage, nanoseconds};
 use super::{Counters, Direction, Order, Request};
-use crate::sys::{BATCH, PacketRing, Received};
+use crate::sys::{BATCH, PacketRing, Received, SLOTS};
 
 /// How long one attempt to send waits for room.
 const WAIT: Duration = Duration::from_millis(1);
@@ -161,8 +161,13 @@ impl Switch {
             Order::SetLink { host, direction, link } => self.ports[host].links[direction.index()].set(link),
             Order::Partition { from, to, blocked } => self.ports[to].blocked[from] = blocked,
             Order::Counters { host, direction } => {
-                // What arrived while this turn was under way.
-                while self.turn() {}
+                // What was sent before the question lies in the rings: this many turns take all of it, and no
+                // traffic that goes on can hold the answer back.
+                for _ in 0..SLOTS.div_ceil(BATCH) {
+                    if !self.turn() {
+                        break;
+                    }
+                }
                 let counters = &mut self.ports[host].counters[direction.index()];
                 if direction == Direction::FromHost {
                     counters.dropped_by_machine += self.rings[host].take_overflows()?;
