@@ -135,6 +135,14 @@ pub enum LibraryError {
         #[source]
         source: io::Error,
     },
+    /// The cache would be sent, and every scan would find it changed.
+    #[error("{} lies in {}, which is sent; give a state directory outside of it", cache.display(), root.display())]
+    CacheInside {
+        /// The cache directory.
+        cache: PathBuf,
+        /// The channel's directory.
+        root: PathBuf,
+    },
     /// The directory changed in a way that gives no manifest, or holds too much.
     #[error("{} gives no manifest: {source}; scan again when nobody writes to it", path.display())]
     Manifest {
@@ -159,8 +167,12 @@ impl Library {
     /// When one of the two cannot be used.
     pub fn open(config: LibraryConfig) -> Result<Self, LibraryError> {
         let library = Self { config };
-        library.root()?;
-        std::fs::create_dir_all(&library.config.cache).map_err(|e| library.cache_error(e))?;
+        let root = library.root()?;
+        let LibraryConfig { cache, .. } = &library.config;
+        std::fs::create_dir_all(cache).map_err(|e| library.cache_error(e))?;
+        if cache.canonicalize().map_err(|e| library.cache_error(e))?.starts_with(root.path()) {
+            return Err(LibraryError::CacheInside { cache: cache.clone(), root: library.config.root });
+        }
         Ok(library)
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{Digest, Generation, ObjectIndex};
-use nackcast_common::manifest::{Content, EntryKind, Manifest, ObjectKind, ObjectRecord};
+use nackcast_common::manifest::{Chaining, Content, EntryKind, Manifest, ObjectKind, ObjectRecord};
 
 /// The former generation, seen from the next.
 #[derive(Debug, Default)]
@@ -53,7 +53,8 @@ impl Former {
             }
         }
         let packs = (0_u32..).zip(manifest.objects()).filter_map(|(index, record)| {
-            let fitting = record.kind == ObjectKind::Pack && record.layout.geometry() == geometry;
+            let listed = matches!(record.chaining, Chaining::Object(_));
+            let fitting = record.kind == ObjectKind::Pack && record.layout.geometry() == geometry && !listed;
             let slices = slices.remove(&ObjectIndex(index)).filter(|_| fitting)?;
             FormerPack::new(record.clone(), slices)
         });
@@ -95,8 +96,6 @@ impl FormerPack {
 
 #[cfg(test)]
 mod tests {
-    use nackcast_common::manifest::Chaining;
-
     use super::*;
 
     fn tiles(size: u64, slices: &[(u64, u64)]) -> Option<usize> {

@@ -111,10 +111,9 @@ impl Gatherer<'_> {
         let mut packing = Packing { packer: Packer::new(capacity(self.geometry())), seen: HashSet::new() };
         self.wave(large, &mut packing, &mut gathered, problems);
         small.par_sort_by_cached_key(|f| (std::cmp::Reverse(self.config.priority(&f.path)), f.path.clone()));
-        while !small.is_empty() {
-            let rest = small.split_off(wave_len(&small));
-            self.wave(small, &mut packing, &mut gathered, problems);
-            small = rest;
+        let mut small = small.into_iter().peekable();
+        while small.peek().is_some() {
+            self.wave(next_wave(&mut small), &mut packing, &mut gathered, problems);
         }
         self.hash_packs(packing.packer.finish(), &mut gathered);
         gathered
@@ -199,12 +198,14 @@ pub(super) fn hash_drafts(
     (packs, lost)
 }
 
-/// How many files of the front make a wave: at least one.
-fn wave_len(files: &[Found]) -> usize {
-    let mut bytes = 0;
-    let fitting = files.iter().take_while(|f| {
-        bytes += f.stamp.size;
-        bytes <= WAVE_BYTES
-    });
-    fitting.count().max(1)
+/// Takes files until their bytes make a wave.
+fn next_wave(files: &mut impl Iterator<Item = Found>) -> Vec<Found> {
+    let (mut wave, mut bytes) = (Vec::new(), 0);
+    while bytes < WAVE_BYTES
+        && let Some(found) = files.next()
+    {
+        bytes += found.stamp.size;
+        wave.push(found);
+    }
+    wave
 }

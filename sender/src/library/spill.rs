@@ -54,10 +54,11 @@ impl Spill {
         for item in listed {
             let name = item.file_name();
             let ours = name.to_str().is_some_and(|n| n.starts_with(&self.prefix));
-            if ours && !used.contains(&name) {
-                if let Err(error) = fs::remove_file(item.path()) {
-                    tracing::warn!(file = %item.path().display(), %error, "a hash list of no more use stays");
-                }
+            if !ours || used.contains(&name) {
+                continue;
+            }
+            if let Err(error) = fs::remove_file(item.path()) {
+                tracing::warn!(file = %item.path().display(), %error, "a hash list of no more use stays");
             }
         }
     }

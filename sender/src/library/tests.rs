@@ -276,7 +276,7 @@ fn an_unreadable_file_or_directory_is_a_problem() {
     bench.write("shut", b"x");
     bench.write("closed/file", b"x");
     for name in ["shut", "closed"] {
-        fs::set_permissions(bench.path(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(bench.path(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     if fs::read(bench.path("shut")).is_ok() {
         return; // Root reads everything.
@@ -295,6 +295,14 @@ fn a_missing_root_is_an_error_that_names_it() {
     assert!(error.to_string().contains("content: No such file or directory"), "{error}");
     fs::write(bench.root(), b"").unwrap();
     assert!(matches!(Library::open(bench.library.config().clone()), Err(LibraryError::Root { .. })));
+}
+
+#[test]
+fn a_cache_directory_inside_the_content_is_refused() {
+    let bench = Bench::new();
+    let config = LibraryConfig { cache: bench.path("state"), ..bench.library.config().clone() };
+    let error = Library::open(config).unwrap_err();
+    assert!(matches!(error, LibraryError::CacheInside { .. }), "{error}");
 }
 
 #[test]
