@@ -145,3 +145,56 @@ fn read_part(root: &Root, part: &Part, on_read: &(dyn Fn(u64) + Sync)) -> Result
     on_read(part.size);
     if Digest::of(&bytes) == part.digest { Ok(bytes) } else { Err(ProblemKind::Changed) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn part(name: &str, bytes: &[u8], priority: i32) -> Part {
+        Part {
+            path: DatasetPath::new(name.as_bytes()).unwrap(),
+            size: bytes.len() as u64,
+            digest: Digest::of(bytes),
+            priority,
+            since: Generation(1),
+            bytes: None,
+        }
+    }
+
+    #[test]
+    fn a_pack_is_full_at_its_capacity_and_has_one_priority() {
+        let mut packer = Packer::new(10);
+        for (size, priority) in [(4, 2), (6, 2), (1, 2), (1, 1), (9, 1), (10, 1)] {
+            packer.push(part("a", &vec![0; size], priority));
+        }
+        let sizes: Vec<u64> = packer.finish().iter().map(|d| d.0.iter().map(|p| p.size).sum()).collect();
+        assert_eq!(sizes, [10, 1, 10, 10]);
+    }
+
+    #[test]
+    fn parts_that_changed_or_vanished_are_left_out_of_their_pack() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        for (name, bytes) in [("a", &b"aaa"[..]), ("changed", b"new"), ("short", b""), ("z", b"zzz")] {
+            fs::write(directory.path().join(name), bytes).unwrap();
+        }
+        let parts = vec![
+            part("a", b"aaa", 0),
+            part("changed", b"old", 0),
+            part("gone", b"g", 0),
+            part("short", b"s", 0),
+            part("z", b"zzz", 0),
+        ];
+        let (pack, lost) = Draft(parts).hash(&root, Geometry::default(), &|_| {});
+        let pack = pack.unwrap();
+        assert_eq!(pack.sums.digest, Digest::of(b"aaazzz"));
+        assert_eq!(pack.slices, [(Digest::of(b"aaa"), 0), (Digest::of(b"zzz"), 3)]);
+        let why: Vec<_> = lost.iter().map(|(part, what)| (part.path.to_string(), what.to_string())).collect();
+        let changed = "changed while it was hashed; left out until the next scan".to_owned();
+        let vanished = "vanished while it was scanned".to_owned();
+        let expected = [("changed", &changed), ("gone", &vanished), ("short", &changed)];
+        assert_eq!(why, expected.map(|(name, what)| (name.to_owned(), what.clone())));
+    }
+}

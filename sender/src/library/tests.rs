@@ -423,10 +423,13 @@ fn unchanged_files_are_not_hashed_again_even_after_a_restart() {
 #[test]
 fn files_touched_while_they_are_hashed_are_not_trusted() {
     let mut bench = Bench::new();
-    let_settle();
     bench.write("a", &bytes(1, 3000));
+    let_settle();
+    // As if somebody wrote to it while it is hashed, or its clock is ahead of ours.
+    let soon = std::time::UNIX_EPOCH + std::time::Duration::from_millis(Clock::wall_ms() + 3_600_000);
+    fs::File::options().write(true).open(bench.path("a")).unwrap().set_modified(soon).unwrap();
     assert_eq!(bench.sound_scan().hashed_bytes, 3000);
-    assert_eq!(bench.sound_scan().hashed_bytes, 3000, "too young to be trusted");
+    assert_eq!(bench.sound_scan().hashed_bytes, 3000, "not older than its hash");
 }
 
 #[test]
@@ -470,6 +473,44 @@ fn a_file_that_changes_while_it_is_hashed_is_left_out() {
         assert!(scan.content.manifest().entry(b"steady").is_some());
         bench.sound_scan();
     }
+}
+
+#[test]
+fn a_file_that_changed_once_while_it_was_hashed_is_hashed_again() {
+    let mut bench = Bench::new();
+    bench.write("a", &bytes(1, 5000));
+    let path = bench.path("a");
+    let once = std::sync::Once::new();
+    let replace = |_: Progress| {
+        once.call_once(|| {
+            fs::write(path.with_extension("new"), bytes(2, 5000)).unwrap();
+            fs::rename(path.with_extension("new"), &path).unwrap();
+        });
+    };
+    let scan = bench.library.scan(None, &replace).unwrap();
+    assert!(scan.problems.is_empty(), "{:?}", scan.problems);
+    bench.check_files(&scan.content);
+}
+
+#[test]
+fn a_file_larger_than_any_object_is_a_problem() {
+    let mut bench = Bench::new();
+    bench.write("good", b"good");
+    let size = nackcast_common::geometry::OBJECT_SIZE_MAX + 1;
+    if fs::File::create(bench.path("vast")).unwrap().set_len(size).is_err() {
+        return; // Not every file system has files of that size.
+    }
+    let scan = bench.scan();
+    assert!(matches!(scan.problems[..], [Problem { what: ProblemKind::TooLarge(_), .. }]), "{:?}", scan.problems);
+    assert_eq!(scan.content.manifest().entries().len(), 1);
+}
+
+#[test]
+fn a_file_with_the_name_of_our_directory_is_a_problem() {
+    let mut bench = Bench::new();
+    bench.write(".nackcast.part", b"x");
+    let scan = bench.scan();
+    assert!(matches!(scan.problems[..], [Problem { what: ProblemKind::Reserved, .. }]), "{:?}", scan.problems);
 }
 
 #[test]
@@ -529,6 +570,10 @@ fn several_threads_may_read_and_descriptors_are_bounded() {
             scope.spawn(|| check_blocks(&scan.content));
         }
     });
+    let root = bench.root().canonicalize().unwrap();
+    let targets = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let open = targets.filter(|target| target.starts_with(&root) && *target != root).count();
+    assert!((1..=64).contains(&open), "{open} files are open");
 }
 
 #[test]
