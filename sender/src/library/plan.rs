@@ -101,11 +101,12 @@ impl Planner<'_> {
 
         let places = places(&groups);
         let (objects, sources) = groups.into_iter().flat_map(|g| g.rows).unzip();
+        let told: HashSet<_> = problems.iter().map(|p| p.path.clone()).collect();
         for file in files {
             match places.get(&file.sums.digest) {
                 Some(content) => entries.push(entry(file, *content)),
                 None if file.stamp.size == 0 => entries.push(entry(file, manifest::Content::Empty)),
-                None if problems.iter().any(|p| p.path == file.path.as_path()) => {}
+                None if told.contains(file.path.as_path()) => {}
                 // Its bytes were to come from another path, which was lost.
                 None => problems.push(Problem::new(file.path.as_path(), ProblemKind::Changed)),
             }
