@@ -1,0 +1,44 @@
+//! What a receiver is told: plain values, checked by [`crate::run`] before anything is bound.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nackcast_proto::ticket::Ticket;
+
+/// Everything a receiving node is told.
+#[derive(Debug)]
+pub struct Config {
+    /// What to receive, and where to put it.
+    pub subscriptions: Vec<Subscription>,
+    /// Name or address of the interface; none: the default route's.
+    pub interface: Option<String>,
+    /// Senders to ask, HOST:PORT, in order of preference; before those of the ticket.
+    pub sources: Vec<String>,
+    /// State directory.
+    pub state: PathBuf,
+    /// Time between scans of the dataset; default 10 min.
+    pub scan: Duration,
+    /// Remove what left the dataset.
+    pub prune: bool,
+    /// Replace differing files of a directory that was not ours.
+    pub overwrite: bool,
+    /// End when the whole dataset is installed and verified.
+    pub once: bool,
+    /// Mode bits that are kept; default 0o777.
+    pub mode_mask: u32,
+    /// Wait for a NACK's answer; default 200 ms.
+    pub nack_retry: Duration,
+    /// NACK datagrams in a window; default 4.
+    pub nack_budget: usize,
+    /// Bytes of blocks held in memory; default 32 MiB.
+    pub memory: u64,
+}
+
+/// One channel to receive.
+#[derive(Debug)]
+pub struct Subscription {
+    /// How to join it.
+    pub ticket: Ticket,
+    /// Where its dataset goes.
+    pub into: PathBuf,
+}

@@ -1,0 +1,224 @@
+//! What NACKs tell about the group: round-trip time, size, and how far receivers must spread their NACKs.
+//!
+//! GRTT rises fast and falls slowly (RFC 5740, section 5.5.3: peaks are taken at once, decays are halvings per
+//! window). The NACK window is at least 6 GRTT (RFC 5401: receivers that cannot hear each other) and grows
+//! while more NACKs arrive than the sender wants to read.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nackcast_common::clock::Time;
+use nackcast_common::ids::RunId;
+
+/// Before anything was measured.
+const GRTT_START: Duration = Duration::from_millis(20);
+/// Scheduling noise makes less than this meaningless.
+const GRTT_MIN: Duration = Duration::from_millis(1);
+const GRTT_MAX: Duration = Duration::from_secs(10);
+/// RFC 5401's K for unicast feedback.
+const WINDOW_GRTTS: u32 = 6;
+const WINDOW_MIN: Duration = Duration::from_millis(10);
+const WINDOW_MAX: Duration = Duration::from_secs(30);
+/// NACK datagrams a window that make it longer, and shorter again.
+const NACKS_HIGH: u32 = 256;
+const NACKS_LOW: u32 = 64;
+/// Rows about single receivers.
+const RECEIVERS_MAX: usize = 4096;
+/// A receiver that was not heard for so long is no longer counted.
+const RECEIVER_FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// What is known of one receiver.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) last_heard: Time,
+    pub(super) address: SocketAddr,
+    pub(super) loss_ppm: u32,
+    /// Prefix of the manifest hash that it reported complete.
+    pub(super) complete: Option<u64>,
+    /// Highest packet number and a bitmap of the 64 before: a NACK counts once.
+    highest: u64,
+    window: u64,
+}
+
+/// The group as its NACKs show it.
+#[derive(Debug)]
+pub(super) struct Feedback {
+    grtt: Duration,
+    peak: Duration,
+    window: Duration,
+    window_ends: Time,
+    nacks_in_window: u32,
+    receivers: BTreeMap<RunId, Row>,
+}
+
+/// What a NACK did to the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A replay, or a duplicate.
+    Again,
+    /// From a receiver that was not in the table.
+    First,
+    /// From one that was.
+    Known,
+}
+
+impl Feedback {
+    pub(super) const fn new() -> Self {
+        Self {
+            grtt: GRTT_START,
+            peak: Duration::ZERO,
+            window: Duration::from_millis(6 * 20),
+            window_ends: Time::ZERO,
+            nacks_in_window: 0,
+            receivers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) const fn grtt(&self) -> Duration {
+        self.grtt
+    }
+
+    pub(super) const fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// Estimated number of receivers.
+    pub(super) fn group_size(&self) -> u32 {
+        u32::try_from(self.receivers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many reported the manifest with this hash prefix complete.
+    pub(super) fn complete(&self, manifest: u64) -> u32 {
+        let count = self.receivers.values().filter(|r| r.complete == Some(manifest)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// A NACK arrived: notes its sender; says whether it was seen before.
+    pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, loss_ppm: u32) -> Heard {
+        let fresh = Row { last_heard: now, address: from, loss_ppm, complete: None, highest: packet, window: 0 };
+        let Some(row) = self.receivers.get_mut(&run) else {
+            self.make_room(now);
+            self.receivers.insert(run, fresh);
+            return Heard::First;
+        };
+        if packet > row.highest {
+            let ahead = packet - row.highest;
+            row.window = if ahead > 64 { 0 } else { (row.window << (ahead - 1) << 1) | (1 << (ahead - 1)) };
+            row.highest = packet;
+        } else {
+            let behind = row.highest - packet;
+            if behind == 0 || behind > 64 || row.window & (1 << (behind - 1)) != 0 {
+                return Heard::Again;
+            }
+            row.window |= 1 << (behind - 1);
+        }
+        (row.last_heard, row.address, row.loss_ppm) = (now, from, loss_ppm);
+        Heard::Known
+    }
+
+    fn make_room(&mut self, now: Time) {
+        if self.receivers.len() >= RECEIVERS_MAX {
+            self.receivers.retain(|_, r| now.since(r.last_heard) < RECEIVER_FORGOTTEN);
+        }
+        if self.receivers.len() >= RECEIVERS_MAX {
+            let oldest = self.receivers.iter().min_by_key(|(_, r)| r.last_heard).map(|(run, _)| *run);
+            if let Some(oldest) = oldest {
+                self.receivers.remove(&oldest);
+            }
+        }
+    }
+
+    /// What a receiver said of its completeness; true when that is news.
+    pub(super) fn on_report(&mut self, run: RunId, complete: Option<u64>) -> bool {
+        let Some(row) = self.receivers.get_mut(&run) else { return false };
+        let news = complete.is_some() && row.complete != complete;
+        row.complete = complete;
+        news
+    }
+
+    /// A round-trip time was measured.
+    pub(super) fn on_rtt(&mut self, rtt: Duration) {
+        let rtt = rtt.clamp(GRTT_MIN, GRTT_MAX);
+        self.peak = self.peak.max(rtt);
+        if rtt > self.grtt {
+            self.grtt = self.grtt / 4 + rtt * 3 / 4;
+        }
+    }
+
+    /// A NACK datagram was read; closes the window when it is over.
+    pub(super) fn count_nack(&mut self, now: Time) {
+        if now >= self.window_ends {
+            self.close_window(now);
+        }
+        self.nacks_in_window = self.nacks_in_window.saturating_add(1);
+    }
+
+    fn close_window(&mut self, now: Time) {
+        if self.peak > Duration::ZERO {
+            self.grtt = self.peak.max(self.grtt / 2).clamp(GRTT_MIN, GRTT_MAX);
+        }
+        let least = (self.grtt * WINDOW_GRTTS).max(WINDOW_MIN);
+        if self.nacks_in_window > NACKS_HIGH {
+            self.window = self.window.saturating_mul(2);
+        } else if self.nacks_in_window < NACKS_LOW {
+            self.window = self.window * 2 / 3;
+        }
+        self.window = self.window.clamp(least, WINDOW_MAX.max(least));
+        self.peak = Duration::ZERO;
+        self.nacks_in_window = 0;
+        self.window_ends = now + self.window;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nack(feedback: &mut Feedback, run: u64, packet: u64) -> Heard {
+        feedback.on_nack(Time(1), RunId(run), packet, "127.0.0.1:1".parse().unwrap(), 0)
+    }
+
+    #[test]
+    fn a_nack_counts_once_whatever_the_order() {
+        let mut feedback = Feedback::new();
+        assert_eq!(nack(&mut feedback, 1, 10), Heard::First);
+        for (packet, heard) in [
+            (10, Heard::Again), (12, Heard::Known), (11, Heard::Known), (11, Heard::Again), (12, Heard::Again),
+            (300, Heard::Known), (299, Heard::Known), (10, Heard::Again), (300, Heard::Again), (364, Heard::Known),
+            (300, Heard::Again), (301, Heard::Known),
+        ] {
+            assert_eq!(nack(&mut feedback, 1, packet), heard, "packet {packet}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut feedback = Feedback::new();
+        for run in 0..10_000 {
+            nack(&mut feedback, run, 1);
+        }
+        assert_eq!(feedback.group_size(), 4096);
+    }
+
+    #[test]
+    fn the_window_follows_round_trip_time_and_load() {
+        let mut feedback = Feedback::new();
+        let mut now = Time(0);
+        for _ in 0..20 {
+            feedback.on_rtt(Duration::from_millis(2));
+            now += Duration::from_secs(1);
+            feedback.count_nack(now);
+        }
+        assert_eq!(feedback.window(), Duration::from_millis(12));
+        feedback.on_rtt(Duration::from_millis(100));
+        assert!(feedback.grtt() > Duration::from_millis(70));
+        for _ in 0..1000 {
+            feedback.count_nack(now);
+        }
+        let before = feedback.window();
+        now += Duration::from_secs(40);
+        feedback.count_nack(now);
+        assert!(feedback.window() >= before * 2);
+    }
+}
