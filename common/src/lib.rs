@@ -13,6 +13,7 @@ pub mod hash;
 pub mod ids;
 pub mod keys;
 pub mod manifest;
+pub mod net;
 pub mod pacing;
 pub mod path;
 pub mod ranges;
