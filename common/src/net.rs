@@ -56,6 +56,17 @@ pub enum NetError {
         /// `IPv4` or `IPv6`.
         family: &'static str,
     },
+    /// Linux gives loopback no route for IPv6 multicast.
+    #[error(
+        "interface {interface} has no route for group {group}: name another interface, use an IPv4 group, or run: \
+         ip -6 route add multicast ff00::/8 dev {interface} table local"
+    )]
+    NoMulticastRoute {
+        /// The group.
+        group: IpAddr,
+        /// The interface.
+        interface: String,
+    },
     /// Another program has the port.
     #[error("{0} is in use by another program (another nackcast?): stop it, or choose another address and port")]
     AddressInUse(SocketAddr),

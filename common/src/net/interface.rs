@@ -46,7 +46,7 @@ pub fn resolve(spec: Option<&str>, group: IpAddr) -> Result<Interface, NetError>
     require_multicast(group)?;
     let links = list()?;
     match spec {
-        Some(spec) => named(&links, spec, group),
+        Some(spec) => named(&links, &routes(group), spec, group),
         None => automatic(&links, &routes(group), group),
     }
 }
@@ -116,7 +116,12 @@ fn known(links: &[Link]) -> String {
     if links.is_empty() { "none".to_owned() } else { links.iter().map(describe).collect::<Vec<_>>().join(", ") }
 }
 
-fn named(links: &[Link], spec: &str, group: IpAddr) -> Result<Interface, NetError> {
+/// Whether datagrams to the group can leave there. IPv4 sends to any group through any interface, IPv6 by route only.
+fn reaches(interface: &str, routes: &[Route], group: IpAddr) -> bool {
+    group.is_ipv4() || routes.iter().any(|route| route.interface == interface)
+}
+
+fn named(links: &[Link], routes: &[Route], spec: &str, group: IpAddr) -> Result<Interface, NetError> {
     let address: Option<IpAddr> = spec.parse().ok();
     let found = links.iter().find(|link| link.name == spec || address.is_some_and(|a| link.addresses.contains(&a)));
     let Some(link) = found else {
@@ -130,6 +135,9 @@ fn named(links: &[Link], spec: &str, group: IpAddr) -> Result<Interface, NetErro
     if !interface.serves(group) {
         return Err(NetError::FamilyMismatch { group, interface: interface.name, family: family(group) });
     }
+    if !reaches(&interface.name, routes, group) {
+        return Err(NetError::NoMulticastRoute { group, interface: interface.name });
+    }
     Ok(interface)
 }
 
@@ -138,12 +146,13 @@ fn automatic(links: &[Link], routes: &[Route], group: IpAddr) -> Result<Interfac
         let link = links.iter().find(|link| link.name == name && link.up && link.multicast && !link.loopback)?;
         Some(link.interface(None)).filter(|interface| interface.serves(group))
     };
+    let loopback = links.iter().find(|link| link.up && link.loopback).map(|link| link.interface(None));
     let by_default = routes.iter().filter(|route| route.prefix_len == 0);
     let by_group = routes.iter().filter(|route| route.prefix_len > 0);
     by_default
         .chain(by_group)
         .find_map(|route| usable(&route.interface))
-        .or_else(|| links.iter().filter(|l| l.up && l.loopback).map(|l| l.interface(None)).find(|i| i.serves(group)))
+        .or_else(|| loopback.filter(|lo| lo.serves(group) && reaches(&lo.name, routes, group)))
         .ok_or_else(|| NetError::NoInterface { group, family: family(group), known: known(links) })
 }
 
@@ -237,24 +246,29 @@ mod tests {
         Route { prefix_len, metric: 0, interface: interface.to_owned() }
     }
 
+    fn all() -> Vec<Route> {
+        vec![route("eth0", 8), route("eth1", 8)]
+    }
+
     #[test]
     fn an_interface_is_found_by_name_and_by_address() {
-        let by_name = named(&links(), "eth0", V4).unwrap();
+        let by_name = named(&links(), &all(), "eth0", V4).unwrap();
         assert_eq!((by_name.index, by_name.v4, by_name.pinned), (2, Some(Ipv4Addr::new(192, 0, 2, 2)), false));
         assert_eq!(by_name.v6, Some("fe80::1".parse().unwrap()));
-        let by_address = named(&links(), "192.0.2.3", V4).unwrap();
+        let by_address = named(&links(), &all(), "192.0.2.3", V4).unwrap();
         assert_eq!((by_address.index, by_address.v4, by_address.pinned), (2, Some(Ipv4Addr::new(192, 0, 2, 3)), true));
-        assert_eq!(named(&links(), "fd00::2", V6).unwrap().v6, Some("fd00::2".parse().unwrap()));
-        assert!(!named(&links(), "fd00::2", V4).unwrap().pinned);
+        assert_eq!(named(&links(), &all(), "fd00::2", V6).unwrap().v6, Some("fd00::2".parse().unwrap()));
+        assert!(!named(&links(), &all(), "fd00::2", V4).unwrap().pinned);
     }
 
     #[test]
     fn a_wrong_interface_is_an_error_that_lists_the_right_ones() {
-        let error = named(&links(), "eth7", V4).unwrap_err().to_string();
+        let error = named(&links(), &all(), "eth7", V4).unwrap_err().to_string();
         assert!(error.contains("`eth7`") && error.contains("lo (127.0.0.1, ::1), eth0 (192.0.2.2"), "{error}");
         assert!(error.contains("eth9 (10.9.0.1, down)"), "{error}");
-        assert!(matches!(named(&links(), "eth9", V4), Err(NetError::InterfaceDown(_))));
-        assert!(matches!(named(&links(), "eth1", V6), Err(NetError::FamilyMismatch { .. })));
+        assert!(matches!(named(&links(), &all(), "eth9", V4), Err(NetError::InterfaceDown(_))));
+        assert!(matches!(named(&links(), &all(), "eth1", V6), Err(NetError::FamilyMismatch { .. })));
+        assert!(matches!(named(&links(), &all(), "lo", V6), Err(NetError::NoMulticastRoute { .. })));
         assert!(matches!(resolve(None, "192.0.2.1".parse().unwrap()), Err(NetError::NotMulticast(_))));
     }
 
@@ -263,7 +277,8 @@ mod tests {
         let pick = |routes: &[Route], group| automatic(&links(), routes, group).map(|i| i.name).ok();
         assert_eq!(pick(&[route("eth1", 4), route("eth0", 0)], V4).as_deref(), Some("eth0"));
         assert_eq!(pick(&[route("eth1", 4)], V4).as_deref(), Some("eth1"));
-        assert_eq!(pick(&[route("eth1", 0)], V6).as_deref(), Some("lo"), "eth1 has no IPv6 address");
+        assert_eq!(pick(&[route("eth1", 0)], V6).as_deref(), None, "eth1 has no IPv6 address, lo no route");
+        assert_eq!(pick(&[route("eth1", 0), route("lo", 8)], V6).as_deref(), Some("lo"));
         assert_eq!(pick(&[route("eth9", 0)], V4).as_deref(), Some("lo"), "eth9 is down");
         assert_eq!(pick(&[], V4).as_deref(), Some("lo"));
         assert!(matches!(automatic(&[], &[], V4), Err(NetError::NoInterface { .. })));
