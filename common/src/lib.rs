@@ -18,4 +18,5 @@ pub mod pacing;
 pub mod path;
 pub mod ranges;
 pub mod seal;
+pub mod store;
 pub mod units;
