@@ -59,13 +59,15 @@ pub enum NetError {
     /// Linux gives loopback no route for IPv6 multicast.
     #[error(
         "interface {interface} has no route for group {group}: name another interface, use an IPv4 group, or run: \
-         ip -6 route add multicast ff00::/8 dev {interface} table local"
+         ip -6 route add {kind} ff00::/8 dev {interface}"
     )]
     NoMulticastRoute {
         /// The group.
         group: IpAddr,
         /// The interface.
         interface: String,
+        /// The kind of route that helps: `local` on loopback, `multicast` elsewhere.
+        kind: &'static str,
     },
     /// Another program has the port.
     #[error("{0} is in use by another program (another nackcast?): stop it, or choose another address and port")]

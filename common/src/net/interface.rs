@@ -136,7 +136,9 @@ fn named(links: &[Link], routes: &[Route], spec: &str, group: IpAddr) -> Result<
         return Err(NetError::FamilyMismatch { group, interface: interface.name, family: family(group) });
     }
     if !reaches(&interface.name, routes, group) {
-        return Err(NetError::NoMulticastRoute { group, interface: interface.name });
+        // Linux turns a multicast route on loopback into one that rejects.
+        let kind = if interface.loopback { "local" } else { "multicast" };
+        return Err(NetError::NoMulticastRoute { group, interface: interface.name, kind });
     }
     Ok(interface)
 }
