@@ -2,6 +2,8 @@
 //!
 //! - Only this module knows sled. What stands here must be small (values below 4 KiB) and must be rebuildable from a
 //!   scan of the content: a damaged store is moved aside and begun anew, with a [`Warning`].
+//! - Damage in the middle of its file is silent: sled keeps what stands before it. So a fact that is not here may
+//!   have been here; never conclude from its absence what would be dangerous if it were wrong.
 //! - What was put is safe against a kill of the process; against a power loss only after [`Store::flush`] returned.
 //! - Everything blocks: an async caller goes through `spawn_blocking` for `open` and `flush`.
 

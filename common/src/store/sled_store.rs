@@ -63,18 +63,20 @@ impl Store {
     fn try_open(dir: &Path) -> Result<Self, Failure> {
         let refused = |error| Failure::Refused(io_error("open", dir)(error));
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refused)?;
+        let had_content = fs::metadata(dir.join("db")).is_ok_and(|db| db.len() > 0);
         let db = open_locked(dir)?;
         let file = File::options().write(true).open(dir.join("db")).map_err(refused)?;
         let store = Self { db, file: Arc::new(file), dir: dir.into() };
-        store.check_version()?;
+        store.check_version(had_content)?;
         Ok(store)
     }
 
-    fn check_version(&self) -> Result<(), Failure> {
+    fn check_version(&self, had_content: bool) -> Result<(), Failure> {
         let stored = self.db.get(SCHEMA_KEY).map_err(|e| sort(&self.dir, "read", e))?;
         let Some(stored) = stored else {
-            if self.db.was_recovered() && self.db.tree_names().len() > 1 {
-                return Err(Failure::Damaged("it has content and no version".to_owned()));
+            // sled takes a file that it cannot read for an empty one. The version is written first of all.
+            if had_content {
+                return Err(Failure::Damaged("its content cannot be read".to_owned()));
             }
             self.db.insert(SCHEMA_KEY, &SCHEMA_VERSION.to_be_bytes()).map_err(|e| sort(&self.dir, "write", e))?;
             self.flush().map_err(Failure::Refused)?;

@@ -85,8 +85,12 @@ fn a_damaged_store_is_moved_aside_with_a_warning() {
         (0..500_u32).for_each(|i| table.put(&i.to_be_bytes(), &[7; 100]).unwrap());
         store.flush().unwrap();
         drop((store, table));
-        // sled's settings file is checked when it opens.
-        fs::write(dir.join("conf"), [0xff; 64]).unwrap();
+        if number == 1 {
+            fs::write(dir.join("conf"), [0xff; 64]).unwrap();
+        } else {
+            let len = fs::metadata(dir.join("db")).unwrap().len();
+            fs::write(dir.join("db"), vec![0xa5; usize::try_from(len).unwrap()]).unwrap();
+        }
         let (store, warning) = Store::open(&dir).unwrap();
         let Some(Warning::MovedAside { from, to, .. }) = warning else { panic!("no warning") };
         assert_eq!((from, to), (dir.clone(), temp.path().join(format!("state.damaged-{number}"))));
