@@ -13,6 +13,8 @@ pub mod part;
 pub mod scan;
 pub mod seed;
 pub mod target;
+#[cfg(test)]
+mod testing;
 
 use rustix::io::Errno;
 

@@ -139,7 +139,8 @@ fn read_verified(from: &mut Reader<'_>, layout: &Layout) -> Result<RangeSet, Map
         if start < least || start >= end || end > layout.block_count() {
             return Err(MapError::Impossible);
         }
-        least = end + 1;
+        // Ranges that touch would be one.
+        least = end.saturating_add(1);
         verified.insert(start..end);
     }
     Ok(verified)
@@ -163,10 +164,12 @@ fn read_open(
         let mut repair = BTreeMap::new();
         for _ in 0..from.u16()? {
             let (esi, slot) = (from.u16()?, from.u32()?);
-            let sound = (source_count..layout.esi_end(block)).contains(&esi) && slot < SLOTS_MAX && slots.insert(slot);
-            if !sound || repair.insert(esi, slot).is_some() {
+            let in_order = repair.last_key_value().is_none_or(|(last, _)| *last < esi);
+            let sound = (source_count..layout.esi_end(block)).contains(&esi) && slot < SLOTS_MAX;
+            if !in_order || !sound || !slots.insert(slot) {
                 return Err(MapError::Impossible);
             }
+            repair.insert(esi, slot);
         }
         open.insert(block, OpenBlock { source, repair });
     }
