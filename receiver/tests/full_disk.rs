@@ -4,7 +4,7 @@
 //! Runs on a tiny tmpfs in mount and user namespaces of its own, so it needs no root; where these cannot be
 //! made it fails and says so. Not under the test harness: a process that makes a user namespace must have one
 //! thread.
-#![expect(clippy::print_stdout, reason = "it is its own harness")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a test that is its own harness")]
 
 use std::fs;
 use std::path::Path;

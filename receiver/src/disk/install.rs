@@ -224,7 +224,7 @@ impl Installer {
     /// When the bytes are wrong or the file system refuses.
     pub fn stage(&mut self, entry: &Entry, source: Source<'_>) -> Result<(), InstallError> {
         match &entry.kind {
-            EntryKind::Directory => Ok(drop(self.ensure(entry.path.as_bytes())?)),
+            EntryKind::Directory => self.ensure(entry.path.as_bytes()).map(drop),
             EntryKind::Symlink { target } => self.stage_symlink(entry, target),
             EntryKind::File { size, digest, .. } => self.stage_file(entry, *size, digest, source),
         }

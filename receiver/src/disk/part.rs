@@ -11,6 +11,8 @@
 //! - No file stays open: any number of objects may be partial.
 
 mod map;
+mod record;
+mod symbols;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -18,7 +20,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use fixedbitset::FixedBitSet;
 use nackcast_common::geometry::Layout;
@@ -28,16 +30,15 @@ use nackcast_common::ranges::RangeSet;
 use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use self::map::Map;
 pub use self::map::MapError;
-use self::map::{Map, OpenBlock, SLOTS_MAX};
+pub use self::symbols::{HeldSymbols, Kept};
 use super::facts::{Facts, Kind};
 use super::target::{TEMPORARY_PREFIX, TargetDir};
 use super::{DiskError, errno, lock};
 
 /// Bytes of repair symbols that all side files of a store may hold together.
 pub const REPAIR_BYTES_MAX: u64 = 256 << 20;
-/// From this many objects on, one `syncfs` is cheaper than a flush of each file.
-const FLUSH_EACH_MAX: usize = 8;
 /// Largest map that is read: that of the largest object with every second block verified.
 const MAP_LEN_MAX: u64 = 1 << 30;
 
@@ -61,28 +62,6 @@ pub struct OpenSymbols {
     pub source: FixedBitSet,
     /// ESIs of repair symbols, ascending.
     pub repair: Vec<u16>,
-}
-
-/// The bytes of an unfinished block, as far as they are there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldSymbols {
-    /// K symbols, one after the other; zero where not held and behind the block's end.
-    pub bytes: Vec<u8>,
-    /// Which of them are held.
-    pub source: FixedBitSet,
-    /// Repair symbols by ESI.
-    pub repair: Vec<(u16, Vec<u8>)>,
-}
-
-/// What became of symbols that were to be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// Source symbols now at their place.
-    pub source: usize,
-    /// Repair symbols now in the side file.
-    pub repair: usize,
-    /// Not kept: held already, of a verified block, or beyond the bound of the side file.
-    pub dropped: usize,
 }
 
 /// A partial object that could not be taken up again; it was removed and will be received anew.
@@ -315,155 +294,6 @@ impl PartStore {
         Ok(())
     }
 
-    /// Writes symbols of a block that is not finished: source symbols to their place, repair symbols to the
-    /// side file as far as its bound allows. Nothing is verified.
-    ///
-    /// # Errors
-    /// When there is no such object, block or ESI, a symbol is not of the symbol size (the last source symbol
-    /// may come without its padding), or the file system refuses.
-    pub fn write_symbols<'a>(
-        &self,
-        id: ObjectId,
-        block: u32,
-        symbols: impl IntoIterator<Item = (u16, &'a [u8])>,
-    ) -> Result<Kept, PartError> {
-        let part = self.part(id)?;
-        let source_count = part.layout.source_symbols(block);
-        let symbol_size = usize::from(part.layout.geometry().symbol_size());
-        let (mut source, mut repair) = (BTreeMap::new(), BTreeMap::new());
-        for (esi, bytes) in symbols {
-            let least = if esi < source_count { part.layout.symbol_range(block, esi).len() } else { symbol_size };
-            if esi >= part.layout.esi_end(block) || !(least..=symbol_size).contains(&bytes.len()) {
-                return Err(PartError::Misfit { id, block });
-            }
-            let kind = if esi < source_count { &mut source } else { &mut repair };
-            kind.insert(esi, &bytes[..least]);
-        }
-        let all = source.len() + repair.len();
-        let mut state = lock(&part.state);
-        if state.map.verified.contains(block) {
-            return Ok(Kept { dropped: all, ..Kept::default() });
-        }
-        let mut kept = Kept::default();
-        kept.source = self.write_source(&part, &mut state, block, source)?;
-        kept.repair = self.write_repair(&part, &mut state, block, repair)?;
-        kept.dropped = all - kept.source - kept.repair;
-        Ok(kept)
-    }
-
-    fn write_source(
-        &self,
-        part: &Part,
-        state: &mut State,
-        block: u32,
-        mut symbols: BTreeMap<u16, &[u8]>,
-    ) -> Result<usize, PartError> {
-        if let Some(held) = state.map.open.get(&block) {
-            symbols.retain(|esi, _| !held.source.contains((*esi).into()));
-        }
-        if symbols.is_empty() {
-            return Ok(0);
-        }
-        let file = self.open_data(part, OFlags::WRONLY)?;
-        let start = part.layout.block_offset(block);
-        for (esi, run) in runs(&symbols) {
-            let offset = start + part.layout.symbol_range(block, esi).start as u64;
-            file.write_all_at(&run, offset).map_err(|e| self.fail_data(part, &file, errno(&e)))?;
-        }
-        let held = state.open_block(part, block);
-        held.source.extend(symbols.keys().map(|esi| usize::from(*esi)));
-        state.changed = true;
-        Ok(symbols.len())
-    }
-
-    fn write_repair(
-        &self,
-        part: &Part,
-        state: &mut State,
-        block: u32,
-        mut symbols: BTreeMap<u16, &[u8]>,
-    ) -> Result<usize, PartError> {
-        let held = state.map.open.get(&block).map_or(0, |held| {
-            symbols.retain(|esi, _| !held.repair.contains_key(esi));
-            held.repair.len()
-        });
-        // More than K of them can be of no use.
-        let room = usize::from(part.layout.source_symbols(block)).saturating_sub(held);
-        if symbols.is_empty() || room == 0 {
-            return Ok(0);
-        }
-        let side_name = name(part.id, REPAIR);
-        let symbol = u64::from(part.layout.geometry().symbol_size());
-        let fail = |cause| self.fail("write", &side_name, symbol, cause);
-        let directory = self.target.part_directory()?;
-        let file = open_at(&directory, &side_name, OFlags::WRONLY | OFlags::CREATE).map_err(fail)?;
-        let mut written = 0;
-        for ((esi, bytes), slot) in symbols.into_iter().take(room).zip(state.free_slots()) {
-            if !self.reserve_repair(symbol) {
-                break;
-            }
-            if let Err(error) = file.write_all_at(bytes, u64::from(slot) * symbol) {
-                self.repair_bytes.fetch_sub(symbol, Ordering::Relaxed);
-                return Err(fail(errno(&error)).into());
-            }
-            state.open_block(part, block).repair.insert(esi, slot);
-            state.changed = true;
-            written += 1;
-        }
-        Ok(written)
-    }
-
-    fn reserve_repair(&self, bytes: u64) -> bool {
-        let room = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.repair_bytes_max);
-        self.repair_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
-    }
-
-    /// The symbols of an unfinished block.
-    ///
-    /// # Errors
-    /// When there is no such object or block, or the file system refuses.
-    pub fn load_symbols(&self, id: ObjectId, block: u32) -> Result<HeldSymbols, PartError> {
-        let part = self.part(id)?;
-        let count = usize::from(part.layout.source_symbols(block));
-        if count == 0 {
-            return Err(PartError::Misfit { id, block });
-        }
-        let state = lock(&part.state);
-        let symbol = usize::from(part.layout.geometry().symbol_size());
-        let mut bytes = vec![0; count * symbol];
-        let Some(open) = state.map.open.get(&block) else {
-            return Ok(HeldSymbols { bytes, source: FixedBitSet::with_capacity(count), repair: Vec::new() });
-        };
-        if !open.source.is_clear() {
-            let file = self.open_data(&part, OFlags::RDONLY)?;
-            let data = &mut bytes[..part.layout.block_len(block) as usize];
-            file.read_exact_at(data, part.layout.block_offset(block))
-                .map_err(|e| self.fail_data(&part, &file, errno(&e)))?;
-            for esi in open.source.zeroes().filter_map(|esi| u16::try_from(esi).ok()) {
-                data[part.layout.symbol_range(block, esi)].fill(0);
-            }
-        }
-        let repair = self.read_repair(&part, open)?;
-        Ok(HeldSymbols { bytes, source: open.source.clone(), repair })
-    }
-
-    fn read_repair(&self, part: &Part, open: &OpenBlock) -> Result<Vec<(u16, Vec<u8>)>, PartError> {
-        if open.repair.is_empty() {
-            return Ok(Vec::new());
-        }
-        let side_name = name(part.id, REPAIR);
-        let fail = |cause| self.fail("read", &side_name, 0, cause);
-        let file = open_at(&*self.target.part_directory()?, &side_name, OFlags::RDONLY).map_err(fail)?;
-        let symbol = part.layout.geometry().symbol_size();
-        let mut symbols = Vec::with_capacity(open.repair.len());
-        for (esi, slot) in &open.repair {
-            let mut bytes = vec![0; symbol.into()];
-            file.read_exact_at(&mut bytes, u64::from(*slot) * u64::from(symbol)).map_err(|e| fail(errno(&e)))?;
-            symbols.push((*esi, bytes));
-        }
-        Ok(symbols)
-    }
-
     /// The bytes of a verified block.
     ///
     /// # Errors
@@ -478,108 +308,6 @@ impl PartStore {
         file.read_exact_at(&mut bytes, part.layout.block_offset(block))
             .map_err(|e| self.fail_data(&part, &file, errno(&e)))?;
         Ok(bytes)
-    }
-
-    /// Drops the symbols of an unfinished block, since together they made a wrong one.
-    ///
-    /// # Errors
-    /// When there is no such object.
-    pub fn discard_symbols(&self, id: ObjectId, block: u32) -> Result<(), PartError> {
-        let part = self.part(id)?;
-        let mut state = lock(&part.state);
-        self.forget_symbols(&part, &mut state, block);
-        Ok(())
-    }
-
-    /// Takes back that blocks are verified, at once also on disk: their bytes were found damaged.
-    ///
-    /// # Errors
-    /// When there is no such object, or the file system refuses.
-    pub fn forget_blocks(&self, id: ObjectId, blocks: &RangeSet) -> Result<(), PartError> {
-        let part = self.part(id)?;
-        let recording = lock(&part.recording);
-        let mut state = lock(&part.state);
-        for range in blocks.ranges() {
-            state.map.verified.remove(range);
-        }
-        state.changed = true;
-        // With the lock held, so that nothing is written over them while the map on disk has them.
-        let copy = state.map.clone();
-        let directory = self.target.part_directory()?;
-        self.flush_data(&part, &directory, &copy)?;
-        let temporary = self.write_map(&part, &directory, &copy, Flush::Now)?;
-        self.rename_map(&part, &directory, &temporary)?;
-        self.flush_directory(&directory)?;
-        state.pinned = copy.slots().map(|slot| slot as usize).collect();
-        state.changed = false;
-        drop(recording);
-        Ok(())
-    }
-
-    /// Makes durable what is there of one object.
-    ///
-    /// # Errors
-    /// As [`PartStore::sync`].
-    pub fn record(&self, id: ObjectId) -> Result<(), PartError> {
-        self.part(id)?;
-        self.sync(&[id])
-    }
-
-    /// Makes durable what is there of these objects: first the bytes, then the maps that claim them. Objects
-    /// that are unknown or have not changed cost nothing.
-    ///
-    /// # Errors
-    /// When the file system refuses. If it did not store the bytes, the objects fall back to what was last
-    /// recorded: ask [`PartStore::state`] again.
-    pub fn sync(&self, ids: &[ObjectId]) -> Result<(), PartError> {
-        // In one order everywhere, so that two threads never wait for each other.
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let parts: Vec<_> = ids.into_iter().filter_map(|id| self.part(id).ok()).collect();
-        let recordings: Vec<_> = parts.iter().map(|part| (part, lock(&part.recording))).collect();
-        let mut copies: Vec<_> =
-            recordings.iter().filter_map(|(part, _)| Some((*part, part.begin_record()?))).collect();
-        if copies.is_empty() {
-            return Ok(());
-        }
-        let directory = self.target.part_directory()?;
-        if let Err(error) = self.flush_copies(&directory, &copies) {
-            copies.iter().for_each(|(part, _)| self.fall_back(part, &directory));
-            return Err(error.into());
-        }
-        let result = self.write_maps(&directory, &copies);
-        for (part, copy) in copies.drain(..) {
-            let mut state = lock(&part.state);
-            if result.is_ok() {
-                state.pinned = copy.slots().map(|slot| slot as usize).collect();
-            } else {
-                state.changed = true;
-            }
-        }
-        Ok(result?)
-    }
-
-    fn flush_copies(&self, directory: &OwnedFd, copies: &[(&Arc<Part>, Map)]) -> Result<(), DiskError> {
-        if copies.len() > FLUSH_EACH_MAX {
-            return self.flush_all(directory);
-        }
-        copies.iter().try_for_each(|(part, copy)| self.flush_data(part, directory, copy))
-    }
-
-    fn write_maps(&self, directory: &OwnedFd, copies: &[(&Arc<Part>, Map)]) -> Result<(), DiskError> {
-        let flush = if copies.len() > FLUSH_EACH_MAX { Flush::Later } else { Flush::Now };
-        let mut temporaries = Vec::with_capacity(copies.len());
-        for (part, copy) in copies {
-            temporaries.push(self.write_map(part, directory, copy, flush)?);
-        }
-        if flush == Flush::Later {
-            self.flush_all(directory)?;
-        }
-        for ((part, _), temporary) in copies.iter().zip(&temporaries) {
-            self.rename_map(part, directory, temporary)?;
-        }
-        self.flush_directory(directory)
     }
 
     /// The object's file, when every block of it is verified.
@@ -648,69 +376,6 @@ impl PartStore {
             .map_err(|cause| self.fail("open", &data_name, 0, cause))
     }
 
-    fn forget_symbols(&self, part: &Part, state: &mut MutexGuard<'_, State>, block: u32) {
-        if let Some(open) = state.map.open.remove(&block) {
-            let bytes = open.repair.len() as u64 * u64::from(part.layout.geometry().symbol_size());
-            self.repair_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            state.changed = true;
-        }
-    }
-
-    fn flush_data(&self, part: &Part, directory: &OwnedFd, copy: &Map) -> Result<(), DiskError> {
-        let file = self.open_data(part, OFlags::WRONLY)?;
-        rustix::fs::fdatasync(&file).map_err(|cause| self.fail_data(part, &file, cause))?;
-        if copy.slots().next().is_some() {
-            let side_name = name(part.id, REPAIR);
-            open_at(directory, &side_name, OFlags::WRONLY)
-                .and_then(|file| rustix::fs::fdatasync(&file))
-                .map_err(|cause| self.fail("write", &side_name, 0, cause))?;
-        }
-        Ok(())
-    }
-
-    fn flush_all(&self, directory: &OwnedFd) -> Result<(), DiskError> {
-        rustix::fs::syncfs(directory).map_err(|cause| self.fail("write back", "", 0, cause))
-    }
-
-    fn flush_directory(&self, directory: &OwnedFd) -> Result<(), DiskError> {
-        rustix::fs::fsync(directory).map_err(|cause| self.fail("write back", "", 0, cause))
-    }
-
-    fn write_map(&self, part: &Part, directory: &OwnedFd, map: &Map, flush: Flush) -> Result<String, DiskError> {
-        let bytes = map.encode(part.id, &part.layout);
-        let temporary = self.target.temporary_name();
-        let write = || {
-            let file = open_at(directory, &temporary, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-            file.write_all_at(&bytes, 0).map_err(|e| errno(&e))?;
-            if flush == Flush::Now { rustix::fs::fsync(&file) } else { Ok(()) }
-        };
-        write().map_err(|cause| {
-            self.target.discard_temporary(&temporary);
-            self.fail("write", &name(part.id, MAP), bytes.len() as u64, cause)
-        })?;
-        Ok(temporary)
-    }
-
-    fn rename_map(&self, part: &Part, directory: &OwnedFd, temporary: &str) -> Result<(), DiskError> {
-        let map_name = name(part.id, MAP);
-        rustix::fs::renameat(directory, temporary, directory, &map_name)
-            .map_err(|cause| self.fail("write", &map_name, 0, cause))
-    }
-
-    /// The system lost bytes that it had taken: only what the map on disk claims can be relied on.
-    fn fall_back(&self, part: &Part, directory: &OwnedFd) {
-        let symbol = u64::from(part.layout.geometry().symbol_size());
-        let mut state = lock(&part.state);
-        let lost = state.map.slots().count() as u64 * symbol;
-        let loaded = self.load(directory, part.id).ok().flatten();
-        self.repair_bytes.fetch_sub(lost, Ordering::Relaxed);
-        *state = match loaded {
-            Some(on_disk) => std::mem::take(&mut *lock(&on_disk.state)),
-            None => State::default(),
-        };
-        state.changed = true;
-    }
-
     fn unlink(&self, directory: &OwnedFd, file: &std::ffi::CStr) -> Result<(), DiskError> {
         match rustix::fs::unlinkat(directory, file, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
@@ -741,57 +406,12 @@ impl PartStore {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flush {
-    Now,
-    Later,
-}
-
 impl Part {
     fn show(&self, state: &State) -> PartState {
         let open = state.map.open.iter().map(|(block, held)| {
             (*block, OpenSymbols { source: held.source.clone(), repair: held.repair.keys().copied().collect() })
         });
         PartState { id: self.id, layout: self.layout, verified: state.map.verified.clone(), open: open.collect() }
-    }
-
-    /// A copy of the map to be recorded; none when the one on disk says the same. Until the end, slots of
-    /// both are kept.
-    fn begin_record(&self) -> Option<Map> {
-        let mut state = lock(&self.state);
-        if !state.changed {
-            return None;
-        }
-        state.changed = false;
-        let copy = state.map.clone();
-        state.pinned.extend_slots(&copy);
-        Some(copy)
-    }
-}
-
-impl State {
-    fn open_block(&mut self, part: &Part, block: u32) -> &mut OpenBlock {
-        self.map.open.entry(block).or_insert_with(|| OpenBlock {
-            source: FixedBitSet::with_capacity(part.layout.source_symbols(block).into()),
-            repair: BTreeMap::new(),
-        })
-    }
-
-    /// Slots that neither this map nor the one on disk names.
-    fn free_slots(&self) -> impl Iterator<Item = u32> + use<> {
-        let mut taken = self.pinned.clone();
-        taken.extend_slots(&self.map);
-        (0..SLOTS_MAX).filter(move |slot| !taken.contains(*slot as usize))
-    }
-}
-
-trait ExtendSlots {
-    fn extend_slots(&mut self, map: &Map);
-}
-
-impl ExtendSlots for FixedBitSet {
-    fn extend_slots(&mut self, map: &Map) {
-        self.extend(map.slots().map(|slot| slot as usize));
     }
 }
 
@@ -835,20 +455,6 @@ fn write_or_punch(file: &File, bytes: &[u8], offset: u64) -> Result<(), Errno> {
         }
     }
     file.write_all_at(bytes, offset).map_err(|e| errno(&e))
-}
-
-/// Symbols that lie side by side, joined: (first ESI, bytes).
-fn runs(symbols: &BTreeMap<u16, &[u8]>) -> Vec<(u16, Vec<u8>)> {
-    let mut runs: Vec<(u16, Vec<u8>)> = Vec::new();
-    let mut next = None;
-    for (esi, bytes) in symbols {
-        match runs.last_mut() {
-            Some((_, run)) if next == Some(*esi) => run.extend_from_slice(bytes),
-            _ => runs.push((*esi, bytes.to_vec())),
-        }
-        next = esi.checked_add(1);
-    }
-    runs
 }
 
 #[cfg(test)]

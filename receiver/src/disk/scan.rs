@@ -318,11 +318,11 @@ impl Scan<'_> {
             }
         }
         match self.content(open, name, wanted, facts) {
-            Ok((true, _, stamp)) => {
+            Ok(Read::Right(stamp)) => {
                 let changed = stamp.filter(|stamp| !same || (self.options.known)(wanted.path).as_ref() != Some(stamp));
                 Verdict { stamp: changed, ..Verdict::of(wanted.index, metadata) }
             }
-            Ok((false, sound, _)) => {
+            Ok(Read::Wrong(sound)) => {
                 let size_differs = facts.size != wanted.size;
                 let difference = if size_differs { Difference::Size(facts.size) } else { Difference::Content };
                 Verdict { sound, ..Verdict::of(wanted.index, Status::Differs(difference)) }
@@ -331,14 +331,8 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads the file: whether it is right, else which blocks are, and its stamp if it did not change meanwhile.
-    fn content(
-        &self,
-        open: &OwnedFd,
-        name: &CString,
-        wanted: &Wanted<'_>,
-        facts: &Facts,
-    ) -> Result<(bool, Option<(ObjectIndex, RangeSet)>, Option<FileStamp>), Errno> {
+    /// Reads the file.
+    fn content(&self, open: &OwnedFd, name: &CString, wanted: &Wanted<'_>, facts: &Facts) -> Result<Read, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(open, name, flags, Mode::empty())?);
         let before = Facts::of(&file)?;
@@ -350,11 +344,11 @@ impl Scan<'_> {
         if deep && let Some((index, object, values)) = self.by_blocks(wanted) {
             let sound = hashing::sound_blocks(&file, &object.layout, &values, self.options.progress)?;
             let right = before.size == wanted.size && sound.count() == u64::from(object.layout.block_count());
-            return if right { Ok((true, None, stamp()?)) } else { Ok((false, Some((index, sound)), None)) };
+            return if right { Ok(Read::Right(stamp()?)) } else { Ok(Read::Wrong(Some((index, sound)))) };
         }
         let right =
             before.size == wanted.size && hashing::digest(&file, wanted.size, self.options.progress)? == *wanted.digest;
-        if right { Ok((true, None, stamp()?)) } else { Ok((false, None, None)) }
+        if right { Ok(Read::Right(stamp()?)) } else { Ok(Read::Wrong(None)) }
     }
 
     /// The object and its chaining values, if the file is one of several blocks.
@@ -408,6 +402,14 @@ struct Wanted<'a> {
     size: u64,
     digest: &'a Digest,
     content: Content,
+}
+
+/// What reading a file showed.
+enum Read {
+    /// The right bytes; the stamp, if the file did not change meanwhile.
+    Right(Option<FileStamp>),
+    /// Other bytes; of large objects, the sound blocks.
+    Wrong(Option<(ObjectIndex, RangeSet)>),
 }
 
 /// Whether the manifest has anything below a directory.

@@ -168,7 +168,15 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    /// On a file system in memory, where there is one.
+    pub(super) fn in_memory() -> Self {
+        Self::at(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn at(directory: TempDir) -> Self {
         let target = TargetDir::open(directory.path()).unwrap();
         let (store, _) = PartStore::open(&target).unwrap();
         Self { directory, target, store }

@@ -241,8 +241,8 @@ mod tests {
                 if map.verified.contains(block) {
                     continue;
                 }
-                let mut symbols = OpenBlock::default();
-                symbols.source = FixedBitSet::with_capacity(source_count.into());
+                let source = FixedBitSet::with_capacity(source_count.into());
+                let mut symbols = OpenBlock { source, repair: BTreeMap::new() };
                 for esi in esis {
                     if esi < source_count {
                         symbols.source.insert(esi.into());

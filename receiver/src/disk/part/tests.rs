@@ -118,9 +118,11 @@ fn a_complete_object_is_handed_out_and_its_files_go() {
     assert!(TargetDir::open(directory.path()).unwrap().remove_part_directory().unwrap());
 }
 
+type Damage = fn(&std::path::Path);
+
 #[test]
 fn damaged_maps_are_discarded_with_their_data() {
-    let damage: [(&str, fn(&std::path::Path)); 4] = [
+    let damage: [(&str, Damage); 4] = [
         ("changed", |part| {
             let map = part.join(name(ID, MAP));
             let mut bytes = std::fs::read(&map).unwrap();
@@ -245,6 +247,38 @@ fn zeros_stay_a_hole() {
     let finished = store.finish(ID).unwrap();
     rustix::fs::fsync(&finished.file).unwrap();
     assert!(Facts::of(&finished.file).unwrap().stored < 1 << 20);
+}
+
+#[test]
+fn bytes_that_the_system_lost_are_no_longer_claimed() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = bytes_of(&layout());
+    let (store, _) = open(directory.path());
+    store.create(layout(), ID).unwrap();
+    store.write_symbols(ID, 0, [(20, &repair_symbol(0, 20)[..])]).unwrap();
+    store.record(ID).unwrap();
+    let recorded = store.state(ID).unwrap();
+    store.write_block(ID, 1, block(&bytes, 1)).unwrap();
+    store.write_symbols(ID, 0, [(21, &repair_symbol(0, 21)[..])]).unwrap();
+    store.fall_back(&store.part(ID).unwrap(), &store.target.part_directory().unwrap());
+    assert_eq!(store.state(ID).unwrap(), recorded);
+    assert_eq!(store.repair_bytes.load(Ordering::Relaxed), 100);
+    assert_claims_are_true(&store, &bytes);
+}
+
+#[test]
+fn a_crash_between_install_and_removal_is_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open(directory.path());
+    store.create(layout(), ID).unwrap();
+    store.record(ID).unwrap();
+    drop(store);
+    let part = directory.path().join(PART_DIRECTORY);
+    std::fs::rename(part.join(name(ID, DATA)), directory.path().join("installed")).unwrap();
+    std::fs::write(part.join("new.17"), b"a temporary").unwrap();
+    let (_store, survivors) = open(directory.path());
+    assert!(survivors.objects.is_empty() && survivors.warnings.is_empty());
+    assert!(!part.exists());
 }
 
 #[derive(Clone, Debug)]

@@ -278,7 +278,7 @@ fn a_damaged_file_seeds_its_own_repair() {
 
 #[test]
 fn a_quick_scan_of_many_files_takes_this_long() {
-    let place = Place::new();
+    let place = Place::in_memory();
     let mut dataset = Dataset::default();
     for directory in 0..100 {
         std::fs::create_dir(place.path().join(format!("{directory:03}"))).unwrap();
