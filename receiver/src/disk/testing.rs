@@ -8,7 +8,8 @@ use nackcast_common::geometry::Geometry;
 use nackcast_common::hash::chaining_value;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, ObjectIndex};
 use nackcast_common::manifest::{
-    Chaining, ChainingValue, Content, Entry, EntryKind, Head, Manifest, Mtime, ObjectKind, ObjectRecord,
+    Chaining, ChainingValue, Content, Entry, EntryKind, Head, INLINE_CHAINING_MAX, Manifest, Mtime, ObjectKind,
+    ObjectRecord,
 };
 use nackcast_common::path::DatasetPath;
 use tempfile::TempDir;
@@ -75,11 +76,18 @@ impl Dataset {
         let digest = Digest::of(bytes);
         let layout = geometry().object(bytes.len() as u64).unwrap();
         let id = geometry().object_id(&digest, layout.size());
+        let values = chaining_values(bytes);
+        let chaining = match layout.block_count() {
+            1 => Chaining::Digest,
+            ..=INLINE_CHAINING_MAX => Chaining::Inline(values),
+            _ => {
+                let index = self.object(&values.concat(), ObjectKind::Chaining);
+                Chaining::Object(self.objects[index.as_usize()].id)
+            }
+        };
         if let Some(at) = self.objects.iter().position(|o| o.id == id) {
             return ObjectIndex(u32::try_from(at).unwrap());
         }
-        let chaining =
-            if layout.block_count() == 1 { Chaining::Digest } else { Chaining::Inline(chaining_values(bytes)) };
         self.bytes.insert(id, bytes.to_vec());
         self.objects.push(ObjectRecord { id, digest, layout, kind, since: Generation(1), chaining });
         ObjectIndex(u32::try_from(self.objects.len() - 1).unwrap())

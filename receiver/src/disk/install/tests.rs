@@ -2,7 +2,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::RenameFlags;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::*;
@@ -132,27 +134,38 @@ fn a_planted_directory_link_never_leads_out() {
 fn a_link_swapped_in_while_installing_never_leads_out() {
     let place = Place::new();
     let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("victim"), b"").unwrap();
     std::fs::create_dir(at(&place, b"d")).unwrap();
-    let done = std::sync::atomic::AtomicBool::new(false);
+    symlink(outside.path(), at(&place, b"swap")).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut installed, mut refused) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                std::fs::rename(at(&place, b"d"), at(&place, b"aside")).ok();
-                symlink(outside.path(), at(&place, b"d")).ok();
-                std::fs::remove_file(at(&place, b"d")).ok();
-                std::fs::rename(at(&place, b"aside"), at(&place, b"d")).ok();
+            while !done.load(Ordering::Relaxed) {
+                let (directory, link) = (at(&place, b"d"), at(&place, b"swap"));
+                rustix::fs::renameat_with(CWD, &directory, CWD, &link, RenameFlags::EXCHANGE).unwrap();
             }
         });
-        let mut installer = place.installer(LOOSE);
-        for i in 0..300 {
+        let mut installer = place.installer(Policy::default());
+        let none = Dataset::default().build().manifest;
+        // Bounded, so that a fault shows as a failure and not as a test without end.
+        for i in 0..5000 {
             let built = Dataset::default().file(format!("d/{i}"), b"", 0o644).build();
             installer.stage(&built.manifest.entries()[0], Source::Nothing).unwrap();
-            drop(installer.commit());
-            drop(installer.prune(&[path(format!("d/{i}"))], &Dataset::default().build().manifest));
+            match installer.commit().map(|mut outcomes| outcomes.remove(0).result) {
+                Ok(Ok(_)) => installed += 1,
+                Ok(Err(_)) | Err(_) => refused += 1,
+            }
+            installer.prune(&[path(b"d/victim")], &none).unwrap();
+            if i >= 300 && installed > 0 && refused > 0 {
+                break;
+            }
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
     });
-    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    let left: Vec<_> = std::fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["victim"]);
+    assert!(installed > 0 && refused > 0, "{installed} installed, {refused} refused");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::sync::Mutex;
 
 use nackcast_common::manifest::Mtime;
 
@@ -128,28 +127,30 @@ fn a_deep_scan_names_the_damaged_blocks_only() {
 }
 
 #[test]
-fn chaining_values_of_another_object_are_not_believed() {
-    let values = chaining_values(&vec![7; 20 * BLOCK]);
-    let (place, built) = (Place::new(), sample());
+fn chaining_values_are_asked_for_and_those_of_another_object_not_believed() {
+    let bytes: Vec<u8> = (0..20 * 1024 + 1_u32).map(|i| (i / 5).to_le_bytes()[0]).collect();
+    let (place, built) = (Place::new(), Dataset::default().file(b"large", &bytes, 0o644).build());
     place.install(&built, Policy::default());
-    let progress = Progress::default();
-    let asked = Mutex::new(0);
-    let options = Options {
-        depth: Depth::Deep,
-        mode_mask: 0o777,
-        known: &|_| None,
-        chaining: &|_| {
-            *lock_count(&asked) += 1;
-            Some(Arc::clone(&values))
-        },
-        progress: &progress,
+    let deep = |values: Arc<[ChainingValue]>| {
+        let progress = Progress::default();
+        let options = Options {
+            depth: Depth::Deep,
+            mode_mask: 0o777,
+            known: &|_| None,
+            chaining: &|_| Some(Arc::clone(&values)),
+            progress: &progress,
+        };
+        scan(&place.target, &built.manifest, options).unwrap()
     };
-    assert!(scan(&place.target, &built.manifest, options).unwrap().is_complete());
-    assert_eq!(*lock_count(&asked), 0, "inline values need no asking");
-}
-
-fn lock_count(count: &Mutex<u32>) -> std::sync::MutexGuard<'_, u32> {
-    count.lock().unwrap()
+    let (right, wrong) = (chaining_values(&bytes), chaining_values(&vec![7; bytes.len()]));
+    assert!(deep(Arc::clone(&right)).is_complete());
+    assert!(deep(Arc::clone(&wrong)).is_complete(), "then the whole file is hashed");
+    flip(&place, "large", 9 * BLOCK as u64);
+    let found = deep(right);
+    assert_eq!(found.entries, [Status::Differs(Difference::Content)]);
+    let sound = found.sound_blocks.values().next().unwrap();
+    assert_eq!((0..21).filter(|b| !sound.contains(*b)).collect::<Vec<_>>(), [9]);
+    assert!(deep(wrong).sound_blocks.is_empty());
 }
 
 #[test]
