@@ -57,9 +57,22 @@ pub(crate) enum Report {
         /// The bytes, for [`Keep::Memory`].
         bytes: Option<Vec<u8>>,
     },
-    Spill { object: ObjectId, block: u32, slot: Slot, buffer: Box<Buffer>, held: Option<FixedBitSet> },
-    Load { object: ObjectId, block: u32, slot: Slot, held: Option<HeldSymbols> },
-    Checkpoint { buffers: Vec<Box<Buffer>> },
+    Spill {
+        object: ObjectId,
+        block: u32,
+        slot: Slot,
+        buffer: Box<Buffer>,
+        held: Option<FixedBitSet>,
+    },
+    Load {
+        object: ObjectId,
+        block: u32,
+        slot: Slot,
+        held: Option<HeldSymbols>,
+    },
+    Checkpoint {
+        buffers: Vec<Box<Buffer>>,
+    },
     /// The disk refused; shown to people.
     Trouble(DiskError),
 }

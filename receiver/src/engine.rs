@@ -31,7 +31,7 @@ use nackcast_common::manifest::{Chaining, Manifest, ObjectRecord};
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::manifest::Root;
 use nackcast_proto::wire::symbol::SymbolId;
-use nackcast_proto::wire::{Advertisement, DigestBody, NackAnswer, Promise};
+use nackcast_proto::wire::{Advertisement, DigestBody, ManifestRef, NackAnswer, Promise};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -184,7 +184,7 @@ impl ReceiverEngine {
             for (block, slot) in reception.slots() {
                 self.slots.forget(id, block);
                 // A block that is being loaded gives its slot back when the load is over.
-                if reception.is_loading(block) {
+                if reception.loading_into(block).is_some() {
                     continue;
                 }
                 self.work.push_back(Work::Discard { slot });
@@ -288,7 +288,7 @@ impl ReceiverEngine {
             let Some(slot) = self.slots.take(object, block) else { return Admission::Ignore(Ignored::NoMemory) };
             taken = reception.on_symbol(now, session, block, esi, Some(slot));
             match taken {
-                Taken::Kept { .. } if reception.is_loading(block) => {
+                Taken::Kept { .. } if reception.loading_into(block).is_some() => {
                     self.work.push_back(Work::Load { object, block, slot });
                 }
                 Taken::Kept { .. } => {}
@@ -496,7 +496,7 @@ impl ReceiverEngine {
                 }
                 self.spill();
             }
-            Done::Load { object, block, held } => self.on_loaded(object, block, held),
+            Done::Load { object, block, slot, held } => self.on_loaded(object, block, slot, held),
             Done::ManifestRefused { hash } => self.acquisition.refuse(hash),
             Done::Install { object, outcome } => self.on_installed(now, object, outcome),
             Done::Finish { whole } => self.on_finished(now, whole),
@@ -526,15 +526,18 @@ impl ReceiverEngine {
         self.cycle.look();
     }
 
-    fn on_loaded(&mut self, object: ObjectId, block: u32, held: fixedbitset::FixedBitSet) {
+    fn on_loaded(&mut self, object: ObjectId, block: u32, slot: Slot, held: fixedbitset::FixedBitSet) {
         match self.receptions.get_mut(&object) {
-            Some(reception) => {
+            Some(reception) if reception.loading_into(block) == Some(slot) => {
                 if reception.on_loaded(block, held) {
                     self.complete_block(object, block);
                 }
             }
-            // No longer wanted; the driver keeps no slot for it.
-            None => self.slots.forget(object, block),
+            // No longer wanted.
+            Some(_) | None => {
+                self.work.push_back(Work::Discard { slot });
+                self.slots.give_back(slot);
+            }
         }
     }
 
@@ -705,6 +708,27 @@ impl ReceiverEngine {
     #[must_use]
     pub fn advertisement(&self, session: SessionId) -> Option<&Advertisement> {
         self.sessions.get(session).map(|s| &s.advertisement)
+    }
+
+    /// A sender took note of the last report.
+    #[must_use]
+    pub const fn has_reported(&self) -> bool {
+        self.cycle.has_reported()
+    }
+
+    /// Whether a manifest that is advertised would be followed.
+    #[must_use]
+    pub fn would_follow(&self, reference: &ManifestRef, generation: Generation) -> bool {
+        self.acquisition.would_follow(reference, generation)
+    }
+
+    /// Every open block with a slot, to be put on disk before the process ends.
+    #[must_use]
+    pub fn open_in_memory(&self) -> Vec<(ObjectId, u32, Slot)> {
+        let table = self.receptions.iter().filter(|(_, r)| r.class != Class::Manifest);
+        table
+            .flat_map(|(id, r)| r.open_in_memory_since(Time::NEVER).into_iter().map(|(block, slot)| (*id, block, slot)))
+            .collect()
     }
 
     /// The dataset is whole and verified.

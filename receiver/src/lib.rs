@@ -2,9 +2,22 @@
 //!
 //! - [`engine`]: every decision, without sockets, files or clock.
 //! - [`disk`]: the target directory, partial objects, install, scan.
+//! - [`app`]: a node: configuration, state, admin interface, channels.
+//! - `driver`, `blocks`, `dataset` (private): sockets and disk threads around the engine.
 
+mod admin;
+pub mod app;
+mod arena;
+mod blocks;
 pub mod config;
+mod dataset;
 pub mod disk;
+mod driver;
 pub mod engine;
+mod keys;
+pub mod report;
 
+pub use app::{Control, RunError, run, verify};
 pub use config::{Config, Subscription};
+pub use dataset::ScanReport;
+pub use report::{ChannelProgress, Progress, ReceivedChannel, Summary};

@@ -169,14 +169,35 @@ impl GroupSocket {
     /// # Errors
     /// What the system says, for example that the interface went down; the socket stays usable.
     pub async fn recv(&mut self, mut f: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
+        loop {
+            self.readable().await?;
+            match self.try_recv(&mut f) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits until there may be datagrams.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// As [`Self::recv`], without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is in; else what the system says.
+    pub fn try_recv(&mut self, mut f: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
         let mut metas = [RecvMeta::default(); BATCH];
         let filled = {
             let mut buffers = self.memory.chunks_exact_mut(BUFFER_LEN);
             let mut slices: [IoSliceMut<'_>; BATCH] =
                 std::array::from_fn(|_| IoSliceMut::new(buffers.next().expect("the memory holds a batch")));
             self.socket
-                .async_io(Interest::READABLE, || self.state.recv((&self.socket).into(), &mut slices, &mut metas))
-                .await?
+                .try_io(Interest::READABLE, || self.state.recv((&self.socket).into(), &mut slices, &mut metas))?
         };
         let mut count = 0;
         for (meta, buffer) in metas[..filled].iter().zip(self.memory.chunks_exact_mut(BUFFER_LEN)) {

@@ -147,6 +147,8 @@ pub enum Done {
         object: ObjectId,
         /// The block.
         block: u32,
+        /// The slot.
+        slot: Slot,
         /// ESIs that the slot holds now.
         held: FixedBitSet,
     },

@@ -54,6 +54,21 @@ impl Acquisition {
         Self { state: State::Idle, held: remembered, refused: BTreeSet::new() }
     }
 
+    /// Whether [`Self::offer`] would want this one, or wants it already.
+    pub(super) fn would_follow(&self, reference: &ManifestRef, generation: Generation) -> bool {
+        if self.refused.contains(&reference.hash) {
+            return false;
+        }
+        let newer_than_held = self.held.is_none_or(|(ours, hash)| hash != reference.hash && generation > ours);
+        newer_than_held
+            && match self.state {
+                State::Idle => true,
+                State::Root(current, at) | State::Parts(current, at) | State::Assembling(current, at) => {
+                    current.hash == reference.hash || generation > at
+                }
+            }
+    }
+
     /// A live sender advertises this manifest.
     pub(super) fn offer(&mut self, reference: ManifestRef, generation: Generation) -> Offer {
         if self.refused.contains(&reference.hash) {
@@ -133,7 +148,6 @@ impl Acquisition {
         self.refused.insert(hash);
         self.state = State::Idle;
     }
-
 
     /// The generation followed.
     pub(super) fn held(&self) -> Option<(Generation, Digest)> {

@@ -140,6 +140,11 @@ impl Cycle {
         nonce != 0 && nonce == self.nonce
     }
 
+    /// No report waits for an answer.
+    pub(super) const fn has_reported(&self) -> bool {
+        self.report.is_none()
+    }
+
     pub(super) fn unicast_wanted(&self) -> u64 {
         self.unicast.len() as u64
     }

@@ -197,9 +197,12 @@ impl Reception {
         Taken::Kept { slot: at, enough }
     }
 
-    /// The block's symbols on disk must be brought in.
-    pub(super) fn is_loading(&self, block: u32) -> bool {
-        self.open.get(&block).is_some_and(|o| matches!(o.place, Place::Loading(_)))
+    /// The slot into which the block's symbols are being brought from disk.
+    pub(super) fn loading_into(&self, block: u32) -> Option<Slot> {
+        match self.open.get(&block)?.place {
+            Place::Loading(slot) => Some(slot),
+            Place::Memory(_) | Place::Disk | Place::Busy => None,
+        }
     }
 
     /// No symbol came for so long that the pass must be over, although its end was not heard.

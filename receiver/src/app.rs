@@ -1,0 +1,423 @@
+//! A receiving node: checks its configuration, opens its state, and runs its channels.
+//!
+//! State directory, one for each node:
+//!
+//! | path | what |
+//! |---|---|
+//! | `CHANNEL/store/` | stamps of verified files |
+//! | `CHANNEL/manifest/` | the manifest in force |
+//! | `CHANNEL/chaining/` | block hashes of large objects |
+//! | `CHANNEL/into` | the directory that it is about |
+//! | `admin.sock` | the admin interface |
+
+use std::fs;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nackcast_common::archive::Archive;
+use nackcast_common::clock::Clock;
+use nackcast_common::ids::ChannelId;
+use nackcast_common::net::{NetError, interface};
+use nackcast_common::store::{Store, StoreError};
+use nackcast_proto::ticket::Ticket;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::config::{Config, Subscription};
+use crate::dataset::{AdoptError, CompareError, Record, ScanReport, load_manifest, shown};
+use crate::disk::DiskError;
+use crate::disk::part::PartStore;
+use crate::disk::scan::{Depth, Options, Progress as ScanProgress, scan};
+use crate::disk::target::TargetDir;
+use crate::driver::{self, ScanRequest, Setup};
+use crate::report::{ChannelProgress, Progress, Summary};
+
+/// Requests for scans that wait.
+const SCANS_MAX: usize = 8;
+
+/// How a node is told things while it runs.
+#[derive(Debug)]
+pub struct Control {
+    /// Ends the node.
+    pub shutdown: CancellationToken,
+    /// Asks for a scan.
+    pub rescan: mpsc::Receiver<()>,
+    /// Where progress goes.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// Why a node did not run, or stopped. One line each: what, where, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A socket could not be had.
+    #[error(transparent)]
+    Network(NetError),
+    /// The directory could not be used.
+    #[error(transparent)]
+    Disk(DiskError),
+    /// The state could not be used.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The state directory could not be used.
+    #[error("cannot use the state directory {path}: {source}")]
+    State {
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The state is of other channels.
+    #[error("state directory {path} belongs to channel {other}, not to `{name}`: use another --state")]
+    OtherChannel {
+        /// Where.
+        path: String,
+        /// Whose it is.
+        other: String,
+        /// What was asked for.
+        name: String,
+    },
+    /// The state knows another directory.
+    #[error("channel `{name}` was received into {other} with this state: give that directory, or another --state")]
+    OtherDirectory {
+        /// The channel.
+        name: String,
+        /// The directory on record.
+        other: String,
+    },
+    /// The directory holds another channel's dataset.
+    #[error("{into} already takes another channel of this node: give each channel a directory of its own")]
+    SharedDirectory {
+        /// The directory.
+        into: String,
+    },
+    /// Files that are not ours stand in the way.
+    #[error("the target holds other files under the dataset's names; nothing was touched. Move them away or give --overwrite:\n  {}", paths.join("\n  "))]
+    NotOurs {
+        /// Which.
+        paths: Vec<String>,
+    },
+    /// A sender's address cannot be resolved.
+    #[error("cannot find the address of sender {0}: check --source, or the ticket's senders")]
+    Source(String),
+    /// There is no manifest of the directory.
+    #[error("{0} is not known to the state at {1}: receive into it first, or name its state with --state")]
+    NotReceived(String, String),
+    /// The manifest on record is damaged.
+    #[error("the manifest in {path} is not usable: {why}")]
+    Manifest {
+        /// Where.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// Nothing that a user could mend.
+    #[error("internal error in {0}")]
+    Internal(&'static str),
+}
+
+impl RunError {
+    /// A mistake in what was asked for, found before anything was received.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        match self {
+            Self::Network(_)
+            | Self::Disk(_)
+            | Self::OtherChannel { .. }
+            | Self::OtherDirectory { .. }
+            | Self::SharedDirectory { .. }
+            | Self::NotOurs { .. }
+            | Self::State { .. }
+            | Self::Store(_)
+            | Self::NotReceived(..)
+            | Self::Source(_) => true,
+            Self::Manifest { .. } | Self::Internal(_) => false,
+        }
+    }
+}
+
+/// Receives until everything is complete (`once`) or the node is told to end.
+///
+/// # Errors
+/// When the configuration cannot work, or something that cannot be mended while running fails.
+pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> {
+    let clock = Clock::start();
+    let Control { shutdown, mut rescan, progress } = control;
+    let config = Arc::new(config);
+    check_directories(&config)?;
+    make_private(&config.state)?;
+    check_channels(&config)?;
+    let mut tasks = JoinSet::new();
+    let mut rows = Vec::new();
+    let mut scanners = Vec::new();
+    for (at, subscription) in config.subscriptions.iter().enumerate() {
+        let (row, watched) = watch::channel(ChannelProgress::default());
+        let (scanner, scans) = mpsc::channel(SCANS_MAX);
+        let setup = prepare(&config, subscription, clock, shutdown.clone(), row, scans)?;
+        rows.push(watched);
+        scanners.push((subscription.ticket.name.clone(), subscription.ticket.channel, scanner));
+        let config = Arc::clone(&config);
+        tasks.spawn(async move { (at, driver::run(setup, &config).await) });
+    }
+    let admin = admin::serve(&config.state, scanners.clone(), rows.clone(), directories(&config));
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
+    let mut rates = Rates::default();
+    let mut results = Vec::new();
+    loop {
+        tokio::select! {
+            Some(result) = tasks.join_next() => {
+                let (at, result) = result.map_err(|_| RunError::Internal("a channel"))?;
+                match result {
+                    Ok(channel) => results.push((at, channel)),
+                    Err(error) => {
+                        shutdown.cancel();
+                        while tasks.join_next().await.is_some() {}
+                        return Err(error);
+                    }
+                }
+                if tasks.is_empty() {
+                    break;
+                }
+            }
+            Some(()) = rescan.recv() => {
+                for (_, _, scanner) in &scanners {
+                    // A full queue has a scan waiting already.
+                    if scanner.try_send(ScanRequest { deep: false, answer: None }).is_err() {
+                        tracing::debug!("a scan is waiting already");
+                    }
+                }
+            }
+            _ = tick.tick() => { progress.send_replace(rates.collect(clock, &rows)); }
+        }
+    }
+    progress.send_replace(rates.collect(clock, &rows));
+    drop(admin);
+    results.sort_by_key(|(at, _)| *at);
+    let channels: Vec<_> = results.into_iter().map(|(_, channel)| channel).collect();
+    let success = !config.once || channels.iter().all(|c| c.complete);
+    Ok(Summary { channels, success })
+}
+
+/// Rates, from what arrived between two looks.
+#[derive(Default)]
+struct Rates {
+    last: Vec<(u64, nackcast_common::clock::Time)>,
+}
+
+impl Rates {
+    fn collect(&mut self, clock: Clock, rows: &[watch::Receiver<ChannelProgress>]) -> Progress {
+        let now = clock.now();
+        self.last.resize(rows.len(), (0, now));
+        let channels = rows.iter().zip(&mut self.last).map(|(row, last)| {
+            let mut row = row.borrow().clone();
+            let passed = nackcast_common::clock::micros(now.since(last.1)).max(1);
+            row.rate_bps = row.wire_bytes.saturating_sub(last.0).saturating_mul(8_000_000) / passed;
+            *last = (row.wire_bytes, now);
+            row
+        });
+        Progress { channels: channels.collect() }
+    }
+}
+
+fn directories(config: &Config) -> Vec<String> {
+    config.subscriptions.iter().map(|s| shown(&s.into)).collect()
+}
+
+/// Two channels may not share a directory, nor one lie in the other.
+fn check_directories(config: &Config) -> Result<(), RunError> {
+    let place = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let places: Vec<_> = config.subscriptions.iter().map(|s| place(&s.into)).collect();
+    for (at, one) in places.iter().enumerate() {
+        if places.iter().skip(at + 1).any(|other| one.starts_with(other) || other.starts_with(one)) {
+            return Err(RunError::SharedDirectory { into: shown(one) });
+        }
+    }
+    Ok(())
+}
+
+fn make_private(path: &Path) -> Result<(), RunError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| RunError::State { path: shown(path), source })
+}
+
+/// An explicit state directory of other channels is a mistake.
+fn check_channels(config: &Config) -> Result<(), RunError> {
+    let io = |source| RunError::State { path: shown(&config.state), source };
+    let mut others = Vec::new();
+    for entry in fs::read_dir(&config.state).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let is_channel = entry.path().join("into").exists();
+        if let (true, Ok(name)) = (is_channel, entry.file_name().into_string()) {
+            if config.subscriptions.iter().any(|s| s.ticket.channel.to_string() == name) {
+                return Ok(());
+            }
+            others.push(name);
+        }
+    }
+    match (others.pop(), config.subscriptions.first()) {
+        (Some(other), Some(first)) => {
+            Err(RunError::OtherChannel { path: shown(&config.state), other, name: first.ticket.name.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn channel_directory(state: &Path, channel: ChannelId) -> PathBuf {
+    state.join(channel.to_string())
+}
+
+fn prepare(
+    config: &Config,
+    subscription: &Subscription,
+    clock: Clock,
+    shutdown: CancellationToken,
+    progress: watch::Sender<ChannelProgress>,
+    scans: mpsc::Receiver<ScanRequest>,
+) -> Result<Setup, RunError> {
+    let ticket = copy(&subscription.ticket);
+    let interface =
+        interface::resolve(config.interface.as_deref(), ticket.advertise.ip()).map_err(RunError::Network)?;
+    tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
+    let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
+    let target = TargetDir::open(&subscription.into).map_err(RunError::Disk)?;
+    let state = channel_directory(&config.state, ticket.channel);
+    make_private(&state)?;
+    remember_directory(&state, &subscription.into, &ticket)?;
+    let (store, warning) = Store::open(&state.join("store")).map_err(RunError::Store)?;
+    if let Some(warning) = warning {
+        tracing::warn!("{}: {warning}", ticket.name);
+    }
+    let record = Record::new(store, state.join("chaining")).map_err(RunError::Store)?;
+    let (parts, survivors) = PartStore::open(&target).map_err(RunError::Disk)?;
+    for warning in survivors.warnings {
+        tracing::warn!("{}: {warning}", ticket.name);
+    }
+    let archive = Archive::new(state.join("manifest"));
+    let remembered = match load_manifest(&archive, &ticket.publisher, ticket.channel) {
+        Ok(found) => found.map(|(hash, manifest)| (manifest.head().generation, hash)),
+        Err(error) => {
+            tracing::warn!("{}: the manifest of the last run is not usable: {error}", ticket.name);
+            None
+        }
+    };
+    Ok(Setup {
+        ticket,
+        target,
+        parts: Arc::new(parts),
+        archive,
+        record,
+        remembered,
+        interface,
+        sources,
+        clock,
+        shutdown,
+        progress,
+        scans,
+    })
+}
+
+fn copy(ticket: &Ticket) -> Ticket {
+    Ticket {
+        channel: ticket.channel,
+        name: ticket.name.clone(),
+        publisher: ticket.publisher,
+        advertise: ticket.advertise,
+        senders: ticket.senders.clone(),
+        epoch: ticket.epoch,
+        secret: ticket.secret.clone(),
+    }
+}
+
+/// Addresses of senders. One named on the command line must resolve; one of the ticket may be unknown here.
+fn resolve<'a>(senders: impl Iterator<Item = &'a String>, must: &[String]) -> Result<Vec<SocketAddr>, RunError> {
+    let mut addresses = Vec::new();
+    for sender in senders {
+        match sender.to_socket_addrs() {
+            Ok(found) => addresses.extend(found),
+            Err(_) if must.contains(sender) => return Err(RunError::Source(sender.clone())),
+            Err(error) => tracing::debug!(%sender, %error, "the ticket's sender has no address here"),
+        }
+    }
+    Ok(addresses)
+}
+
+/// One state is about one directory of a channel.
+fn remember_directory(state: &Path, into: &Path, ticket: &Ticket) -> Result<(), RunError> {
+    let io = |source| RunError::State { path: shown(state), source };
+    let place = fs::canonicalize(into).map_err(io)?;
+    let file = state.join("into");
+    match fs::read(&file) {
+        Ok(bytes) => {
+            let known = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+            if known == place || !known.exists() {
+                return fs::write(&file, place.as_os_str().as_bytes()).map_err(io);
+            }
+            Err(RunError::OtherDirectory { name: ticket.name.clone(), other: shown(&known) })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fs::write(state.join("publisher"), ticket.publisher.0).map_err(io)?;
+            fs::write(&file, place.as_os_str().as_bytes()).map_err(io)
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Compares a directory with the manifest in the state; nothing is changed. A running receiver may use both.
+///
+/// # Errors
+/// When the directory was never received into with this state, or cannot be read.
+pub fn verify(directory: &Path, state: &Path, deep: bool) -> Result<ScanReport, RunError> {
+    let io = |source| RunError::State { path: shown(state), source };
+    let not_received = || RunError::NotReceived(shown(directory), shown(state));
+    let place = fs::canonicalize(directory).map_err(|_| not_received())?;
+    let mut found = None;
+    for entry in fs::read_dir(state).map_err(|_| not_received())? {
+        let path = entry.map_err(io)?.path();
+        if fs::read(path.join("into")).is_ok_and(|bytes| bytes == place.as_os_str().as_bytes()) {
+            found = Some(path);
+        }
+    }
+    let home = found.ok_or_else(not_received)?;
+    let damaged = |why: String| RunError::Manifest { path: shown(&home), why };
+    let publisher = fs::read(home.join("publisher")).map_err(io)?;
+    let publisher = publisher.try_into().map_err(|_| damaged("the publisher's key is cut".into()))?;
+    let publisher = nackcast_common::keys::VerifyingKey(publisher);
+    let name = home.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let channel = parse_channel(name).ok_or_else(|| damaged("its name is no channel".into()))?;
+    let archive = Archive::new(home.join("manifest"));
+    let (_, manifest) = load_manifest(&archive, &publisher, channel)
+        .map_err(|error: AdoptError| damaged(error.to_string()))?
+        .ok_or_else(not_received)?;
+    let target = TargetDir::open(directory).map_err(RunError::Disk)?;
+    // A running receiver holds the store: without its stamps every file is read, which is slower, not worse.
+    let record =
+        Store::open(&home.join("store")).ok().and_then(|(store, _)| Record::new(store, home.join("chaining")).ok());
+    let known = |path: &nackcast_common::path::DatasetPath| record.as_ref()?.stamp(path);
+    let options = Options {
+        depth: if deep { Depth::Deep } else { Depth::Quick },
+        mode_mask: 0o777,
+        known: &known,
+        chaining: &|_| None,
+        progress: &ScanProgress::default(),
+    };
+    let comparison = scan(&target, &manifest, options).map_err(|error| match CompareError::from(error) {
+        CompareError::Disk(error) => RunError::Disk(error),
+        other => damaged(other.to_string()),
+    })?;
+    Ok(ScanReport::new(&manifest, &comparison))
+}
+
+fn parse_channel(hex: &str) -> Option<ChannelId> {
+    if hex.len() != 32 || !hex.is_ascii() {
+        return None;
+    }
+    let mut id = [0; 16];
+    for (byte, at) in id.iter_mut().zip((0..32).step_by(2)) {
+        *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(ChannelId(id))
+}

@@ -1,0 +1,113 @@
+//! What is remembered of a dataset between runs: stamps of verified files, block hashes, whose directory it is.
+//!
+//! Nothing here that a scan could not find again; a lost record costs reading, never content.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use nackcast_common::ids::ObjectId;
+use nackcast_common::path::DatasetPath;
+use nackcast_common::store::{Batch, Store, StoreError, Table};
+
+use crate::disk::facts::FileStamp;
+
+/// Marks a path that is no file.
+const NO_STAMP: &[u8] = b"-";
+/// Paths in one batch of the store.
+const BATCH: usize = 4096;
+
+/// The record of one dataset.
+#[derive(Debug)]
+pub(crate) struct Record {
+    store: Store,
+    stamps: Table,
+    chaining: PathBuf,
+}
+
+impl Record {
+    /// In an open store; block hashes go to files in `chaining`.
+    pub(crate) fn new(store: Store, chaining: PathBuf) -> Result<Self, StoreError> {
+        let stamps = store.tree("stamps")?;
+        Ok(Self { store, stamps, chaining })
+    }
+
+    /// The stamp under which a file was last verified.
+    pub(crate) fn stamp(&self, path: &DatasetPath) -> Option<FileStamp> {
+        FileStamp::from_bytes(&self.stamps.get(path.as_bytes()).ok()??)
+    }
+
+    /// Every path that we installed, verified or made.
+    pub(crate) fn paths(&self) -> Result<Vec<DatasetPath>, StoreError> {
+        let rows = self.stamps.iter().map(|row| row.map(|(path, _)| DatasetPath::new(&path).ok()));
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// Every stamp.
+    pub(crate) fn stamps(&self) -> Result<Vec<(DatasetPath, FileStamp)>, StoreError> {
+        let row =
+            |(path, stamp): (Vec<u8>, Vec<u8>)| Some((DatasetPath::new(&path).ok()?, FileStamp::from_bytes(&stamp)?));
+        self.stamps.iter().map(|r| r.map(row)).filter_map(Result::transpose).collect()
+    }
+
+    pub(crate) fn put_stamps(&self, stamps: &[(DatasetPath, Option<FileStamp>)]) -> Result<(), StoreError> {
+        for chunk in stamps.chunks(BATCH) {
+            let mut batch = Batch::new();
+            for (path, stamp) in chunk {
+                match stamp {
+                    Some(stamp) => batch.put(path.as_bytes(), &stamp.to_bytes()),
+                    None => batch.put(path.as_bytes(), NO_STAMP),
+                }
+            }
+            self.stamps.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn forget(&self, paths: &[DatasetPath]) -> Result<(), StoreError> {
+        for chunk in paths.chunks(BATCH) {
+            let mut batch = Batch::new();
+            chunk.iter().for_each(|path| batch.remove(path.as_bytes()));
+            self.stamps.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        self.store.flush()
+    }
+
+    /// The directory was compared once: what is in it under the dataset's names is ours.
+    pub(crate) fn is_ours(&self) -> Result<bool, StoreError> {
+        Ok(self.store.tree("dataset")?.get(b"ours")?.is_some())
+    }
+
+    pub(crate) fn make_ours(&self) -> Result<(), StoreError> {
+        self.store.tree("dataset")?.put(b"ours", b"1")?;
+        self.store.flush()
+    }
+
+    /// Block hashes that an earlier run verified.
+    pub(crate) fn chaining(&self, id: ObjectId) -> Option<Vec<u8>> {
+        fs::read(self.chaining.join(id.to_string())).ok()
+    }
+
+    pub(crate) fn keep_chaining(&self, id: ObjectId, bytes: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.chaining)?;
+        let temporary = self.chaining.join("new");
+        fs::write(&temporary, bytes)?;
+        fs::rename(&temporary, self.chaining.join(id.to_string()))
+    }
+
+    pub(crate) fn retain_chaining(&self, wanted: impl Fn(ObjectId) -> bool) {
+        let Ok(entries) = fs::read_dir(&self.chaining) else { return };
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
+            if id.is_some_and(|id| !wanted(ObjectId(id)))
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::debug!(%error, "old block hashes stay");
+            }
+        }
+    }
+}
