@@ -19,7 +19,11 @@ use self::values::{HostPort, Percent};
 
 /// Pre-positions files on many machines by reliable multicast.
 #[derive(Debug, Parser)]
-#[command(name = "nackcast", version, disable_help_subcommand = true, after_help = "\
+#[command(
+    name = "nackcast",
+    version,
+    disable_help_subcommand = true,
+    after_help = "\
 Examples:
   nackcast demo                                      see it work on this machine, nothing configured
   nackcast channel new news                          make news.key and news.ticket
@@ -27,7 +31,8 @@ Examples:
   nackcast receive --ticket @news.ticket --into /srv/cache/news
                                                      on each receiver
 
-Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration.")]
+Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) verbosity: Verbosity,
@@ -52,15 +57,18 @@ pub(crate) enum Command {
     /// Show everything on this machine: one sender, some receivers, real sockets, packet loss
     Demo(DemoArgs),
     /// Make channels and tickets
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   nackcast channel new news --sender cdn1.example.net:7701
-  nackcast channel ticket news.key")]
+  nackcast channel ticket news.key"
+    )]
     Channel(ChannelCommand),
     /// Multicast directories to receivers
-    Send(SendArgs),
+    Send(Box<SendArgs>),
     /// Receive channels into directories, and keep them complete
-    Receive(ReceiveArgs),
+    Receive(Box<ReceiveArgs>),
     /// Ask a running node to scan its directories now
     Scan(ScanArgs),
     /// Compare a received directory with the manifest in the state

@@ -8,8 +8,8 @@ use crate::failure::{Failure, OrFail};
 
 /// Reads a file of options.
 pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let text = std::fs::read_to_string(path)
-        .or_usage(format_args!("configuration file {} cannot be read", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).or_usage(format_args!("configuration file {} cannot be read", path.display()))?;
     parse(&text).map_err(|problem| Failure::usage(format_args!("{}:{problem}", path.display())))
 }
 

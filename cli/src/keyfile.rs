@@ -148,7 +148,8 @@ impl KeyFile {
         }
         let raw: Raw = config_file::parse(text).map_err(|problem| format!("line {problem}"))?;
         let channel = hex(&raw.channel, "channel").map(ChannelId)?;
-        let advertise: SocketAddr = raw.advertise.parse().map_err(|_| "key `advertise` is not GROUP:PORT".to_owned())?;
+        let advertise: SocketAddr =
+            raw.advertise.parse().map_err(|_| "key `advertise` is not GROUP:PORT".to_owned())?;
         check_advertise(advertise)?;
         let authority = authority(&raw, channel)?;
         Ok(Self {
@@ -179,7 +180,10 @@ fn authority(raw: &Raw, channel: ChannelId) -> Result<Authority, String> {
                 .map_err(|_| "the publisher's certificate does not fit the sender key".to_owned())?;
             Ok(Authority::Delegated { publisher, sender, certificate })
         }
-        _ => Err("it needs either `publisher-seed`, or `publisher-key`, `sender-seed` and `sender-certificate`".to_owned()),
+        _ => {
+            Err("it needs either `publisher-seed`, or `publisher-key`, `sender-seed` and `sender-certificate`"
+                .to_owned())
+        }
     }
 }
 
@@ -201,7 +205,8 @@ pub(crate) fn check_advertise(address: SocketAddr) -> Result<(), String> {
 }
 
 fn hex<const N: usize>(text: &str, key: &str) -> Result<[u8; N], String> {
-    exact(HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()).ok_or_else(|| format!("key `{key}` is not {} hex digits", 2 * N))
+    exact(HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok())
+        .ok_or_else(|| format!("key `{key}` is not {} hex digits", 2 * N))
 }
 
 fn base64<const N: usize>(text: &str, key: &str) -> Result<[u8; N], String> {

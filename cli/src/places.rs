@@ -100,8 +100,11 @@ pub(crate) fn state_dir(given: Option<&Path>, role: NodeRole, channel: ChannelId
 pub(crate) fn prepare_state(state: &Path, role: NodeRole) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(state);
     made.or_usage(format_args!("state directory {} cannot be made: give another one with --state", state.display()))?;
-    if rustix::fs::access(state, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-        .is_err()
+    if rustix::fs::access(
+        state,
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    )
+    .is_err()
     {
         return Err(Failure::usage(format_args!(
             "state directory {} cannot be written: give another one with --state, or change its owner",
@@ -125,7 +128,10 @@ pub(crate) fn resolved(path: &Path) -> PathBuf {
         if let Ok(real) = ancestor.canonicalize() {
             let rest = absolute.strip_prefix(ancestor).unwrap_or(Path::new(""));
             // `..` behind what does not exist cannot be resolved; it is kept and will fail to be made.
-            return rest.components().filter(|part| *part != Component::CurDir).fold(real, |path, part| path.join(part));
+            return rest
+                .components()
+                .filter(|part| *part != Component::CurDir)
+                .fold(real, |path, part| path.join(part));
         }
     }
     absolute

@@ -46,11 +46,7 @@ pub(crate) fn read(path: &Path, what: &str) -> Result<Zeroizing<String>, Failure
     let file = File::open(path).or_usage(context())?;
     let mode = file.metadata().or_usage(context())?.mode();
     if mode & 0o077 != 0 {
-        tracing::warn!(
-            "{} can be read by others (mode {:04o}): run `chmod 600 {0}`",
-            path.display(),
-            mode & 0o7777
-        );
+        tracing::warn!("{} can be read by others (mode {:04o}): run `chmod 600 {0}`", path.display(), mode & 0o7777);
     }
     let mut text = Zeroizing::new(String::new());
     let len = file.take(LEN_MAX + 1).read_to_string(&mut text).or_usage(context())?;

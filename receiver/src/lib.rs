@@ -1,1 +1,3 @@
-//! placeholder
+//! The receiving node.
+
+pub mod config;

@@ -1,1 +1,3 @@
-//! placeholder
+//! The sending node.
+
+pub mod config;
