@@ -23,10 +23,11 @@ mod shell;
 mod signals;
 mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command, Verbosity};
 use crate::failure::{Failure, OrFail, one_line};
@@ -90,37 +91,38 @@ fn refused(error: &clap::Error, terminal: &Terminal) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            terminal.line(&format!("nackcast: {}", compact(&text)));
+            terminal.line(&format!("nackcast: {}", compact(&text, &command_named(std::env::args_os()))));
             ExitCode::from(2)
         }
     }
 }
 
 /// clap's paragraphs on one line: the error, its tips, and where to read more.
-fn compact(text: &str) -> String {
+fn compact(text: &str, command: &str) -> String {
     let mut line = String::new();
-    let mut usage = None;
-    for part in text.lines().map(str::trim).filter(|part| !part.is_empty()) {
-        if let Some(rest) = part.strip_prefix("Usage: ") {
-            usage = Some(rest);
-            break;
-        }
-        if part.starts_with("For more information") {
-            break;
-        }
+    let parts = text.lines().map(str::trim).filter(|part| !part.is_empty());
+    for part in parts.take_while(|part| !part.starts_with("Usage: ") && !part.starts_with("For more information")) {
         let part = part.strip_prefix("error: ").unwrap_or(part);
         if !line.is_empty() {
             line.push_str(if part.starts_with("tip: ") || part.starts_with('[') { "; " } else { " " });
         }
         line.push_str(part);
     }
-    // `nackcast channel new [OPTIONS] <NAME>` names the command up to its first argument.
-    let command = usage
-        .unwrap_or("nackcast")
-        .split_whitespace()
-        .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-'));
-    let command = command.collect::<Vec<_>>().join(" ");
     one_line(&format!("{line}; see `{command} --help`"))
+}
+
+/// The command that the arguments name, as in `nackcast channel new`.
+fn command_named(arguments: impl Iterator<Item = OsString>) -> String {
+    let root = Cli::command();
+    let (mut command, mut path) = (&root, root.get_name().to_owned());
+    for argument in arguments.skip(1) {
+        let Some(next) = argument.to_str().and_then(|name| command.find_subcommand(name)) else {
+            continue; // an option, its value, or a name that is none
+        };
+        path = format!("{path} {}", next.get_name());
+        command = next;
+    }
+    path
 }
 
 #[cfg(test)]
@@ -128,7 +130,8 @@ mod tests {
     use super::*;
 
     fn error(arguments: &[&str]) -> String {
-        compact(&Cli::try_parse_from(arguments).unwrap_err().render().to_string())
+        let text = Cli::try_parse_from(arguments).unwrap_err().render().to_string();
+        compact(&text, &command_named(arguments.iter().map(OsString::from)))
     }
 
     #[test]
@@ -144,5 +147,6 @@ mod tests {
         );
         let wrong = error(&["nackcast", "send", "--channel", "a.key"]);
         assert!(wrong.contains("`a.key` is not FILE=DIR") && !wrong.contains('\n'), "{wrong}");
+        assert!(error(&["nackcast", "-v", "channel", "new", "--json=x"]).ends_with("`nackcast channel new --help`"));
     }
 }
