@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_key_comes_back_from_its_seed() {
         let key = SigningKey::generate();
-        let again = SigningKey::from_seed(*key.seed()).clone();
+        let again = SigningKey::from_seed(*key.seed());
         assert_eq!(again.verifying_key(), key.verifying_key());
         assert_eq!(key.sign("d", b"x"), again.sign("d", b"x"));
     }

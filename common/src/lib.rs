@@ -7,11 +7,13 @@
 //!   pure: no clock, no file, no random source of its own.
 
 pub mod clock;
+pub mod fec;
 pub mod geometry;
 pub mod hash;
 pub mod ids;
 pub mod keys;
 pub mod manifest;
+pub mod pacing;
 pub mod path;
 pub mod ranges;
 pub mod seal;

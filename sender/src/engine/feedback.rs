@@ -184,9 +184,18 @@ mod tests {
         let mut feedback = Feedback::new();
         assert_eq!(nack(&mut feedback, 1, 10), Heard::First);
         for (packet, heard) in [
-            (10, Heard::Again), (12, Heard::Known), (11, Heard::Known), (11, Heard::Again), (12, Heard::Again),
-            (300, Heard::Known), (299, Heard::Known), (10, Heard::Again), (300, Heard::Again), (364, Heard::Known),
-            (300, Heard::Again), (301, Heard::Known),
+            (10, Heard::Again),
+            (12, Heard::Known),
+            (11, Heard::Known),
+            (11, Heard::Again),
+            (12, Heard::Again),
+            (300, Heard::Known),
+            (299, Heard::Known),
+            (10, Heard::Again),
+            (300, Heard::Again),
+            (364, Heard::Known),
+            (300, Heard::Again),
+            (301, Heard::Known),
         ] {
             assert_eq!(nack(&mut feedback, 1, packet), heard, "packet {packet}");
         }

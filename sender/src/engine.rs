@@ -1,0 +1,620 @@
+//! The sender's decisions, without sockets, files, clock or random source.
+//!
+//! # Contract
+//! - Inputs: [`SenderEngine::handle_nack`], [`SenderEngine::handle_command`], [`SenderEngine::handle_done`],
+//!   [`SenderEngine::handle_timeout`], each with `now`, which never goes back.
+//! - After each input drain the outputs: [`SenderEngine::poll_work`], [`SenderEngine::poll_event`], and
+//!   [`SenderEngine::poll_transmit`] until it returns none; then sleep until [`SenderEngine::poll_deadline`].
+//! - The same inputs give the same outputs. Every queue is bounded by the catalogue, by `max_jobs`, or by a
+//!   named constant.
+//! - Reading, hashing, FEC, signing, sealing and storing are the driver's: they leave as [`Work`] and
+//!   [`Transmit`] and return as [`Done`].
+
+mod demand;
+pub mod event;
+mod feedback;
+mod job;
+mod promises;
+mod repair;
+mod schedule;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nackcast_common::clock::{Deadline, Time};
+use nackcast_common::ids::{Digest, ObjectId, ObjectIndex, RunId};
+use nackcast_common::manifest::Manifest;
+use nackcast_common::pacing::{Pacer, default_burst};
+use nackcast_common::ranges::RangeSet;
+use nackcast_common::units::{BitRate, RateLimit};
+use nackcast_proto::wire::limits::{FINISHED_MAX, WAIT_MAX};
+use nackcast_proto::wire::{
+    Advertisement, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Role, SenderState, symbol,
+};
+
+use demand::Demand;
+pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
+use feedback::{Feedback, Heard};
+use job::{Job, Phase};
+use promises::Promises;
+use schedule::{FirstPassMay, Object, Order, Schedule};
+
+/// Headers below ours that a rate counts: IPv6 and UDP.
+const IP_UDP_LEN: u64 = 48;
+/// Bytes of one run: what one GSO send takes.
+const RUN_LEN_MAX: usize = 64_000;
+/// Least time between two advertisements, however much there is to tell.
+const ADVERTISE_SPACING: Duration = Duration::from_millis(20);
+/// Blocks prepared ahead, of each job.
+const STAGED_MAX: usize = 3;
+/// A NACK that echoes an advertisement older than this is stale.
+const ECHO_AGE_MAX: Duration = Duration::from_secs(10);
+/// Receivers get so long to take the manifest before content follows.
+const MANIFEST_SETTLE: Duration = Duration::from_millis(500);
+/// Advertisements go out for so long before a first pass, so that receivers that wait are heard.
+const HELLO: Duration = Duration::from_millis(300);
+/// Repair symbols that manifest blocks get unasked: losing one would make a receiver drop what follows.
+const MANIFEST_PROACTIVE_PPM: u32 = 150_000;
+/// Packet numbers of a session; far below what one key may seal.
+const SESSION_PACKETS_MAX: u64 = 1 << 31;
+/// Answers that wait for the socket.
+const ANSWERS_MAX: usize = 4096;
+
+/// The sender's engine, one for each channel.
+#[derive(Debug)]
+pub struct SenderEngine {
+    config: EngineConfig,
+    state: SenderState,
+    schedule: Schedule,
+    feedback: Feedback,
+    promises: Promises,
+    pacer: Pacer,
+    manifest: Option<(ManifestRef, Arc<Manifest>)>,
+    started: Option<Time>,
+    manifest_sent_at: Option<Time>,
+    holds_manifest: std::collections::BTreeSet<RunId>,
+    sequence: u64,
+    pass_serial: u64,
+    finished: VecDeque<FinishedPass>,
+    advertise_at: Time,
+    advertised_at: Option<Time>,
+    data_packets: u64,
+    next_job: usize,
+    last_demand: Time,
+    work: VecDeque<Work>,
+    answers: VecDeque<(SocketAddr, NackAnswer)>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    said: Said,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    sent_bytes: u64,
+    repair_bytes: u64,
+    nacks: u64,
+}
+
+/// Events that are reported once.
+#[derive(Debug, Default)]
+struct Said {
+    first_pass_over: bool,
+    finished: bool,
+    session_ending: bool,
+}
+
+impl SenderEngine {
+    /// An engine without content; it advertises from the first timeout on.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let rate = config.rate;
+        Self {
+            state: SenderState::Starting,
+            schedule: Schedule::new(config.schedule),
+            feedback: Feedback::new(),
+            promises: Promises::new(),
+            pacer: Pacer::new(rate, default_burst(rate)),
+            manifest: None,
+            started: None,
+            manifest_sent_at: None,
+            holds_manifest: std::collections::BTreeSet::new(),
+            sequence: 0,
+            pass_serial: 0,
+            finished: VecDeque::new(),
+            advertise_at: Time::ZERO,
+            advertised_at: None,
+            data_packets: 0,
+            next_job: 0,
+            last_demand: Time::ZERO,
+            work: VecDeque::new(),
+            answers: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            said: Said::default(),
+            config,
+        }
+    }
+
+    /// A NACK that opened and parsed, from the run that sealed it.
+    pub fn handle_nack(&mut self, now: Time, from: SocketAddr, run: RunId, packet: u64, nack: &Nack) {
+        if !self.is_fresh(now, nack) {
+            return;
+        }
+        match self.feedback.on_nack(now, run, packet, from, nack.loss_ppm) {
+            Heard::Again => return,
+            Heard::First => self.events.push_back(Event::ReceiverHeard),
+            Heard::Known => {}
+        }
+        self.counters.nacks += 1;
+        self.feedback.count_nack(now);
+        self.feedback.on_rtt(Time(now.0).since(Time(nack.time)).saturating_sub(nack.hold));
+        let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
+        if let Some(hash) = ours {
+            let holds = nack.manifest == hash.prefix();
+            if holds {
+                self.holds_manifest.insert(run);
+            }
+            if self.feedback.on_report(run, (nack.complete && holds).then_some(nack.manifest)) {
+                self.events.push_back(Event::ReceiverComplete(hash));
+            }
+        }
+        let mut answer = self.demands(now, nack);
+        answer.nack = packet;
+        if self.answers.len() < ANSWERS_MAX {
+            self.answers.push_back((from, answer));
+        }
+        self.advance(now);
+    }
+
+    /// Echoes a recent advertisement of this session.
+    fn is_fresh(&self, now: Time, nack: &Nack) -> bool {
+        let age = now.since(Time(nack.time)).saturating_sub(nack.hold);
+        nack.channel == self.config.channel
+            && nack.session == self.config.session
+            && nack.sequence <= self.sequence
+            && nack.time <= now.0
+            && age <= ECHO_AGE_MAX
+    }
+
+    fn demands(&mut self, now: Time, nack: &Nack) -> NackAnswer {
+        let mut answer = NackAnswer {
+            channel: self.config.channel,
+            session: self.config.session,
+            nonce: nack.nonce,
+            status: NackStatus::Noted,
+            ..NackAnswer::default()
+        };
+        if nack.is_report() {
+            return answer;
+        }
+        let mut statuses = [false; 2];
+        let (mut unicast, mut unknown) = (Vec::new(), Vec::new());
+        let mut note = |status: NackStatus, unicast: &mut dyn FnMut(), unknown: &mut dyn FnMut()| match status {
+            NackStatus::Unicast => unicast(),
+            NackStatus::Unknown | NackStatus::OtherGeneration | NackStatus::PrimaryAlive | NackStatus::Noted => {
+                unknown()
+            }
+            NackStatus::Queued => statuses[0] = true,
+            NackStatus::Sending => statuses[1] = true,
+        };
+        for id in &nack.missing_ids {
+            let status = self.demand_object(now, *id, None, nack);
+            note(status, &mut || answer.unicast_ids.push(*id), &mut || answer.unknown_ids.push(*id));
+        }
+        for short in &nack.short {
+            let status = self.demand_object(now, short.object, Some(&short.blocks), nack);
+            let id = short.object;
+            note(status, &mut || answer.unicast_ids.push(id), &mut || answer.unknown_ids.push(id));
+        }
+        let current = self.manifest.as_ref().filter(|(reference, _)| reference.hash.prefix() == nack.manifest);
+        if let (Some((_, manifest)), false) = (current, nack.missing.is_empty()) {
+            let manifest = Arc::clone(manifest);
+            let count = u32::try_from(manifest.objects().len()).unwrap_or(u32::MAX);
+            for index in nack.missing.ranges().flat_map(|r| r.start..r.end.min(count)) {
+                let Some(object) = manifest.object(ObjectIndex(index)) else { continue };
+                let status = self.demand_object(now, object.id, None, nack);
+                note(status, &mut || unicast.push(index), &mut || unknown.push(index));
+            }
+            (answer.unicast, answer.unknown) = (unicast.into_iter().collect(), unknown.into_iter().collect());
+        }
+        answer.status = match (statuses, current_is_other(&self.manifest, nack)) {
+            (_, true) => NackStatus::OtherGeneration,
+            ([_, true], _) => NackStatus::Sending,
+            ([true, false], _) => NackStatus::Queued,
+            ([false, false], _) => NackStatus::Noted,
+        };
+        answer.wait = self.wait();
+        answer
+    }
+
+    /// `blocks`: what is short; none: nothing is held.
+    fn demand_object(&mut self, now: Time, id: ObjectId, blocks: Option<&[(u32, u16)]>, nack: &Nack) -> NackStatus {
+        let Some(layout) = self.schedule.object(id).map(|o| o.layout) else { return NackStatus::Unknown };
+        let mut demand = Demand { loss_ppm: nack.loss_ppm, ..Demand::default() };
+        match blocks {
+            None => demand.whole = RangeSet::full(layout.block_count()),
+            Some(blocks) => {
+                for (block, deficit) in blocks {
+                    let k = layout.source_symbols(*block);
+                    if *deficit >= k && k > 0 {
+                        demand.whole.insert(*block..*block + 1);
+                    } else if k > 0 {
+                        demand.short.entry(*block).or_default().merge(*deficit);
+                    }
+                }
+            }
+        }
+        if demand.is_empty() {
+            return NackStatus::Noted;
+        }
+        let (status, new) = self.schedule.demand(now, id, demand, nack.heard);
+        if matches!(status, NackStatus::Queued | NackStatus::Sending) {
+            self.last_demand = now;
+            self.promises.add(now, id, &new, layout);
+        }
+        status
+    }
+
+    /// How long what is queued takes, with some air.
+    fn wait(&self) -> Duration {
+        let symbols = self.schedule.symbols_ahead();
+        let bits = symbols * (symbol::datagram_len(1400) as u64 + IP_UDP_LEN) * 8;
+        let rate = match self.config.rate {
+            RateLimit::Fixed(BitRate(rate)) => rate,
+            RateLimit::Max => 500_000_000,
+        };
+        let sending = Duration::from_micros(bits.saturating_mul(1_100_000) / rate.max(1));
+        (sending + self.feedback.window() + self.feedback.grtt() * 2).min(WAIT_MAX)
+    }
+
+    /// What the admin, or the driver, wants.
+    pub fn handle_command(&mut self, now: Time, command: Command) {
+        match command {
+            Command::Publish(publication) => self.publish(now, *publication),
+            Command::Roll(session, start_number) => {
+                self.config.session = session;
+                self.config.start_number = start_number;
+                self.data_packets = 0;
+                self.said.session_ending = false;
+                self.advertise_at = now;
+            }
+            Command::SetRate(rate) => {
+                self.config.rate = rate;
+                self.pacer.set_rate(now, rate, default_burst(rate));
+            }
+            Command::Drain => {
+                self.state = SenderState::Draining;
+                self.advertise_at = now;
+            }
+        }
+        self.advance(now);
+    }
+
+    fn publish(&mut self, now: Time, publication: Publication) {
+        let Publication { reference, manifest, parts, fresh, passes } = publication;
+        let generation = manifest.head().generation;
+        let mut objects = BTreeMap::new();
+        let mut first = Vec::new();
+        for (place, (id, layout)) in (0_u32..).zip(parts) {
+            if fresh && self.schedule.object(id).is_none() {
+                first.push(id);
+            }
+            objects.insert(id, Object::new(layout, Order::Manifest(place), generation));
+        }
+        for (place, object) in (0_u32..).zip(manifest.objects()) {
+            if fresh && object.since == generation && self.config.role == Role::Primary {
+                first.push(object.id);
+            }
+            objects.insert(object.id, Object::new(object.layout, Order::Table(ObjectIndex(place)), object.since));
+        }
+        for job in self.schedule.replace(objects, &first) {
+            self.release(&job);
+        }
+        for (id, count) in passes {
+            self.schedule.restore_passes(id, count, now);
+        }
+        self.manifest = Some((reference, manifest));
+        self.manifest_sent_at = None;
+        self.holds_manifest.clear();
+        self.said.first_pass_over = false;
+        self.started.get_or_insert(now);
+        self.last_demand = now;
+        if self.state == SenderState::Starting {
+            self.state = SenderState::Active;
+        }
+        self.advertise_at = now;
+    }
+
+    /// A work order's result.
+    pub fn handle_done(&mut self, now: Time, done: Done) {
+        match done {
+            Done::Prepared { object, block, sound: true } => {
+                if let Some(job) = self.schedule.jobs.iter_mut().find(|j| j.object == object) {
+                    job.prepared(block);
+                }
+            }
+            Done::Prepared { object, sound: false, .. } => {
+                if let Some(job) = self.schedule.gone(object) {
+                    self.release(&job);
+                }
+                self.events.push_back(Event::ObjectChanged(object));
+            }
+            Done::PassRecorded { object } => {
+                if let Some(job) = self.schedule.jobs.iter_mut().find(|j| j.object == object)
+                    && job.phase == Phase::Recording
+                {
+                    job.phase = Phase::Running;
+                }
+            }
+        }
+        self.advance(now);
+    }
+
+    /// A deadline passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+    }
+
+    fn release(&mut self, job: &Job) {
+        for staged in &job.staged {
+            self.work.push_back(Work::Release { object: job.object, block: staged.block });
+        }
+    }
+
+    /// Moves every machine as far as it goes.
+    fn advance(&mut self, now: Time) {
+        self.started.get_or_insert(now);
+        self.schedule.end_closed(now);
+        let may = self.first_pass_may(now);
+        let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
+        if self.state == SenderState::Active {
+            for (object, count) in self.schedule.fill(now, may, proactive) {
+                self.work.push_back(Work::RecordPass { object, count });
+            }
+        }
+        for at in 0..self.schedule.jobs.len() {
+            self.stage(at);
+            self.close_if_drained(now, at);
+        }
+        if self.manifest_sent_at.is_none() && self.manifest.is_some() && self.schedule.manifest_sent() {
+            self.manifest_sent_at = Some(now);
+            self.advertise_soon(now);
+        }
+        self.report(now);
+    }
+
+    fn first_pass_may(&self, now: Time) -> FirstPassMay {
+        let expected = self.config.once.and_then(|o| o.expect).unwrap_or(0);
+        let greeted = self.started.is_some_and(|started| now >= started + HELLO);
+        if self.feedback.group_size() < expected || (!greeted && expected == 0) {
+            return FirstPassMay::Nothing;
+        }
+        let known = self.feedback.group_size() as usize;
+        let all_hold = known > 0 && self.holds_manifest.len() >= known;
+        let settled = |at: Time| now >= at + MANIFEST_SETTLE.max(self.feedback.window() * 4);
+        match self.manifest_sent_at {
+            Some(at) if all_hold || settled(at) => FirstPassMay::All,
+            Some(_) | None => FirstPassMay::Manifest,
+        }
+    }
+
+    fn stage(&mut self, at: usize) {
+        let session = self.config.session;
+        let Some((job, steps)) = self.schedule.job_and_steps(at) else { return };
+        while job.wants_staging(STAGED_MAX) {
+            let Some((block, repair)) = job.stage(session, steps) else { return };
+            self.work.push_back(Work::Prepare { object: job.object, block, repair });
+        }
+    }
+
+    fn close_if_drained(&mut self, now: Time, at: usize) {
+        let linger = self.feedback.window() + self.feedback.grtt() * 2 + ADVERTISE_SPACING * 2;
+        let Some(job) = self.schedule.jobs.get_mut(at) else { return };
+        if job.phase != Phase::Running || !job.is_drained() {
+            return;
+        }
+        job.phase = Phase::Closing { until: now + linger };
+        self.pass_serial += 1;
+        self.finished.push_back(FinishedPass { object: job.object, serial: self.pass_serial });
+        while self.finished.len() > FINISHED_MAX {
+            self.finished.pop_front();
+        }
+        self.advertise_soon(now);
+    }
+
+    fn advertise_soon(&mut self, now: Time) {
+        let earliest = self.advertised_at.map_or(now, |at| (at + ADVERTISE_SPACING).max(now));
+        self.advertise_at = self.advertise_at.min(earliest);
+    }
+
+    fn report(&mut self, now: Time) {
+        if self.data_packets > SESSION_PACKETS_MAX && !self.said.session_ending {
+            self.said.session_ending = true;
+            self.events.push_back(Event::SessionEnding);
+        }
+        let Some((_, manifest)) = &self.manifest else { return };
+        let may_all = self.manifest_sent_at.is_some();
+        if may_all && self.schedule.first_pass_over() && !self.said.first_pass_over {
+            self.said.first_pass_over = true;
+            self.events.push_back(Event::FirstPassOver(manifest.head().generation));
+        }
+        if self.finished_at().is_some_and(|at| now >= at) && !self.said.finished {
+            self.said.finished = true;
+            self.events.push_back(Event::Finished);
+        }
+    }
+
+    /// `once`, or draining: when it is over if nothing more is asked.
+    fn finished_at(&self) -> Option<Time> {
+        if self.state == SenderState::Draining {
+            return self.schedule.jobs.iter().all(|j| matches!(j.phase, Phase::Closing { .. })).then_some(Time::ZERO);
+        }
+        let once = self.config.once?;
+        let idle = self.said.first_pass_over && self.schedule.is_idle();
+        let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt());
+        let since = self.manifest_sent_at?.max(self.last_demand);
+        idle.then_some(since + quiet)
+    }
+
+    /// The next work order.
+    pub fn poll_work(&mut self) -> Option<Work> {
+        self.work.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next thing to send now.
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
+        if let Some((to, answer)) = self.answers.pop_front() {
+            return Some(Transmit::Answer(to, answer));
+        }
+        if now >= self.advertise_at {
+            return Some(self.advertisement(now));
+        }
+        if let Some(promises) = self.promises.due(now) {
+            self.sequence += 1;
+            let lapse = self.wait();
+            return Some(Transmit::Digest(promises.into_digest(&self.config, self.sequence, now, lapse)));
+        }
+        self.symbols(now)
+    }
+
+    fn symbols(&mut self, now: Time) -> Option<Transmit> {
+        let jobs = self.schedule.jobs.len();
+        let at = (0..jobs).map(|step| (self.next_job + step) % jobs).find(|at| self.schedule.jobs[*at].is_ready())?;
+        let job = &mut self.schedule.jobs[at];
+        let datagram = symbol::datagram_len(job.layout.geometry().symbol_size());
+        let wire_len = datagram as u64 + IP_UDP_LEN;
+        let affordable = self.pacer.budget(now) / wire_len;
+        let most = u16::try_from(affordable.min((RUN_LEN_MAX / datagram) as u64)).unwrap_or(1);
+        if most == 0 {
+            return None;
+        }
+        let object = job.object;
+        let (block, esis, through) = job.next_run(most, self.data_packets)?;
+        let count = u64::from(esis.end - esis.start);
+        let (first, k) = (job.first, job.layout.source_symbols(block));
+        let run = SymbolRun { object, block, esis, first_packet: self.data_packets };
+        self.data_packets += count;
+        self.pacer.spend(now, count * wire_len);
+        self.counters.sent_bytes += count * datagram as u64;
+        if !first || run.esis.start >= k {
+            self.counters.repair_bytes += count * datagram as u64;
+        }
+        if through {
+            self.work.push_back(Work::Release { object, block });
+            // Blocks of the running jobs take turns, so that a small object does not wait for a large one.
+            self.next_job = at + 1;
+            self.advance(now);
+        } else {
+            self.next_job = at;
+        }
+        Some(Transmit::Symbols(run))
+    }
+
+    fn advertisement(&mut self, now: Time) -> Transmit {
+        self.sequence += 1;
+        self.advertised_at = Some(now);
+        self.advertise_at = now + self.config.schedule.interval;
+        let first_pass = self.schedule.first_pass_cursor();
+        Transmit::Advertisement(Box::new(Advertisement {
+            channel: self.config.channel,
+            session: self.config.session,
+            epoch: self.config.epoch,
+            sequence: self.sequence,
+            start_number: self.config.start_number,
+            time: now.0,
+            interval: self.config.schedule.interval,
+            generation: self.manifest.as_ref().map_or_else(Default::default, |(_, m)| m.head().generation),
+            manifest: self.manifest.as_ref().map(|(reference, _)| *reference),
+            certificate: self.config.certificate,
+            role: self.config.role,
+            state: self.state,
+            data_group: self.config.data_group,
+            nack_port: self.config.nack_port,
+            quic_port: 0,
+            grtt: self.feedback.grtt(),
+            nack_window: self.feedback.window(),
+            group_size: self.feedback.group_size(),
+            max_passes: self.config.schedule.max_passes,
+            rate_bps: match self.config.rate {
+                RateLimit::Fixed(BitRate(rate)) => rate,
+                RateLimit::Max => 0,
+            },
+            first_pass_cursor: first_pass.map_or(u32::MAX, |index| index.0),
+            first_pass_since: self.schedule.first_pass_since().unwrap_or_default(),
+            finished: self.finished.iter().copied().collect(),
+            data_packets: self.data_packets,
+            manifest_sent: self.schedule.manifest_sent(),
+        }))
+    }
+
+    /// When to call [`Self::handle_timeout`], if nothing else comes first.
+    #[must_use]
+    pub fn poll_deadline(&self, now: Time) -> Option<Deadline> {
+        let at = |at: Option<Time>, why| at.map(|at| Deadline { at, why });
+        let ready = self.schedule.jobs.iter().find(|j| j.is_ready());
+        let pace = ready.and_then(|job| {
+            let datagram = symbol::datagram_len(job.layout.geometry().symbol_size()) as u64 + IP_UDP_LEN;
+            self.pacer.ready_at(now, datagram)
+        });
+        let settle = match self.first_pass_may(now) {
+            FirstPassMay::Nothing => self.started.map(|s| s + HELLO).filter(|at| *at > now),
+            FirstPassMay::Manifest => {
+                self.manifest_sent_at.map(|s| s + MANIFEST_SETTLE.max(self.feedback.window() * 4))
+            }
+            FirstPassMay::All => None,
+        };
+        [
+            at(Some(self.advertise_at), "advertisement"),
+            at(self.promises.due_at(), "digest"),
+            at(pace, "pacing"),
+            at(self.schedule.next_due(), "schedule"),
+            at(settle, "first pass"),
+            at(self.finished_at().filter(|_| !self.said.finished), "once"),
+        ]
+        .into_iter()
+        .fold(None, Deadline::earlier)
+    }
+
+    /// Counters and state, for displays.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let (left, bytes_left) = self.schedule.first_pass_left();
+        let objects = self.manifest.as_ref().map_or(0, |(_, m)| m.objects().len() as u64);
+        let bytes = self.manifest.as_ref().map_or(0, |(_, m)| m.objects().iter().map(|o| o.layout.size()).sum());
+        let prefix = self.manifest.as_ref().map(|(reference, _)| reference.hash.prefix());
+        Snapshot {
+            generation: self.manifest.as_ref().map_or_else(Default::default, |(_, m)| m.head().generation),
+            objects,
+            objects_passed: objects - left,
+            bytes,
+            bytes_passed: bytes - bytes_left,
+            sent_bytes: self.counters.sent_bytes,
+            repair_bytes: self.counters.repair_bytes,
+            receivers: self.feedback.group_size(),
+            receivers_complete: prefix.map_or(0, |p| self.feedback.complete(p)),
+            nacks: self.counters.nacks,
+            pool: self.schedule.pool_len(),
+            jobs: self.schedule.jobs.len(),
+            grtt: self.feedback.grtt(),
+            nack_window: self.feedback.window(),
+        }
+    }
+
+    /// The manifest hash that is served.
+    #[must_use]
+    pub fn serving(&self) -> Option<Digest> {
+        self.manifest.as_ref().map(|(reference, _)| reference.hash)
+    }
+}
+
+/// The NACK speaks of places in a manifest that is not served here.
+fn current_is_other(manifest: &Option<(ManifestRef, Arc<Manifest>)>, nack: &Nack) -> bool {
+    !nack.missing.is_empty() && manifest.as_ref().is_none_or(|(reference, _)| reference.hash.prefix() != nack.manifest)
+}

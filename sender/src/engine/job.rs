@@ -1,0 +1,401 @@
+//! A job: one pass of one object, on the being-multicast list.
+//!
+//! | phase | on | to |
+//! |---|---|---|
+//! | recording | pass count durable | running |
+//! | running | nothing left to send | closing |
+//! | closing | a demand for blocks already sent | running (at most [`EXTENSIONS_MAX`] times) |
+//! | closing | one NACK window passed | ended |
+//! | any | a block is not what the manifest says | ended |
+//!
+//! A running job serves repairs for blocks behind its cursor, so that a block stays open at receivers for a
+//! few windows and not for a whole pass. What a receiver could not yet have heard when it asked is not sent
+//! again: a demand carries the packet number up to which its receiver had heard.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use nackcast_common::clock::Time;
+use nackcast_common::geometry::Layout;
+use nackcast_common::ids::{ObjectId, SessionId};
+use nackcast_common::ranges::RangeSet;
+
+use super::demand::{BlockDemand, Demand, scale};
+use super::repair;
+
+/// How often demands may keep a closing job open; after that they wait for the next pass.
+const EXTENSIONS_MAX: u32 = 8;
+/// A job repairs at most so many times its object's symbols.
+const REPAIR_FACTOR: u64 = 4;
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its pass is being recorded; nothing may be sent yet.
+    Recording,
+    /// It has something to send.
+    Running,
+    /// Everything was sent; demands are still served until then.
+    Closing { until: Time },
+}
+
+/// A block whose symbols are to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Staged {
+    pub(super) block: u32,
+    /// Runs of ESIs, each all source or all repair.
+    pub(super) runs: VecDeque<Range<u16>>,
+    /// The driver has prepared it.
+    pub(super) ready: bool,
+    /// Part of it was sent.
+    pub(super) begun: bool,
+    /// It repairs, and so goes before source runs that have not begun.
+    pub(super) repair: bool,
+}
+
+/// Symbols of a block that are under way.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    /// One past the packet number of the last; none while not all were sent.
+    end: Option<u64>,
+    count: u16,
+}
+
+/// One pass of one object.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) object: ObjectId,
+    pub(super) layout: Layout,
+    /// The unrequested first pass.
+    pub(super) first: bool,
+    pub(super) phase: Phase,
+    /// Repair symbols that each whole block gets unasked, in millionths of its source symbols.
+    proactive_ppm: u32,
+    /// Blocks to send whole.
+    source: RangeSet,
+    /// Blocks to send whole once more, for receivers that joined late.
+    again: RangeSet,
+    wanted: BTreeMap<u32, BlockDemand>,
+    /// What only the worst receivers need: last.
+    later: BTreeMap<u32, u16>,
+    pub(super) staged: VecDeque<Staged>,
+    /// Packet number after each whole block's run, in this job.
+    whole_end: BTreeMap<u32, Option<u64>>,
+    repairs: BTreeMap<u32, UnderWay>,
+    repair_budget: u64,
+    extensions: u32,
+}
+
+impl Job {
+    /// The first pass: every block, whole.
+    pub(super) fn first_pass(object: ObjectId, layout: Layout, proactive_ppm: u32) -> Self {
+        let all = Demand { whole: RangeSet::full(layout.block_count()), ..Demand::default() };
+        Self { first: true, proactive_ppm, ..Self::repair_pass(object, layout, all) }
+    }
+
+    /// A later pass: what was asked for.
+    pub(super) fn repair_pass(object: ObjectId, layout: Layout, demand: Demand) -> Self {
+        let mut wanted = demand.short;
+        wanted.retain(|block, _| !demand.whole.contains(*block));
+        Self {
+            object,
+            layout,
+            first: false,
+            phase: Phase::Recording,
+            proactive_ppm: demand.loss_ppm.min(200_000),
+            source: demand.whole,
+            again: RangeSet::new(),
+            wanted,
+            later: BTreeMap::new(),
+            staged: VecDeque::new(),
+            whole_end: BTreeMap::new(),
+            repairs: BTreeMap::new(),
+            repair_budget: layout.source_symbols_total().saturating_mul(REPAIR_FACTOR) + 1024,
+            extensions: 0,
+        }
+    }
+
+    /// Symbols still to be sent, about.
+    pub(super) fn symbols_left(&self) -> u64 {
+        let k = u64::from(self.layout.source_symbols(0));
+        let whole = (self.source.count() + self.again.count()) * k;
+        let wanted: u64 = self.wanted.values().map(|d| u64::from(d.largest())).sum();
+        let later: u64 = self.later.values().map(|c| u64::from(*c)).sum();
+        let staged: u64 = self.staged.iter().flat_map(|s| &s.runs).map(|r| u64::from(r.end - r.start)).sum();
+        whole + wanted + later + staged
+    }
+
+    /// Nothing is left to send.
+    pub(super) fn is_drained(&self) -> bool {
+        self.staged.is_empty() && !self.has_unstaged()
+    }
+
+    fn has_unstaged(&self) -> bool {
+        !(self.wanted.is_empty() && self.source.is_empty() && self.again.is_empty() && self.later.is_empty())
+    }
+
+    /// Takes a demand into this pass and returns what is new in it, to be promised; `Err` gives the demand back
+    /// when this pass takes no more.
+    pub(super) fn demand(&mut self, demand: Demand, heard: u64) -> Result<Demand, Demand> {
+        let mut new = Demand { loss_ppm: demand.loss_ppm, ..Demand::default() };
+        for block in demand.whole.iter() {
+            let coming = self.source.contains(block) || self.again.contains(block);
+            if !coming && !self.whole_under_way(block, heard) {
+                new.whole.insert(block..block + 1);
+            }
+        }
+        for (block, asked) in &demand.short {
+            let coming = self.source.contains(*block) || self.again.contains(*block) || new.whole.contains(*block);
+            if coming || self.whole_under_way(*block, heard) {
+                continue;
+            }
+            let covered = self.repairs_under_way(*block, heard) + self.later.get(block).copied().unwrap_or(0);
+            let missing = scale(asked.largest(), demand.loss_ppm).saturating_sub(covered);
+            if missing > 0 {
+                new.short.entry(*block).or_default().merge(missing);
+            }
+        }
+        if new.is_empty() {
+            return Ok(new);
+        }
+        if matches!(self.phase, Phase::Closing { .. }) {
+            if self.extensions >= EXTENSIONS_MAX {
+                return Err(demand);
+            }
+            self.extensions += 1;
+        }
+        let k = u64::from(self.layout.source_symbols(0));
+        let cost = new.whole.count() * k + new.short.values().map(|d| u64::from(d.largest())).sum::<u64>();
+        let Some(left) = self.repair_budget.checked_sub(cost) else { return Err(demand) };
+        self.repair_budget = left;
+        self.again.union(&new.whole);
+        for (block, asked) in &new.short {
+            self.wanted.entry(*block).or_default().merge(asked.largest());
+        }
+        if self.phase != Phase::Recording {
+            self.phase = Phase::Running;
+        }
+        Ok(new)
+    }
+
+    /// The block's whole run was not over when the asking receiver had heard so far.
+    fn whole_under_way(&self, block: u32, heard: u64) -> bool {
+        match self.whole_end.get(&block) {
+            None => false,
+            Some(None) => true,
+            Some(Some(end)) => *end > heard,
+        }
+    }
+
+    fn repairs_under_way(&self, block: u32, heard: u64) -> u16 {
+        match self.repairs.get(&block) {
+            Some(UnderWay { end: None, count }) => *count,
+            Some(UnderWay { end: Some(end), count }) => {
+                u16::try_from(end.saturating_sub(heard)).unwrap_or(u16::MAX).min(*count)
+            }
+            None => 0,
+        }
+    }
+
+    /// Decides which block comes next and returns it, to be prepared. `steps` are the repair steps that this
+    /// session took of each block.
+    pub(super) fn stage(&mut self, session: SessionId, steps: &mut BTreeMap<u32, u32>) -> Option<(u32, bool)> {
+        let (block, whole, repairs) = self.choose()?;
+        let k = self.layout.source_symbols(block);
+        let mut runs = VecDeque::new();
+        if whole {
+            runs.push_back(0..k);
+            self.whole_end.insert(block, None);
+        }
+        if repairs > 0 {
+            let step = steps.entry(block).or_insert(0);
+            runs.extend(repair::runs(session, self.object, block, k, *step, repairs));
+            *step = step.wrapping_add(repairs.into());
+            if !whole {
+                let queued = self.repairs.get(&block).filter(|r| r.end.is_none()).map_or(0, |r| r.count);
+                let count = queued.saturating_add(repairs);
+                self.repairs.insert(block, UnderWay { end: None, count });
+            }
+        }
+        let item = Staged { block, runs, ready: false, begun: false, repair: !whole };
+        let at = if whole {
+            self.staged.len()
+        } else {
+            self.staged.iter().position(|s| !s.repair && !s.begun).unwrap_or(self.staged.len())
+        };
+        self.staged.insert(at, item);
+        Some((block, repairs > 0))
+    }
+
+    fn choose(&mut self) -> Option<(u32, bool, u16)> {
+        if let Some((block, asked)) = self.wanted.pop_first() {
+            let (first, rest) = asked.split();
+            if rest > 0 {
+                *self.later.entry(block).or_insert(0) += rest;
+            }
+            return Some((block, false, first.min(self.most(block))));
+        }
+        if let Some(block) = self.source.pop_first().or_else(|| self.again.pop_first()) {
+            let k = u64::from(self.layout.source_symbols(block));
+            let extra = (k * u64::from(self.proactive_ppm)).div_ceil(1_000_000);
+            return Some((block, true, u16::try_from(extra).unwrap_or(0).min(self.most(block))));
+        }
+        let (block, count) = self.later.pop_first()?;
+        Some((block, false, count.min(self.most(block))))
+    }
+
+    /// No receiver can need more than K symbols of a block.
+    fn most(&self, block: u32) -> u16 {
+        self.layout.source_symbols(block).saturating_mul(2)
+    }
+
+    /// The driver has prepared a block (the earliest staged one that waits for it).
+    pub(super) fn prepared(&mut self, block: u32) {
+        if let Some(staged) = self.staged.iter_mut().find(|s| s.block == block && !s.ready) {
+            staged.ready = true;
+        }
+    }
+
+    /// The next run of at most `most` symbols, from `first_packet` on; true when its block is through.
+    pub(super) fn next_run(&mut self, most: u16, first_packet: u64) -> Option<(u32, Range<u16>, bool)> {
+        let staged = self.staged.front_mut().filter(|s| s.ready)?;
+        let run = staged.runs.front_mut()?;
+        staged.begun = true;
+        let block = staged.block;
+        let esis = run.start..run.start + (run.end - run.start).min(most);
+        run.start = esis.end;
+        if run.start == run.end {
+            staged.runs.pop_front();
+        }
+        let through = staged.runs.is_empty();
+        if through {
+            let end = first_packet + u64::from(esis.end - esis.start);
+            if staged.repair {
+                if let Some(under_way) = self.repairs.get_mut(&block) {
+                    under_way.end = Some(end);
+                }
+            } else {
+                self.whole_end.insert(block, Some(end));
+                self.repairs.remove(&block);
+            }
+            self.staged.pop_front();
+        }
+        Some((block, esis, through))
+    }
+
+    /// A run is ready to be sent.
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Running && self.staged.front().is_some_and(|s| s.ready)
+    }
+
+    /// Another block should be chosen and prepared.
+    pub(super) fn wants_staging(&self, most: usize) -> bool {
+        self.phase == Phase::Running && self.staged.len() < most && self.has_unstaged()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nackcast_common::geometry::Geometry;
+
+    use super::*;
+
+    fn job(blocks: u64) -> (Job, BTreeMap<u32, u32>) {
+        let layout = Geometry::default().object(blocks * 262_144).unwrap();
+        let mut job = Job::first_pass(ObjectId(1), layout, 0);
+        job.phase = Phase::Running;
+        (job, BTreeMap::new())
+    }
+
+    /// Sends everything that is staged and not staged; returns (block, symbols) in order.
+    fn drain(job: &mut Job, steps: &mut BTreeMap<u32, u32>, packet: &mut u64) -> Vec<(u32, Range<u16>)> {
+        let mut sent = Vec::new();
+        loop {
+            while job.wants_staging(2) {
+                let (block, _) = job.stage(SessionId(1), steps).unwrap();
+                job.prepared(block);
+            }
+            let Some((block, esis, _)) = job.next_run(1000, *packet) else { return sent };
+            *packet += u64::from(esis.end - esis.start);
+            sent.push((block, esis));
+        }
+    }
+
+    fn short(block: u32, deficit: u16) -> Demand {
+        let mut demand = Demand::default();
+        demand.short.entry(block).or_default().merge(deficit);
+        demand
+    }
+
+    #[test]
+    fn a_first_pass_sends_every_source_symbol_once_and_in_order() {
+        let (mut job, mut steps) = job(3);
+        let sent = drain(&mut job, &mut steps, &mut 0);
+        assert_eq!(sent, [(0, 0..188), (1, 0..188), (2, 0..188)]);
+        assert!(job.is_drained());
+    }
+
+    #[test]
+    fn repairs_go_before_the_rest_of_the_pass() {
+        let (mut job, mut steps) = job(9);
+        let mut packet = 0;
+        for _ in 0..2 {
+            job.stage(SessionId(1), &mut steps).unwrap();
+        }
+        job.prepared(0);
+        job.prepared(1);
+        job.next_run(1000, 0).unwrap();
+        packet += 188;
+        assert!(job.demand(short(0, 3), packet).is_ok());
+        let sent = drain(&mut job, &mut steps, &mut packet);
+        let repaired = sent.iter().position(|(block, esis)| *block == 0 && esis.start >= 188).unwrap();
+        assert!(repaired <= 2, "{sent:?}");
+        assert_eq!(sent.iter().filter(|s| s.0 == 0).map(|s| s.1.len()).sum::<usize>(), 3);
+    }
+
+    #[test]
+    fn what_a_receiver_could_not_have_heard_is_not_sent_again() {
+        let (mut job, mut steps) = job(2);
+        let mut packet = 0;
+        drain(&mut job, &mut steps, &mut packet);
+        // It had heard up to the middle of block 1 when it asked.
+        assert!(job.demand(short(1, 188), 200).unwrap().is_empty());
+        assert!(!job.demand(short(0, 5), 200).unwrap().is_empty());
+        // The same need of another receiver is covered by what is queued; a larger one adds the difference.
+        drain(&mut job, &mut steps, &mut packet);
+        assert!(job.demand(short(0, 5), 200).unwrap().is_empty(), "under way");
+        assert_eq!(job.demand(short(0, 7), 200).unwrap().short[&0].largest(), 2);
+        drain(&mut job, &mut steps, &mut packet);
+        assert_eq!(job.demand(short(0, 1), packet).unwrap().short[&0].largest(), 1, "heard everything, still short");
+    }
+
+    #[test]
+    fn the_largest_deficit_is_sent_and_no_more() {
+        let (mut job, mut steps) = job(1);
+        let mut packet = 0;
+        drain(&mut job, &mut steps, &mut packet);
+        for deficit in [2, 3, 9, 1] {
+            job.demand(short(0, deficit), packet).unwrap();
+        }
+        let sent: usize = drain(&mut job, &mut steps, &mut packet).iter().map(|s| s.1.len()).sum();
+        assert_eq!(sent, 9);
+    }
+
+    #[test]
+    fn one_pass_is_not_kept_open_for_ever() {
+        let (mut job, mut steps) = job(1);
+        let mut packet = 0;
+        let mut served = 0;
+        for _ in 0..100 {
+            drain(&mut job, &mut steps, &mut packet);
+            job.phase = Phase::Closing { until: Time::NEVER };
+            served += u32::from(job.demand(short(0, 1), packet).is_ok());
+        }
+        assert_eq!(served, EXTENSIONS_MAX);
+        let (mut job, _) = self::job(1);
+        job.phase = Phase::Running;
+        job.source = RangeSet::new();
+        let refused = (0..100).filter(|_| job.demand(short(0, 60_000), u64::MAX).is_err()).count();
+        assert!(refused > 0, "repairs of a pass are bounded");
+    }
+}

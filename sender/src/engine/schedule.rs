@@ -1,0 +1,382 @@
+//! The object scheduler: which object gets a pass, and when.
+//!
+//! | state | on | to |
+//! |---|---|---|
+//! | idle | new in this generation | first pass (waits for its turn in manifest order) |
+//! | idle | NACK, passes left | to-be-multicast pool |
+//! | idle | NACK, none left | idle: the answer is `unicast` |
+//! | first pass, pool | a job slot is free | being-multicast, `pass_count` + 1 |
+//! | being-multicast | job ended | idle, or pool when demands are left |
+//! | any | its bytes changed | gone: the answer is `unknown` |
+//!
+//! `pass_count` is of the current round, which ends when nobody asked for the object during `round_quiet`.
+//! Two passes of one object begin at least `period` apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nackcast_common::clock::Time;
+use nackcast_common::geometry::Layout;
+use nackcast_common::ids::{Generation, ObjectId, ObjectIndex};
+use nackcast_proto::wire::NackStatus;
+
+use super::demand::Demand;
+use super::job::{Job, Phase};
+use crate::config::ScheduleConfig;
+
+/// Place in the order of passes: manifest root and parts first, then the object table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    /// The manifest itself.
+    Manifest(u32),
+    /// An object of the table.
+    Table(ObjectIndex),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    FirstPass,
+    /// In the pool, or waiting until its period is over.
+    Pool {
+        eligible: Time,
+    },
+    Sending,
+    Gone,
+}
+
+/// One object of the catalogue.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) layout: Layout,
+    pub(super) order: Order,
+    pub(super) since: Generation,
+    state: State,
+    passes: u32,
+    last_start: Option<Time>,
+    last_asked: Time,
+    demand: Demand,
+    /// Repair steps that this session took, by block.
+    pub(super) steps: BTreeMap<u32, u32>,
+}
+
+/// All objects, the pool, and the being-multicast list.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    config: ScheduleConfig,
+    objects: BTreeMap<ObjectId, Object>,
+    first: BTreeSet<(Order, ObjectId)>,
+    pool: BTreeSet<(Order, ObjectId)>,
+    waiting: BTreeSet<(Time, ObjectId)>,
+    pub(super) jobs: Vec<Job>,
+}
+
+impl Object {
+    pub(super) const fn new(layout: Layout, order: Order, since: Generation) -> Self {
+        Self {
+            layout,
+            order,
+            since,
+            state: State::Idle,
+            passes: 0,
+            last_start: None,
+            last_asked: Time::ZERO,
+            demand: Demand { whole: nackcast_common::ranges::RangeSet::new(), short: BTreeMap::new(), loss_ppm: 0 },
+            steps: BTreeMap::new(),
+        }
+    }
+}
+
+impl Schedule {
+    pub(super) const fn new(config: ScheduleConfig) -> Self {
+        Self {
+            config,
+            objects: BTreeMap::new(),
+            first: BTreeSet::new(),
+            pool: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Another catalogue. Objects that stay keep state, passes and demands; jobs of those that left are returned.
+    pub(super) fn replace(&mut self, objects: BTreeMap<ObjectId, Object>, first: &[ObjectId]) -> Vec<Job> {
+        let mut old = std::mem::replace(&mut self.objects, objects);
+        let (kept, ended) =
+            std::mem::take(&mut self.jobs).into_iter().partition(|j| self.objects.contains_key(&j.object));
+        self.jobs = kept;
+        let (was_first, was_pool, was_waiting) =
+            (std::mem::take(&mut self.first), std::mem::take(&mut self.pool), std::mem::take(&mut self.waiting));
+        for (id, object) in &mut self.objects {
+            if let Some(before) = old.remove(id) {
+                let (order, since) = (object.order, object.since);
+                *object = before;
+                (object.order, object.since) = (order, since);
+                // A rescan may have found the bytes again.
+                if object.state == State::Gone {
+                    object.state = State::Idle;
+                }
+            }
+        }
+        let still = |objects: &BTreeMap<ObjectId, Object>, id| objects.get(id).map(|o: &Object| (o.order, *id));
+        self.first = was_first.iter().filter_map(|(_, id)| still(&self.objects, id)).collect();
+        self.pool = was_pool.iter().filter_map(|(_, id)| still(&self.objects, id)).collect();
+        self.waiting = was_waiting.into_iter().filter(|(_, id)| self.objects.contains_key(id)).collect();
+        for id in first {
+            if let Some(object) = self.objects.get_mut(id)
+                && object.state == State::Idle
+            {
+                object.state = State::FirstPass;
+                self.first.insert((object.order, *id));
+            }
+        }
+        ended
+    }
+
+    pub(super) fn object(&self, id: ObjectId) -> Option<&Object> {
+        self.objects.get(&id)
+    }
+
+    /// An earlier run's count of the current round.
+    pub(super) fn restore_passes(&mut self, id: ObjectId, passes: u32, now: Time) {
+        if let Some(object) = self.objects.get_mut(&id) {
+            object.passes = object.passes.max(passes);
+            object.last_asked = now;
+        }
+    }
+
+    /// Least place in the table that still waits for its first pass.
+    pub(super) fn first_pass_cursor(&self) -> Option<ObjectIndex> {
+        self.first.iter().find_map(|(order, _)| match order {
+            Order::Table(index) => Some(*index),
+            Order::Manifest(_) => None,
+        })
+    }
+
+    /// Least `since` among those that wait for their first pass.
+    pub(super) fn first_pass_since(&self) -> Option<Generation> {
+        self.first.iter().filter_map(|(_, id)| self.objects.get(id)).map(|o| o.since).min()
+    }
+
+    /// The manifest's first pass is over.
+    pub(super) fn manifest_sent(&self) -> bool {
+        let waits = self.first.iter().next().is_some_and(|(order, _)| matches!(order, Order::Manifest(_)));
+        let runs = |job: &Job| {
+            let manifest = |o: &Object| matches!(o.order, Order::Manifest(_));
+            job.first && !job.is_drained() && self.objects.get(&job.object).is_some_and(manifest)
+        };
+        !waits && !self.jobs.iter().any(runs)
+    }
+
+    pub(super) fn first_pass_over(&self) -> bool {
+        self.first.is_empty() && !self.jobs.iter().any(|j| j.first && !j.is_drained())
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.first.is_empty() && self.pool.is_empty() && self.waiting.is_empty() && self.jobs.is_empty()
+    }
+
+    pub(super) fn pool_len(&self) -> usize {
+        self.pool.len() + self.waiting.len()
+    }
+
+    /// Objects and bytes of the table that wait for their first pass.
+    pub(super) fn first_pass_left(&self) -> (u64, u64) {
+        let left = self.first.iter().filter(|(order, _)| matches!(order, Order::Table(_)));
+        let sizes = left.filter_map(|(_, id)| self.objects.get(id)).map(|o| o.layout.size());
+        sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
+    }
+
+    /// Symbols in jobs and, roughly, in the pool: to tell receivers how long to wait.
+    pub(super) fn symbols_ahead(&self) -> u64 {
+        let jobs: u64 = self.jobs.iter().map(Job::symbols_left).sum();
+        let pool = self.pool.iter().map(|(_, id)| id).chain(self.waiting.iter().map(|(_, id)| id));
+        let pool: u64 = pool
+            .take(1000)
+            .filter_map(|id| self.objects.get(id))
+            .map(|o| {
+                let short: u64 = o.demand.short.values().map(|d| u64::from(d.largest())).sum();
+                short + o.demand.whole.count() * u64::from(o.layout.source_symbols(0))
+            })
+            .sum();
+        jobs + pool
+    }
+
+    /// A demand for one object; returns the status and what is new in it, to be promised.
+    pub(super) fn demand(&mut self, now: Time, id: ObjectId, demand: Demand, heard: u64) -> (NackStatus, Demand) {
+        let nothing = Demand::default;
+        let Some(object) = self.objects.get_mut(&id) else { return (NackStatus::Unknown, nothing()) };
+        if object.state == State::Gone {
+            return (NackStatus::Unknown, nothing());
+        }
+        let quiet = now.since(object.last_asked) >= self.config.round_quiet;
+        if quiet && matches!(object.state, State::Idle | State::FirstPass) {
+            object.passes = 0;
+        }
+        object.last_asked = now;
+        match object.state {
+            State::Gone => (NackStatus::Unknown, nothing()),
+            State::FirstPass => (NackStatus::Queued, nothing()),
+            State::Pool { .. } => {
+                object.demand.merge(demand.clone());
+                (NackStatus::Queued, demand)
+            }
+            State::Sending => match self.jobs.iter_mut().find(|j| j.object == id) {
+                Some(job) => match job.demand(demand, heard) {
+                    Ok(new) => (NackStatus::Sending, new),
+                    Err(refused) => {
+                        object.demand.merge(refused);
+                        (NackStatus::Queued, nothing())
+                    }
+                },
+                None => (NackStatus::Sending, nothing()),
+            },
+            State::Idle if object.passes >= self.config.max_passes => (NackStatus::Unicast, nothing()),
+            State::Idle => {
+                object.demand = demand.clone();
+                let eligible = object.last_start.map_or(now, |start| start + self.config.period);
+                object.state = State::Pool { eligible };
+                if eligible <= now {
+                    self.pool.insert((object.order, id));
+                } else {
+                    self.waiting.insert((eligible, id));
+                }
+                (NackStatus::Queued, demand)
+            }
+        }
+    }
+
+    /// Moves objects from the pool to the list while there are slots; returns the passes to record.
+    pub(super) fn fill(
+        &mut self,
+        now: Time,
+        first_pass_may: FirstPassMay,
+        proactive: impl Fn(Order) -> u32,
+    ) -> Vec<(ObjectId, u32)> {
+        while let Some((eligible, id)) = self.waiting.first().copied() {
+            if eligible > now {
+                break;
+            }
+            self.waiting.pop_first();
+            if let Some(object) = self.objects.get(&id) {
+                self.pool.insert((object.order, id));
+            }
+        }
+        let mut begun = Vec::new();
+        loop {
+            let running = |j: &&Job| !matches!(j.phase, Phase::Closing { .. });
+            let slots_used = self.jobs.iter().filter(running).count();
+            if slots_used >= self.config.max_jobs {
+                return begun;
+            }
+            let repairs = self.jobs.iter().filter(running).filter(|j| !j.first).count();
+            let next_first = self.first.first().copied().filter(|(order, _)| first_pass_may.begin(*order));
+            let next_pool = self.pool.first().copied();
+            // Late joiners may not hold up the first pass, nor the other way round: half of the slots each.
+            let pool_turn = next_first.is_none() || repairs < self.config.max_jobs.div_ceil(2);
+            let manifest_first = next_first.is_some_and(|(order, _)| matches!(order, Order::Manifest(_)));
+            let (id, first) = match (next_pool, next_first) {
+                (Some(next), _) if pool_turn && !manifest_first => {
+                    self.pool.remove(&next);
+                    (next.1, false)
+                }
+                (_, Some(next)) => {
+                    self.first.remove(&next);
+                    (next.1, true)
+                }
+                (Some(next), None) => {
+                    self.pool.remove(&next);
+                    (next.1, false)
+                }
+                (None, None) => return begun,
+            };
+            let Some(object) = self.objects.get_mut(&id) else { continue };
+            let demand = std::mem::take(&mut object.demand);
+            object.passes += 1;
+            object.last_start = Some(now);
+            object.last_asked = now;
+            object.state = State::Sending;
+            self.jobs.push(if first {
+                Job::first_pass(id, object.layout, proactive(object.order))
+            } else {
+                Job::repair_pass(id, object.layout, demand)
+            });
+            begun.push((id, object.passes));
+        }
+    }
+
+    /// Ends closing jobs whose window is over.
+    pub(super) fn end_closed(&mut self, now: Time) {
+        let over = |j: &Job| matches!(j.phase, Phase::Closing { until } if until <= now);
+        let ended: Vec<_> = self.jobs.iter().filter(|j| over(j)).map(|j| j.object).collect();
+        self.jobs.retain(|j| !over(j));
+        for id in ended {
+            self.settle(id);
+        }
+    }
+
+    /// After a job: back to idle, or to the pool with the demands that it did not take.
+    fn settle(&mut self, id: ObjectId) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let demand = std::mem::take(&mut object.demand);
+        object.state = State::Idle;
+        if !demand.is_empty() && object.passes < self.config.max_passes {
+            let eligible = object.last_start.map_or(Time::ZERO, |start| start + self.config.period);
+            object.demand = demand;
+            object.state = State::Pool { eligible };
+            self.waiting.insert((eligible, id));
+        }
+    }
+
+    /// The object's bytes are not what the manifest says: no longer offered. Returns its job.
+    pub(super) fn gone(&mut self, id: ObjectId) -> Option<Job> {
+        if let Some(object) = self.objects.get_mut(&id) {
+            if let State::Pool { eligible } = object.state {
+                self.waiting.remove(&(eligible, id));
+                self.pool.remove(&(object.order, id));
+            }
+            self.first.remove(&(object.order, id));
+            object.state = State::Gone;
+            object.demand = Demand::default();
+        }
+        let at = self.jobs.iter().position(|j| j.object == id)?;
+        Some(self.jobs.remove(at))
+    }
+
+    /// When something here is due.
+    pub(super) fn next_due(&self) -> Option<Time> {
+        let waiting = self.waiting.first().map(|(eligible, _)| *eligible);
+        let closing = self.jobs.iter().filter_map(|j| match j.phase {
+            Phase::Closing { until } => Some(until),
+            Phase::Recording | Phase::Running => None,
+        });
+        closing.chain(waiting).min()
+    }
+
+    /// The job of an object with the repair steps of its blocks.
+    pub(super) fn job_and_steps(&mut self, at: usize) -> Option<(&mut Job, &mut BTreeMap<u32, u32>)> {
+        let job = self.jobs.get_mut(at)?;
+        let object = self.objects.get_mut(&job.object)?;
+        Some((job, &mut object.steps))
+    }
+}
+
+/// What may begin its first pass now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstPassMay {
+    /// Nothing: not active, or receivers are awaited.
+    Nothing,
+    /// The manifest only: receivers must have it before they can use anything else.
+    Manifest,
+    /// Everything.
+    All,
+}
+
+impl FirstPassMay {
+    const fn begin(self, order: Order) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Manifest => matches!(order, Order::Manifest(_)),
+            Self::All => true,
+        }
+    }
+}
