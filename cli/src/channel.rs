@@ -52,15 +52,25 @@ fn new(args: &ChannelNewArgs) -> Result<(), Failure> {
     }
     let key_path = args.out.clone().unwrap_or_else(|| format!("{}.key", args.name).into());
     let ticket_path = ticket_path(&key_path);
-    let file = fresh(args)?;
-    let ticket = file.ticket().to_string();
-    file.create(&key_path)?;
-    if let Err(failure) = private_file::create(&ticket_path, &format!("{ticket}\n")) {
-        private_file::discard(&key_path); // nobody has this channel's ticket yet: leave nothing behind
-        return Err(failure);
-    }
+    let file = fresh(&args.name, args.advertise, args.sender.iter().map(|sender| sender.0.clone()).collect())?;
+    write(&file, &key_path, &ticket_path)?;
     tracing::info!("wrote {} and {}", key_path.display(), ticket_path.display());
     show(args.json, &file, Some(&key_path), Some(&ticket_path))
+}
+
+/// Makes a channel with the default address and one sender.
+pub(crate) fn create(name: &str, sender: SocketAddr, key_path: &Path, ticket_path: &Path) -> Result<(), Failure> {
+    write(&fresh(name, None, vec![sender.to_string()])?, key_path, ticket_path)
+}
+
+/// Both files, or none.
+fn write(file: &KeyFile, key_path: &Path, ticket_path: &Path) -> Result<(), Failure> {
+    file.create(key_path)?;
+    if let Err(failure) = private_file::create(ticket_path, &format!("{}\n", file.ticket())) {
+        private_file::discard(key_path); // nobody has this channel's ticket yet: leave nothing behind
+        return Err(failure);
+    }
+    Ok(())
 }
 
 fn ticket(args: &ChannelTicketArgs) -> Result<(), Failure> {
@@ -96,10 +106,10 @@ fn show(json: bool, file: &KeyFile, key_file: Option<&Path>, ticket_file: Option
 }
 
 /// A channel with fresh keys.
-fn fresh(args: &ChannelNewArgs) -> Result<KeyFile, Failure> {
+fn fresh(name: &str, advertise: Option<SocketAddr>, senders: Vec<String>) -> Result<KeyFile, Failure> {
     let mut id = [0; 16];
     fill_random(&mut id);
-    let advertise = args.advertise.unwrap_or_else(|| default_address(ChannelId(id)));
+    let advertise = advertise.unwrap_or_else(|| default_address(ChannelId(id)));
     check_advertise(advertise).map_err(|problem| Failure::usage(format_args!("--advertise {advertise}: {problem}")))?;
     if [advertise.port(), advertise.port() + 1].iter().any(|port| LISTEN_PORTS.contains(port)) {
         return Err(Failure::usage(format_args!(
@@ -109,9 +119,9 @@ fn fresh(args: &ChannelNewArgs) -> Result<KeyFile, Failure> {
     }
     Ok(KeyFile {
         channel: ChannelId(id),
-        name: args.name.clone(),
+        name: name.to_owned(),
         advertise,
-        senders: args.sender.iter().map(|sender| sender.0.clone()).collect(),
+        senders,
         epoch: Epoch(1),
         master: SenderMaster::generate(),
         authority: Authority::Publisher(SigningKey::generate()),

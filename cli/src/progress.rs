@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{ReportArgs, Verbosity};
 use crate::logging::Terminal;
-use crate::output::print_json;
+use crate::output::{Reader, print_event};
 use crate::report::{ChannelProgress, Event, Progress};
 
 const BAR_REFRESH: Duration = Duration::from_millis(250);
@@ -55,8 +55,14 @@ pub(crate) struct Display {
 }
 
 impl Display {
-    /// Starts to show what arrives. Call inside a runtime.
-    pub(crate) fn start(mode: Mode, terminal: Terminal, progress: watch::Receiver<Progress>) -> Self {
+    /// Starts to show what arrives. Call inside a runtime. A program that reads JSON started the node for itself:
+    /// when it is gone, `shutdown` is cancelled.
+    pub(crate) fn start(
+        mode: Mode,
+        terminal: Terminal,
+        progress: watch::Receiver<Progress>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let stop = CancellationToken::new();
         let until = stop.clone();
         let task = tokio::spawn(async move {
@@ -64,7 +70,7 @@ impl Display {
                 Mode::Silent => {}
                 Mode::Bars => show(&until, BAR_REFRESH, progress, Bars { terminal, bars: Vec::new() }).await,
                 Mode::Lines => show(&until, LINE_INTERVAL, progress, Lines { terminal, last: Vec::new() }).await,
-                Mode::Json => show(&until, JSON_INTERVAL, progress, Json).await,
+                Mode::Json => show(&until, JSON_INTERVAL, progress, Json { shutdown }).await,
             }
         });
         Self { stop, task }
@@ -149,12 +155,14 @@ impl Show for Lines {
     }
 }
 
-struct Json;
+struct Json {
+    shutdown: CancellationToken,
+}
 
 impl Show for Json {
     fn update(&mut self, progress: &Progress) {
-        if let Err(failure) = print_json(&Event::Progress(progress)) {
-            tracing::debug!("progress is not read any more: {}", failure.line().unwrap_or_default());
+        if let Ok(Reader::Gone) = print_event(&Event::Progress(progress)) {
+            self.shutdown.cancel();
         }
     }
 }

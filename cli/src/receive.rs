@@ -45,7 +45,7 @@ pub(crate) fn run(args: ReceiveArgs, app: &App) -> Result<(), Failure> {
     let summary = runtime()?.block_on(async {
         let signals = signals::listen(app.terminal.clone())?;
         let (progress, shown) = tokio::sync::watch::channel(Default::default());
-        let display = Display::start(mode, app.terminal.clone(), shown);
+        let display = Display::start(mode, app.terminal.clone(), shown, signals.shutdown.clone());
         let result = node::receive(config, signals, progress).await;
         display.finish().await;
         result

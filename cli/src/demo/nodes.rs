@@ -1,0 +1,162 @@
+//! Starts the demo's processes, follows the progress that they print, and collects how they ended.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nackcast_common::clock::Clock;
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::ChildStdout;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::failure::{Failure, OrFail, one_line};
+use crate::logging::Terminal;
+use crate::progress::{Display, Mode};
+use crate::report::{ChannelProgress, Progress};
+use crate::signals;
+
+/// When nothing moved for so long, nothing will.
+const STALLED: Duration = Duration::from_secs(120);
+const LOG_TAIL_LINES: usize = 3;
+
+/// A process to start.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) command: std::process::Command,
+    pub(super) log: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) name: String,
+    pub(super) success: bool,
+    /// From the start of all to its end.
+    pub(super) time: Duration,
+    /// Its `--json` summary.
+    pub(super) summary: Option<serde_json::Value>,
+    pub(super) last: ChannelProgress,
+}
+
+/// What a node prints on stdout.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Printed {
+    Progress(Progress),
+}
+
+/// Runs all processes to their end and shows their progress.
+pub(super) async fn run(plans: Vec<Plan>, mode: Mode, terminal: Terminal, clock: Clock) -> Result<Vec<Ended>, Failure> {
+    let shutdown = signals::listen(terminal.clone())?.shutdown;
+    let channels = plans.iter().map(|plan| ChannelProgress { name: plan.name.clone(), ..Default::default() });
+    let (progress, shown) = watch::channel(Progress { channels: channels.collect() });
+    let mut moved = shown.clone();
+    let display = Display::start(mode, terminal, shown, shutdown.clone());
+    let progress = Arc::new(progress);
+    let mut running = JoinSet::new();
+    for (index, plan) in plans.into_iter().enumerate() {
+        let (name, log) = (plan.name.clone(), plan.log.clone());
+        let node = follow(plan, index, Arc::clone(&progress), clock)?;
+        running.spawn(async move { node.await.or_running(format_args!("{name}, see {}", log.display())) });
+    }
+    let mut ended = Vec::new();
+    let result = loop {
+        // Leaving early drops the processes' handles, which kills them.
+        tokio::select! {
+            joined = running.join_next() => match joined {
+                None => break Ok(ended),
+                Some(Err(error)) => break Err(error).or_running("a process cannot be followed"),
+                Some(Ok(Err(failure))) => break Err(failure),
+                Some(Ok(Ok(node))) if !node.success => {
+                    // The others wait for it in vain, or have lost their sender.
+                    ended.push(node);
+                    break Ok(ended);
+                }
+                Some(Ok(Ok(node))) => ended.push(node),
+            },
+            moved = tokio::time::timeout(STALLED, moved.changed()) => if moved.is_err() {
+                break Err(Failure::running(format_args!("nothing moved for {} s", STALLED.as_secs())));
+            },
+            () = shutdown.cancelled() => break Err(Failure::running("interrupted")),
+        }
+    };
+    display.finish().await;
+    let mut ended = result?;
+    ended.sort_by(|a, b| a.name.len().cmp(&b.name.len()).then_with(|| a.name.cmp(&b.name)));
+    Ok(ended)
+}
+
+/// Starts one process; the future follows it to its end.
+fn follow(
+    plan: Plan,
+    index: usize,
+    progress: Arc<watch::Sender<Progress>>,
+    clock: Clock,
+) -> Result<impl Future<Output = std::io::Result<Ended>> + Send + 'static, Failure> {
+    let Plan { name, command, log } = plan;
+    let log_file = File::create(&log).or_running(log.display())?;
+    let mut command = tokio::process::Command::from(command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).kill_on_drop(true);
+    let started = clock.now();
+    let mut child = command.spawn().or_running(format_args!("{name} cannot be started"))?;
+    let stdout = child.stdout.take();
+    Ok(async move {
+        let summary = match stdout {
+            Some(stdout) => read(stdout, index, &name, &progress).await?,
+            None => None,
+        };
+        let status = child.wait().await?;
+        let time = clock.now().since(started);
+        let last = progress.borrow().channels[index].clone();
+        Ok(Ended { name, success: status.success(), time, summary, last })
+    })
+}
+
+/// Takes progress as it comes; gives the summary, which comes last.
+async fn read(
+    stdout: ChildStdout,
+    index: usize,
+    name: &str,
+    progress: &watch::Sender<Progress>,
+) -> std::io::Result<Option<serde_json::Value>> {
+    let mut lines = BufReader::new(stdout).lines();
+    let mut summary = None;
+    while let Some(line) = lines.next_line().await? {
+        if let Ok(Printed::Progress(now)) = serde_json::from_str(&line) {
+            if let Some(channel) = now.channels.into_iter().next() {
+                let channel = ChannelProgress { name: name.to_owned(), ..channel };
+                progress.send_if_modified(|all| {
+                    let changed = all.channels[index] != channel;
+                    all.channels[index] = channel;
+                    changed
+                });
+            }
+        } else {
+            summary = serde_json::from_str(&line).ok();
+        }
+    }
+    Ok(summary)
+}
+
+/// The last lines of every log, to be read when something went wrong.
+pub(super) fn log_tails(root: &Path) -> String {
+    let mut text = String::new();
+    let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
+    let mut logs: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+    logs.sort();
+    for log in logs {
+        let bytes = std::fs::read(&log).unwrap_or_default();
+        let lines = String::from_utf8_lossy(&bytes).lines().map(one_line).collect::<Vec<_>>();
+        for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
+            let name = log.file_stem().unwrap_or_default().to_string_lossy();
+            text.push_str(&format!("{name}: {line}\n"));
+        }
+    }
+    text.trim_end().to_owned()
+}
