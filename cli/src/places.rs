@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
@@ -20,6 +21,8 @@ use crate::failure::{Failure, OrFail};
 const NODE_FILE: &str = "node.json";
 /// The admin interface, in the state directory.
 pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
+/// More than enough for any number of `nackcast scan` at once.
+const LOCK_TRIES: usize = 1000;
 
 /// Sender or receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,14 +176,19 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Writes down what the node serves, and that it runs.
+    /// Writes down that the node runs, and what it serves.
     pub(crate) fn new(state: &Path, node: &Node) -> Result<Self, Failure> {
+        // First the lock: what another node wrote into its state is not ours to replace.
+        let marker = match runtime_dir(true) {
+            Some(dir) => mark(&dir, state)?,
+            None => None,
+        };
         let path = state.join(NODE_FILE);
         let context = || format!("{} cannot be written", path.display());
         let text = serde_json::to_vec(node).or_running(context())?;
         let temporary = state.join("node.json.new");
         std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)).or_running(context())?;
-        Ok(Self { marker: runtime_dir(true).and_then(|dir| mark(&dir, state)) })
+        Ok(Self { marker })
     }
 }
 
@@ -225,20 +233,45 @@ fn running_states() -> Vec<PathBuf> {
         .collect()
 }
 
-fn mark(dir: &Path, state: &Path) -> Option<(File, PathBuf)> {
-    use std::io::Write;
+/// Locks the marker of a state directory; none where that cannot be done.
+fn mark(dir: &Path, state: &Path) -> Result<Option<(File, PathBuf)>, Failure> {
+    sweep(dir);
     let path = dir.join(format!("{:016x}", Digest::of(state.as_os_str().as_bytes()).prefix()));
-    let marked = OpenOptions::new().write(true).create(true).truncate(false).open(&path).and_then(|mut file| {
-        file.try_lock().map_err(std::io::Error::from)?;
-        file.set_len(0)?;
-        file.write_all(state.as_os_str().as_bytes())?;
-        Ok(file)
-    });
-    match marked {
-        Ok(file) => Some((file, path)),
+    let marked = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    match marked.and_then(|file| lock_and_write(file, state)) {
+        Ok(file) => Ok(Some((file, path))),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Failure::usage(format_args!(
+            "state directory {} is in use by a node that runs: end that one first, or give another one with --state",
+            state.display()
+        ))),
         Err(error) => {
             tracing::debug!("{}: other commands will not find this node by themselves: {error}", path.display());
-            None
+            Ok(None)
+        }
+    }
+}
+
+fn lock_and_write(mut file: File, state: &Path) -> io::Result<File> {
+    // Who looks for nodes holds the lock for a moment, and that is no node.
+    let mut lock = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if lock.is_ok() {
+            break;
+        }
+        std::thread::yield_now();
+        lock = file.try_lock();
+    }
+    lock.map_err(io::Error::from)?;
+    file.set_len(0)?;
+    file.write_all(state.as_os_str().as_bytes())?;
+    Ok(file)
+}
+
+/// Removes the markers of nodes that were killed.
+fn sweep(dir: &Path) {
+    for marker in entries(dir) {
+        if File::open(&marker).is_ok_and(|file| file.try_lock().is_ok()) {
+            drop(std::fs::remove_file(&marker));
         }
     }
 }
@@ -296,10 +329,15 @@ mod tests {
     #[test]
     fn a_node_is_seen_while_it_runs_and_not_after() {
         let (dir, state) = (tempfile::tempdir().unwrap(), Path::new("/var/lib/x"));
-        let (file, path) = mark(dir.path(), state).unwrap();
+        let (file, path) = mark(dir.path(), state).unwrap().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"/var/lib/x");
         assert!(matches!(File::open(&path).unwrap().try_lock_shared(), Err(TryLockError::WouldBlock)));
-        drop(file);
-        assert!(File::open(&path).unwrap().try_lock_shared().is_ok());
+        let second = mark(dir.path(), state).unwrap_err();
+        assert!(second.exit_code() == 2 && second.line().unwrap().contains("in use"));
+        let other = mark(dir.path(), Path::new("/var/lib/y")).unwrap().unwrap();
+        assert!(path.exists(), "only the dead are swept away");
+        drop((file, other));
+        sweep(dir.path());
+        assert_eq!(entries(dir.path()), Vec::<PathBuf>::new());
     }
 }

@@ -180,9 +180,13 @@ impl ChannelProgress {
 
     /// One line for people, without the name.
     pub(crate) fn to_text(&self) -> String {
+        let state = if self.state.is_empty() { "starting" } else { &self.state };
+        let note = self.note.as_ref().map(|note| format!(" ({})", crate::failure::one_line(note))).unwrap_or_default();
+        if self.objects == 0 && self.wire_bytes == 0 {
+            return format!("{state}{note}"); // nothing is known yet
+        }
         let mut text = format!(
-            "{}, {}/{} objects, {} of {} ({}), {}/s, repair {}",
-            if self.state.is_empty() { "starting" } else { &self.state },
+            "{state}, {}/{} objects, {} of {} ({}), {}/s, repair {}",
             self.objects_done,
             self.objects,
             ByteCount(self.bytes_done),
@@ -198,10 +202,7 @@ impl ChannelProgress {
         if self.receivers > 0 {
             text.push_str(&format!(", {} of {} receivers complete", self.receivers_complete, self.receivers));
         }
-        if let Some(note) = &self.note {
-            text.push_str(&format!(" ({})", crate::failure::one_line(note)));
-        }
-        text
+        text + &note
     }
 }
 
@@ -254,7 +255,9 @@ mod tests {
             "sending, 12/400 objects, 30.0 MiB of 300.0 MiB (10 %), 19.800mbit/s, repair 2.1 %, 1m 54s left, \
              3 of 8 receivers complete"
         );
-        assert!(ChannelProgress::default().to_text().starts_with("starting, 0/0 objects, 0 B of 0 B (100 %)"));
+        let note = Some("no sender was heard".to_owned());
+        let channel = ChannelProgress { note, ..ChannelProgress::default() };
+        assert_eq!(channel.to_text(), "starting (no sender was heard)");
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(super) struct Ended {
     /// Its `--json` summary.
     pub(super) summary: Option<serde_json::Value>,
     pub(super) last: ChannelProgress,
+    pub(super) log: PathBuf,
 }
 
 /// What a node prints on stdout.
@@ -72,10 +73,10 @@ pub(super) async fn run(plans: Vec<Plan>, mode: Mode, terminal: Terminal, clock:
                 None => break Ok(ended),
                 Some(Err(error)) => break Err(error).or_running("a process cannot be followed"),
                 Some(Ok(Err(failure))) => break Err(failure),
-                Some(Ok(Ok(node))) if !node.success => {
-                    // The others wait for it in vain, or have lost their sender.
-                    ended.push(node);
-                    break Ok(ended);
+                // The others wait for it in vain, or have lost their sender.
+                Some(Ok(Ok(node))) if !node.success && !running.is_empty() => {
+                    let why = last_lines(&node.log, 1).pop().unwrap_or_else(|| "it said nothing".to_owned());
+                    break Err(Failure::running(format_args!("{} failed: {why}", node.name)));
                 }
                 Some(Ok(Ok(node))) => ended.push(node),
             },
@@ -113,7 +114,7 @@ fn follow(
         let status = child.wait().await?;
         let time = clock.now().since(started);
         let last = progress.borrow().channels[index].clone();
-        Ok(Ended { name, success: status.success(), time, summary, last })
+        Ok(Ended { name, success: status.success(), time, summary, last, log })
     })
 }
 
@@ -151,12 +152,59 @@ pub(super) fn log_tails(root: &Path) -> String {
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
     logs.sort();
     for log in logs {
-        let bytes = std::fs::read(&log).unwrap_or_default();
-        let lines = String::from_utf8_lossy(&bytes).lines().map(one_line).collect::<Vec<_>>();
-        for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
-            let name = log.file_stem().unwrap_or_default().to_string_lossy();
+        let name = log.file_stem().unwrap_or_default().to_string_lossy();
+        for line in last_lines(&log, LOG_TAIL_LINES) {
             text.push_str(&format!("{name}: {line}\n"));
         }
     }
     text.trim_end().to_owned()
+}
+
+fn last_lines(log: &Path, count: usize) -> Vec<String> {
+    let bytes = std::fs::read(log).unwrap_or_default();
+    let mut lines: Vec<String> = String::from_utf8_lossy(&bytes).lines().map(one_line).collect();
+    lines.split_off(lines.len().saturating_sub(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Event;
+
+    #[test]
+    fn what_a_node_prints_is_what_the_demo_reads() {
+        let progress = Progress { channels: vec![ChannelProgress { bytes: 7, ..Default::default() }] };
+        let line = serde_json::to_string(&Event::Progress(&progress)).unwrap();
+        let Printed::Progress(read) = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, progress);
+        assert!(serde_json::from_str::<Printed>(r#"{"success":true,"channels":[]}"#).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_fails_is_named_with_its_last_words() {
+        let place = tempfile::tempdir().unwrap();
+        let shell = |name: &str, script: &str| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]);
+            Plan { name: name.to_owned(), command, log: place.path().join(format!("{name}.log")) }
+        };
+        let plans = vec![shell("a", "echo one >&2; echo two >&2; exit 3"), shell("b", "exec sleep 60")];
+        let failure = run(plans, Mode::Silent, Terminal::default(), Clock::start()).await.unwrap_err();
+        assert_eq!(failure.line().as_deref(), Some("a failed: two"));
+    }
+
+    #[tokio::test]
+    async fn the_summary_is_taken_even_when_the_last_one_fails() {
+        let place = tempfile::tempdir().unwrap();
+        let plan = |name: &str, script: &str| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]).current_dir(place.path());
+            Plan { name: name.to_owned(), command, log: place.path().join(format!("{name}.log")) }
+        };
+        let first = plan("a", r#"echo '{"success":true}'; echo done >&2"#);
+        let last = plan("b", "until grep -q done a.log; do sleep 0.05; done; sleep 1; exit 1");
+        let ended = run(vec![first, last], Mode::Silent, Terminal::default(), Clock::start()).await.unwrap();
+        assert_eq!(ended[0].summary, Some(serde_json::json!({"success": true})));
+        assert_eq!((ended[0].success, ended[1].success), (true, false));
+    }
 }

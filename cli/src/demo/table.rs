@@ -167,6 +167,7 @@ mod tests {
             time: Duration::from_millis(1500),
             summary: serde_json::to_value(summary).ok(),
             last: ChannelProgress { objects_done: 12, ..Default::default() },
+            log: std::path::PathBuf::new(),
         };
         let traffic = BTreeMap::from([(ended.name.clone(), Traffic { given: 98, lost: 2, nack_bytes: 1024 })]);
         let row = ReceiverRow::new(ended, None, &traffic);
