@@ -41,7 +41,7 @@ impl Failure {
     /// The line for people, causes joined by `: `; none when all was said.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Usage(error) | Self::Running(error) => Some(one_line(&format!("{error:#}"))),
+            Self::Usage(error) | Self::Running(error) => Some(with_causes(error)),
             Self::Reported => None,
         }
     }
@@ -63,6 +63,19 @@ impl<T, E: Into<anyhow::Error>> OrFail<T> for Result<T, E> {
     fn or_running(self, context: impl fmt::Display) -> Result<T, Failure> {
         self.map_err(|error| Failure::Running(error.into().context(context.to_string())))
     }
+}
+
+/// An error and its causes; a cause that the error before it quotes already is not said twice.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for part in error.chain().map(|cause| one_line(&cause.to_string())) {
+        if line.is_empty() {
+            line = part;
+        } else if !line.contains(&part) {
+            line = format!("{line}: {part}");
+        }
+    }
+    line
 }
 
 /// Text on one line, whatever it contains: a path may hold newlines and terminal controls.
@@ -90,5 +103,7 @@ mod tests {
         assert_eq!(failure.exit_code(), 1);
         assert_eq!(Failure::usage("x").exit_code(), 2);
         assert_eq!(Failure::Reported.line(), None);
+        let quoting = anyhow::anyhow!("no space").context("part 3: no space; make room").context("news");
+        assert_eq!(Failure::Running(quoting).line().as_deref(), Some("news: part 3: no space; make room"));
     }
 }

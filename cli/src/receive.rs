@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nackcast_proto::ticket::Ticket;
-use nackcast_receiver::config::{Config, Subscription};
+use nackcast_receiver::{Config, Subscription};
 
 use crate::App;
 use crate::args::ReceiveArgs;

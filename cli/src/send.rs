@@ -9,7 +9,7 @@ use nackcast_common::geometry::{FecScheme, Geometry};
 use nackcast_common::keys::SigningKey;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
-use nackcast_sender::config::{ChannelConfig, Config, Once, ScheduleConfig};
+use nackcast_sender::{ChannelConfig, Config, Once, ScheduleConfig};
 
 use crate::App;
 use crate::args::SendArgs;

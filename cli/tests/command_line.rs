@@ -1,5 +1,7 @@
 //! The command line as scripts see it: exit codes, what stands on stdout, one line of error on stderr.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

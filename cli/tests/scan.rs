@@ -1,5 +1,7 @@
 //! `nackcast scan` against a node's admin socket.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::process::{Command, Output};
 
 use nackcast_proto::rpc::admin_server::{Admin, AdminServer};
