@@ -44,10 +44,10 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct Verbosity {
     /// Log more (twice: even more); RUST_LOG gives finer control
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 900)]
     pub(crate) verbose: u8,
     /// Log errors only, and show no progress
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 901)]
     pub(crate) quiet: bool,
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct SendOptions {
     #[arg(long, value_name = "FILE=DIR", value_parser = OsStringValueParser::new().try_map(ChannelSource::from_os))]
     #[serde(deserialize_with = "list_from_text")]
     pub(crate) channel: Vec<ChannelSource>,
-    /// What this sender is for [default: primary]
-    #[arg(long, value_enum)]
+    /// What this sender is for: primary [default: primary]
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub(crate) role: Option<RoleOption>,
     /// Name or address of the network interface [default: the default route's]
     #[arg(long, value_name = "NAME|ADDR")]
@@ -77,7 +77,7 @@ pub(crate) struct SendOptions {
     #[serde(with = "humantime_serde")]
     pub(crate) rescan: Option<Duration>,
     /// Do not rescan when the file system says that something changed
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) no_watch: Option<bool>,
     /// Bytes in a symbol, even; lower it where the path's MTU is below 1,500 [default: 1400]
     #[arg(long, value_name = "SIZE")]
@@ -91,7 +91,7 @@ pub(crate) struct SendOptions {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// End when everything was sent once and no NACK came for --linger
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) once: Option<bool>,
     /// With --once: wait for N receivers first, and fail unless N reported complete
     #[arg(long, value_name = "N")]
@@ -101,7 +101,7 @@ pub(crate) struct SendOptions {
     #[serde(with = "humantime_serde")]
     pub(crate) linger: Option<Duration>,
     /// Print the summary as JSON
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) json: Option<bool>,
 }
 
@@ -130,13 +130,13 @@ pub(crate) struct ReceiveOptions {
     #[serde(with = "humantime_serde")]
     pub(crate) scan: Option<Duration>,
     /// Remove what left the dataset
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) prune: Option<bool>,
     /// Replace differing files in a directory that nackcast did not fill
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) overwrite: Option<bool>,
     /// End when everything is installed and verified
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) once: Option<bool>,
     /// Mode bits that are kept, octal [default: 0777]
     #[arg(long, value_name = "OCTAL")]
@@ -154,7 +154,7 @@ pub(crate) struct ReceiveOptions {
     #[serde(deserialize_with = "from_text")]
     pub(crate) memory: Option<ByteCount>,
     /// Print the summary as JSON
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) json: Option<bool>,
 }
 

@@ -75,7 +75,8 @@ pub(super) async fn run(plans: Vec<Plan>, mode: Mode, terminal: Terminal, clock:
                 Some(Ok(Err(failure))) => break Err(failure),
                 // The others wait for it in vain, or have lost their sender.
                 Some(Ok(Ok(node))) if !node.success && !running.is_empty() => {
-                    let why = last_lines(&node.log, 1).pop().unwrap_or_else(|| "it said nothing".to_owned());
+                    let last = last_lines(&node.log, 1).pop();
+                    let why = last.as_deref().map_or("it said nothing", |line| line.trim_start_matches("nackcast: "));
                     break Err(Failure::running(format_args!("{} failed: {why}", node.name)));
                 }
                 Some(Ok(Ok(node))) => ended.push(node),
