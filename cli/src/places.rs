@@ -147,7 +147,11 @@ pub(crate) fn overlap(a: &Path, b: &Path) -> bool {
 
 /// Refuses to send what is received on this machine from the same channel, and the reverse.
 pub(crate) fn check_no_loop(node: &Node) -> Result<(), Failure> {
-    for other in found().iter().filter(|other| other.runs && other.node.role != node.role) {
+    check_no_loop_with(node, &found())
+}
+
+fn check_no_loop_with(node: &Node, others: &[Found]) -> Result<(), Failure> {
+    for other in others.iter().filter(|other| other.runs && other.node.role != node.role) {
         for (ours, theirs) in node.channels.iter().flat_map(|a| other.node.channels.iter().map(move |b| (a, b))) {
             let (our_path, their_path) = (Path::new(&ours.directory), Path::new(&theirs.directory));
             if ours.channel == theirs.channel && overlap(our_path, their_path) {
@@ -324,6 +328,23 @@ mod tests {
         let failure = prepare_state(dir.path(), NodeRole::Receive).unwrap_err();
         assert!(failure.line().unwrap().contains("does `send`"));
         drop(registration);
+    }
+
+    #[test]
+    fn a_target_inside_a_source_that_is_sent_here_is_refused() {
+        let node = |role, channel: &str, directory: &str| {
+            let (channel, name) = (channel.to_owned(), "news".to_owned());
+            Node { role, channels: vec![NodeChannel { channel, name, directory: directory.into() }] }
+        };
+        let others = |runs| vec![Found { state: "/s".into(), node: node(NodeRole::Send, "a", "/srv/news"), runs }];
+        let inside = node(NodeRole::Receive, "a", "/srv/news/in");
+        let line = check_no_loop_with(&inside, &others(true)).unwrap_err().line().unwrap();
+        assert!(line.contains("target directory /srv/news/in and the source directory /srv/news"), "{line}");
+        assert!(check_no_loop_with(&node(NodeRole::Receive, "a", "/srv"), &others(true)).is_err());
+        assert!(check_no_loop_with(&node(NodeRole::Receive, "a", "/srv/newspaper"), &others(true)).is_ok());
+        assert!(check_no_loop_with(&inside, &others(false)).is_ok());
+        let relay = node(NodeRole::Receive, "b", "/srv/news");
+        assert!(check_no_loop_with(&relay, &others(true)).is_ok(), "what one channel brings another may send");
     }
 
     #[test]
