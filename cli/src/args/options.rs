@@ -39,8 +39,8 @@ pub(crate) struct SendOptions {
     /// Name or address of the network interface [default: the default route's]
     #[arg(long, value_name = "NAME|ADDR")]
     pub(crate) interface: Option<String>,
-    /// Where NACKs arrive; the next port serves QUIC [default: [::]:7701]
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Where NACKs arrive
+    #[arg(long, value_name = "ADDR:PORT", help = "Where NACKs arrive; the next port serves QUIC [default: [::]:7701]")]
     pub(crate) listen: Option<SocketAddr>,
     /// How fast all channels together are sent, as in 800mbit, or max [default: 20mbit]
     #[arg(long, value_name = "RATE")]
