@@ -1,2 +1,152 @@
-//! placeholder
-fn main() {}
+//! The `nackcast` program: reads the command line, runs one command, and says how it ended.
+//!
+//! Results go to stdout; logs, progress and the one line of an error to stderr. Exit codes: [`failure`].
+
+mod args;
+mod channel;
+mod config_file;
+mod demo;
+mod failure;
+mod keyfile;
+mod logging;
+mod node;
+mod output;
+mod places;
+mod private_file;
+mod progress;
+mod receive;
+mod report;
+mod scan;
+mod send;
+mod sender_key;
+mod shell;
+mod signals;
+mod verify;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use crate::args::{Cli, Command, Verbosity};
+use crate::failure::{Failure, OrFail, one_line};
+use crate::logging::Terminal;
+
+/// What every command may need.
+#[derive(Debug)]
+pub(crate) struct App {
+    verbosity: Verbosity,
+    terminal: Terminal,
+}
+
+fn main() -> ExitCode {
+    let terminal = Terminal::default();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error, &terminal),
+    };
+    logging::init(cli.verbosity, &terminal);
+    let app = App { verbosity: cli.verbosity, terminal };
+    match run(cli.command, &app) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line() {
+                app.terminal.line(&format!("nackcast: {line}"));
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command, app: &App) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo::run(&args, app),
+        Command::Channel(command) => channel::run(command),
+        Command::Send(args) => send::run(*args, app),
+        Command::Receive(args) => receive::run(*args, app),
+        Command::Scan(args) => scan::run(args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
+        Command::Version(args) => shell::version(&args),
+    }
+}
+
+/// The runtime of commands that need one; made late, since the demo must begin with a single thread.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().or_running("threads cannot be started")
+}
+
+/// Help and version as they are, an error as one line.
+fn refused(error: &clap::Error, terminal: &Terminal) -> ExitCode {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match output::print(text.trim_end()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => ExitCode::from(failure.exit_code()),
+        },
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            terminal.write(text.as_bytes());
+            ExitCode::from(2)
+        }
+        _ => {
+            terminal.line(&format!("nackcast: {}", compact(&text, &command_named(std::env::args_os()))));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// clap's paragraphs on one line: the error, its tips, and where to read more.
+fn compact(text: &str, command: &str) -> String {
+    let mut line = String::new();
+    let parts = text.lines().map(str::trim).filter(|part| !part.is_empty());
+    for part in parts.take_while(|part| !part.starts_with("Usage: ") && !part.starts_with("For more information")) {
+        let part = part.strip_prefix("error: ").unwrap_or(part);
+        if !line.is_empty() {
+            line.push_str(if part.starts_with("tip: ") || part.starts_with('[') { "; " } else { " " });
+        }
+        line.push_str(part);
+    }
+    one_line(&format!("{line}; see `{command} --help`"))
+}
+
+/// The command that the arguments name, as in `nackcast channel new`.
+fn command_named(arguments: impl Iterator<Item = OsString>) -> String {
+    let root = Cli::command();
+    let (mut command, mut path) = (&root, root.get_name().to_owned());
+    for argument in arguments.skip(1) {
+        let Some(next) = argument.to_str().and_then(|name| command.find_subcommand(name)) else {
+            continue; // an option, its value, or a name that is none
+        };
+        path = format!("{path} {}", next.get_name());
+        command = next;
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(arguments: &[&str]) -> String {
+        let text = Cli::try_parse_from(arguments).unwrap_err().render().to_string();
+        compact(&text, &command_named(arguments.iter().map(OsString::from)))
+    }
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        assert_eq!(
+            error(&["nackcast", "send", "--chanel", "x"]),
+            "unexpected argument '--chanel' found; tip: a similar argument exists: '--channel'; \
+             see `nackcast send --help`"
+        );
+        assert_eq!(
+            error(&["nackcast", "channel", "new"]),
+            "the following required arguments were not provided: <NAME>; see `nackcast channel new --help`"
+        );
+        let wrong = error(&["nackcast", "send", "--channel", "a.key"]);
+        assert!(wrong.contains("`a.key` is not FILE=DIR") && !wrong.contains('\n'), "{wrong}");
+        assert!(error(&["nackcast", "-v", "channel", "new", "--json=x"]).ends_with("`nackcast channel new --help`"));
+    }
+}

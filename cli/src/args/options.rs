@@ -1,0 +1,188 @@
+//! What a node is told, on the command line or in a TOML file: one struct for both, so that every option is a key.
+//!
+//! Every field is optional here; defaults are filled in when the configuration is made ([`crate::send`],
+//! [`crate::receive`]), after the two sources were merged.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use nackcast_common::units::{ByteCount, RateLimit};
+use serde::Deserialize;
+
+use super::values::{ChannelSource, HostPort, ModeMask, PriorityRule, from_text, list_from_text};
+
+/// Primary or backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RoleOption {
+    /// Publishes and sends
+    Primary,
+    /// Not available in this version
+    #[value(hide = true)]
+    Backup,
+}
+
+/// Options of `nackcast send`.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SendOptions {
+    /// A channel's key file and the directory to send; may be repeated
+    #[arg(long, value_name = "FILE=DIR", value_parser = OsStringValueParser::new().try_map(ChannelSource::from_os))]
+    #[serde(deserialize_with = "list_from_text")]
+    pub(crate) channel: Vec<ChannelSource>,
+    /// What this sender is for: primary [default: primary]
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub(crate) role: Option<RoleOption>,
+    /// Name or address of the network interface [default: the default route's]
+    #[arg(long, value_name = "NAME|ADDR")]
+    pub(crate) interface: Option<String>,
+    /// Where NACKs arrive
+    #[arg(long, value_name = "ADDR:PORT", help = "Where NACKs arrive; the next port serves QUIC [default: [::]:7701]")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// How fast all channels together are sent, as in 800mbit, or max [default: 20mbit]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate: Option<RateLimit>,
+    /// Hops of multicast datagrams [default: 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) ttl: Option<u8>,
+    /// DSCP of multicast datagrams, 0 to 63 [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) dscp: Option<u8>,
+    /// How often an object is multicast in a round at most [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_passes: Option<u32>,
+    /// Least time between two passes of one object [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) period: Option<Duration>,
+    /// Objects that are sent at once [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_jobs: Option<usize>,
+    /// A round ends when nobody asked for the object for so long [default: 10min]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) round_quiet: Option<Duration>,
+    /// Paths that are not sent, as in '*.tmp'; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Priority of paths, others have 0, higher goes first; may be repeated, the first match counts
+    #[arg(long, value_name = "GLOB=N")]
+    #[serde(deserialize_with = "list_from_text")]
+    pub(crate) priority: Vec<PriorityRule>,
+    /// Time between rescans of the directories; 0s: never by time [default: 10min]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) rescan: Option<Duration>,
+    /// Do not rescan when the file system says that something changed
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) no_watch: Option<bool>,
+    /// Bytes in a symbol, even; lower it where the path's MTU is below 1,500 [default: 1400]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) symbol_size: Option<ByteCount>,
+    /// Bytes in a block, a power of two [default: 256KiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) block_size: Option<ByteCount>,
+    /// State directory [default: below $STATE_DIRECTORY, /var/lib/nackcast or $XDG_STATE_HOME/nackcast]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// End when everything was sent once and no NACK came for --linger
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) once: Option<bool>,
+    /// With --once: wait for N receivers first, and fail unless N reported complete
+    #[arg(long, value_name = "N")]
+    pub(crate) expect: Option<u32>,
+    /// With --once: how long no NACK must come [default: 3s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) linger: Option<Duration>,
+    /// Print the summary as JSON
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) json: Option<bool>,
+}
+
+/// Options of `nackcast receive`.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ReceiveOptions {
+    /// A ticket, @FILE that holds one, or - for stdin; may be repeated [env: NACKCAST_TICKET]
+    #[arg(long, value_name = "T|@FILE|-", allow_hyphen_values = true)]
+    pub(crate) ticket: Vec<String>,
+    /// Where the channel of the ticket at the same place goes; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Vec<PathBuf>,
+    /// Name or address of the network interface [default: the default route's]
+    #[arg(long, value_name = "NAME|ADDR")]
+    pub(crate) interface: Option<String>,
+    /// Senders to ask, best first, before those of the ticket; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    #[serde(deserialize_with = "list_from_text")]
+    pub(crate) source: Vec<HostPort>,
+    /// State directory [default: below $STATE_DIRECTORY, /var/lib/nackcast or $XDG_STATE_HOME/nackcast]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Time between scans of what was received [default: 10min]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) scan: Option<Duration>,
+    /// Remove what left the dataset
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) prune: Option<bool>,
+    /// Replace differing files in a directory that nackcast did not fill
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) overwrite: Option<bool>,
+    /// End when everything is installed and verified
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) once: Option<bool>,
+    /// Mode bits that are kept, octal [default: 0777]
+    #[arg(long, value_name = "OCTAL")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) mode_mask: Option<ModeMask>,
+    /// How long to wait for a NACK's answer [default: 200ms]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) nack_retry: Option<Duration>,
+    /// NACK datagrams in a window at most [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) nack_budget: Option<usize>,
+    /// Memory for unfinished blocks [default: 32MiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) memory: Option<ByteCount>,
+    /// Print the summary as JSON
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) json: Option<bool>,
+}
+
+/// Field by field: what stands above, else what stands below. A field that is missing here does not compile.
+macro_rules! merge {
+    ($above:ident, $below:ident, values: $($value:ident)*, lists: $($list:ident)*) => {
+        Self {
+            $($value: $above.$value.or($below.$value),)*
+            $($list: if $above.$list.is_empty() { $below.$list } else { $above.$list },)*
+        }
+    };
+}
+
+impl SendOptions {
+    /// These options, and `below` where nothing is given.
+    pub(crate) fn or(self, below: Self) -> Self {
+        merge!(self, below,
+            values: role interface listen rate ttl dscp max_passes period max_jobs round_quiet rescan no_watch
+                symbol_size block_size state once expect linger json,
+            lists: channel exclude priority)
+    }
+}
+
+impl ReceiveOptions {
+    /// These options, and `below` where nothing is given.
+    pub(crate) fn or(self, below: Self) -> Self {
+        merge!(self, below,
+            values: interface state scan prune overwrite once mode_mask nack_retry nack_budget memory json,
+            lists: ticket into source)
+    }
+}

@@ -1,0 +1,278 @@
+//! Key files: what a channel's sender must know and nobody else, as TOML.
+//!
+//! - A *publisher's* key file holds the publisher key: it may publish, certify senders and print tickets.
+//! - A *delegated* one holds a sender key and the publisher's certificate for it instead: it serves, and cannot publish.
+//! - What was parsed is checked: a certificate in a [`KeyFile`] verifies.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use nackcast_common::ids::{ChannelId, Epoch};
+use nackcast_common::keys::{EpochSecret, SenderMaster, Signature, SigningKey, VerifyingKey};
+use nackcast_proto::ticket::Ticket;
+use nackcast_proto::wire::SenderCertificate;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::config_file;
+use crate::failure::{Failure, OrFail};
+use crate::private_file;
+
+/// Version of the format that this build writes, and the newest that it reads.
+const VERSION: u32 = 1;
+const HEAD: &str = "\
+# A nackcast channel's key file. Whoever reads it can send on the channel: keep it secret, keep a copy safe.
+# Its ticket, for receivers: nackcast channel ticket FILE\n";
+
+/// A key file's contents.
+#[derive(Debug)]
+pub(crate) struct KeyFile {
+    pub(crate) channel: ChannelId,
+    pub(crate) name: String,
+    pub(crate) advertise: SocketAddr,
+    pub(crate) senders: Vec<String>,
+    pub(crate) epoch: Epoch,
+    pub(crate) master: SenderMaster,
+    pub(crate) authority: Authority,
+}
+
+/// What the holder of a key file may do.
+#[derive(Debug)]
+pub(crate) enum Authority {
+    /// Publish.
+    Publisher(SigningKey),
+    /// Serve what the publisher published.
+    Delegated { publisher: VerifyingKey, sender: SigningKey, certificate: SenderCertificate },
+}
+
+/// The file as it is written.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Raw {
+    version: u32,
+    channel: String,
+    name: String,
+    advertise: String,
+    #[serde(default)]
+    senders: Vec<String>,
+    epoch: u32,
+    sender_master: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publisher_seed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publisher_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_seed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_certificate: Option<String>,
+}
+
+/// Only the version, which every later format keeps.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+impl KeyFile {
+    /// Reads and checks a key file.
+    pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
+        let text = private_file::read(path, "key file")?;
+        Self::parse(&text).map_err(|problem| {
+            Failure::usage(format_args!("key file {}: {problem}; restore it from a copy", path.display()))
+        })
+    }
+
+    /// Writes a new key file.
+    pub(crate) fn create(&self, path: &Path) -> Result<(), Failure> {
+        let body = Zeroizing::new(toml::to_string(&self.to_raw()).or_running("the key file cannot be encoded")?);
+        private_file::create(path, &Zeroizing::new(format!("{HEAD}{}", *body)))
+    }
+
+    /// What receivers need.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket {
+            channel: self.channel,
+            name: self.name.clone(),
+            publisher: self.publisher_key(),
+            advertise: self.advertise,
+            senders: self.senders.clone(),
+            epoch: self.epoch,
+            secret: self.secret(),
+        }
+    }
+
+    /// The secret of the current epoch.
+    pub(crate) fn secret(&self) -> EpochSecret {
+        self.master.epoch(self.channel, self.epoch)
+    }
+
+    /// Who signs manifests.
+    pub(crate) fn publisher_key(&self) -> VerifyingKey {
+        match &self.authority {
+            Authority::Publisher(key) => key.verifying_key(),
+            Authority::Delegated { publisher, .. } => *publisher,
+        }
+    }
+
+    fn to_raw(&self) -> Raw {
+        let mut raw = Raw {
+            version: VERSION,
+            channel: self.channel.to_string(),
+            name: self.name.clone(),
+            advertise: self.advertise.to_string(),
+            senders: self.senders.clone(),
+            epoch: self.epoch.0,
+            sender_master: BASE64.encode(&self.master.0),
+            publisher_seed: None,
+            publisher_key: None,
+            sender_seed: None,
+            sender_certificate: None,
+        };
+        match &self.authority {
+            Authority::Publisher(key) => raw.publisher_seed = Some(BASE64.encode(key.seed())),
+            Authority::Delegated { publisher, sender, certificate } => {
+                raw.publisher_key = Some(publisher.to_string());
+                raw.sender_seed = Some(BASE64.encode(sender.seed()));
+                raw.sender_certificate = Some(BASE64.encode(&certificate.signature.0));
+            }
+        }
+        raw
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        // First the version alone: a newer format may have keys that this one does not know.
+        let Version { version } = toml::from_str(text).map_err(|_| "this is no key file".to_owned())?;
+        if version > VERSION {
+            return Err(format!("it has version {version}, and this nackcast reads up to {VERSION}: update nackcast"));
+        }
+        let raw: Raw = config_file::parse(text).map_err(|problem| format!("line {problem}"))?;
+        let channel = hex(&raw.channel, "channel").map(ChannelId)?;
+        let advertise: SocketAddr =
+            raw.advertise.parse().map_err(|_| "key `advertise` is not GROUP:PORT".to_owned())?;
+        check_advertise(advertise)?;
+        let authority = authority(&raw, channel)?;
+        Ok(Self {
+            channel,
+            name: raw.name.clone(),
+            advertise,
+            senders: raw.senders.clone(),
+            epoch: Epoch(raw.epoch),
+            master: SenderMaster(base64(&raw.sender_master, "sender-master")?),
+            authority,
+        })
+    }
+}
+
+/// The publisher's key, or a sender's with its certificate: one of the two, and whole.
+fn authority(raw: &Raw, channel: ChannelId) -> Result<Authority, String> {
+    match (&raw.publisher_seed, &raw.publisher_key, &raw.sender_seed, &raw.sender_certificate) {
+        (Some(seed), None, None, None) => {
+            Ok(Authority::Publisher(SigningKey::from_seed(base64(seed, "publisher-seed")?)))
+        }
+        (None, Some(publisher), Some(seed), Some(signature)) => {
+            let publisher = VerifyingKey(hex(publisher, "publisher-key")?);
+            let sender = SigningKey::from_seed(base64(seed, "sender-seed")?);
+            let signature = Signature(base64(signature, "sender-certificate")?);
+            let certificate = SenderCertificate { sender_key: sender.verifying_key(), signature };
+            certificate
+                .verify(&publisher, channel)
+                .map_err(|_| "the publisher's certificate does not fit the sender key".to_owned())?;
+            Ok(Authority::Delegated { publisher, sender, certificate })
+        }
+        _ => {
+            Err("it needs either `publisher-seed`, or `publisher-key`, `sender-seed` and `sender-certificate`"
+                .to_owned())
+        }
+    }
+}
+
+/// Whether advertisements can go there: multicast, with a port whose successor exists (data goes there).
+pub(crate) fn check_advertise(address: SocketAddr) -> Result<(), String> {
+    if !address.ip().is_multicast() {
+        return Err(format!(
+            "{} is not a multicast address: take one from 239.192.0.0/14, or ff00::/8 for IPv6",
+            address.ip()
+        ));
+    }
+    if matches!(address.port(), 0 | u16::MAX) {
+        return Err(format!(
+            "port {} cannot be used, since data goes to the next one: take one from 1 to 65534, such as 7600",
+            address.port()
+        ));
+    }
+    Ok(())
+}
+
+fn hex<const N: usize>(text: &str, key: &str) -> Result<[u8; N], String> {
+    exact(HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok())
+        .ok_or_else(|| format!("key `{key}` is not {} hex digits", 2 * N))
+}
+
+fn base64<const N: usize>(text: &str, key: &str) -> Result<[u8; N], String> {
+    exact(BASE64.decode(text.as_bytes()).ok()).ok_or_else(|| format!("key `{key}` is not {N} bytes of base64"))
+}
+
+fn exact<const N: usize>(bytes: Option<Vec<u8>>) -> Option<[u8; N]> {
+    Zeroizing::new(bytes?).as_slice().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publisher_file() -> KeyFile {
+        KeyFile {
+            channel: ChannelId([7; 16]),
+            name: "news".to_owned(),
+            advertise: "239.195.7.7:7600".parse().unwrap(),
+            senders: vec!["cdn1:7701".to_owned()],
+            epoch: Epoch(1),
+            master: SenderMaster([1; 32]),
+            authority: Authority::Publisher(SigningKey::from_seed([2; 32])),
+        }
+    }
+
+    fn delegated_file() -> KeyFile {
+        let publisher = SigningKey::from_seed([2; 32]);
+        let sender = SigningKey::from_seed([3; 32]);
+        let certificate = SenderCertificate::issue(&publisher, ChannelId([7; 16]), sender.verifying_key());
+        let authority = Authority::Delegated { publisher: publisher.verifying_key(), sender, certificate };
+        KeyFile { authority, ..publisher_file() }
+    }
+
+    fn text(file: &KeyFile) -> String {
+        toml::to_string(&file.to_raw()).unwrap()
+    }
+
+    #[test]
+    fn a_key_file_comes_back_as_it_was_written() {
+        for file in [publisher_file(), delegated_file()] {
+            let again = KeyFile::parse(&text(&file)).unwrap();
+            assert_eq!(text(&again), text(&file));
+            assert_eq!(again.ticket().to_string(), file.ticket().to_string());
+        }
+        assert_eq!(publisher_file().ticket().to_string(), delegated_file().ticket().to_string());
+    }
+
+    #[test]
+    fn a_damaged_key_file_says_what_is_wrong() {
+        let good = text(&publisher_file());
+        let error = |text: &str| KeyFile::parse(text).unwrap_err();
+        assert!(error("hello").contains("no key file"));
+        assert!(error(&good.replace("version = 1", "version = 2")).contains("update nackcast"));
+        assert!(error(&good.replace("epoch", "epock")).contains("epock"));
+        assert!(error(&good.replace("239.195", "10.1")).contains("not a multicast address"));
+        assert!(error(&good.replace("7600", "65535")).contains("port 65535"));
+        assert!(error(&good.replace("0707", "07")).contains("32 hex digits"));
+        assert!(error(&good.replace("publisher-seed", "sender-seed")).contains("either"));
+        let other_channel = text(&delegated_file()).replace("0707", "0808");
+        assert!(error(&other_channel).contains("certificate"));
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let shown = format!("{:?}", publisher_file());
+        assert!(!shown.contains("1, 1, 1") && !shown.contains("2, 2, 2"), "{shown}");
+    }
+}

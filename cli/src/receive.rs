@@ -1,0 +1,195 @@
+//! `nackcast receive`: options and tickets to a configuration that was checked, then the node.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nackcast_proto::ticket::Ticket;
+use nackcast_receiver::{Config, Subscription};
+
+use crate::App;
+use crate::args::ReceiveArgs;
+use crate::args::options::ReceiveOptions;
+use crate::failure::{Failure, OrFail};
+use crate::output::{print, print_json};
+use crate::places::{self, Node, NodeChannel, NodeRole, Registration};
+use crate::progress::{Display, Mode};
+use crate::{config_file, node, private_file, runtime, signals};
+
+const TICKET_VARIABLE: &str = "NACKCAST_TICKET";
+const DEFAULT_SCAN: Duration = Duration::from_secs(600);
+const DEFAULT_MODE_MASK: u32 = 0o777;
+const DEFAULT_NACK_RETRY: Duration = Duration::from_millis(200);
+const DEFAULT_NACK_BUDGET: usize = 4;
+const DEFAULT_MEMORY: u64 = 32 << 20;
+/// Blocks of the default size for each of two channels fit, and little more makes no sense.
+const MEMORY_MIN: u64 = 1 << 20;
+/// A ticket is much shorter.
+const STDIN_MAX: u64 = 1 << 16;
+
+/// Runs the command.
+pub(crate) fn run(args: ReceiveArgs, app: &App) -> Result<(), Failure> {
+    let mut options = match &args.config {
+        Some(path) => args.options.or(config_file::load(path)?),
+        None => args.options,
+    };
+    if options.ticket.is_empty() {
+        options.ticket = tickets_of_environment()?;
+    }
+    let json = options.json.unwrap_or(false);
+    let mode = Mode::choose(app.verbosity, args.report);
+    let (config, node) = configure(options)?;
+    places::check_no_loop(&node)?;
+    let _registration = Registration::new(&config.state, &node)?;
+    let summary = runtime()?.block_on(async {
+        let signals = signals::listen(app.terminal.clone())?;
+        let (progress, shown) = tokio::sync::watch::channel(Default::default());
+        let display = Display::start(mode, app.terminal.clone(), shown, signals.shutdown.clone());
+        let result = node::receive(config, signals, progress).await;
+        display.finish().await;
+        result
+    })?;
+    if json {
+        print_json(&summary)?;
+    } else {
+        print(&summary.to_text())?;
+    }
+    if summary.success { Ok(()) } else { Err(Failure::Reported) }
+}
+
+/// Checks everything that can be checked before anything is bound.
+fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
+    check_options(&options)?;
+    let tickets = read_tickets(&options.ticket)?;
+    let state = places::state_dir(options.state.as_deref(), NodeRole::Receive, tickets[0].channel)?;
+    check_directories(&options.into, &tickets, &state)?;
+    places::prepare_state(&state, NodeRole::Receive)?;
+    let subscriptions: Vec<Subscription> =
+        tickets.into_iter().zip(options.into).map(|(ticket, into)| Subscription { ticket, into }).collect();
+    let node = describe(&subscriptions);
+    let config = Config {
+        subscriptions,
+        interface: options.interface,
+        sources: options.source.into_iter().map(|source| source.0).collect(),
+        state,
+        scan: options.scan.unwrap_or(DEFAULT_SCAN),
+        prune: options.prune.unwrap_or(false),
+        overwrite: options.overwrite.unwrap_or(false),
+        once: options.once.unwrap_or(false),
+        mode_mask: options.mode_mask.map_or(DEFAULT_MODE_MASK, |mask| mask.0),
+        nack_retry: options.nack_retry.unwrap_or(DEFAULT_NACK_RETRY),
+        nack_budget: options.nack_budget.unwrap_or(DEFAULT_NACK_BUDGET),
+        memory: options.memory.map_or(DEFAULT_MEMORY, |size| size.0),
+    };
+    Ok((config, node))
+}
+
+fn check_options(options: &ReceiveOptions) -> Result<(), Failure> {
+    let (tickets, directories) = (options.ticket.len(), options.into.len());
+    if tickets == 0 {
+        return Err(Failure::usage(format_args!(
+            "no ticket: give --ticket @FILE, the key `ticket` in the --config file, or {TICKET_VARIABLE}"
+        )));
+    }
+    if tickets != directories {
+        return Err(Failure::usage(format_args!(
+            "{tickets} --ticket but {directories} --into: the n-th ticket goes with the n-th directory, so give as many"
+        )));
+    }
+    if options.nack_budget == Some(0) {
+        return Err(Failure::usage("--nack-budget 0 would never ask for anything: give at least 1"));
+    }
+    if options.nack_retry == Some(Duration::ZERO) {
+        return Err(Failure::usage("--nack-retry 0 would ask without end: give a time, such as 200ms"));
+    }
+    if options.memory.is_some_and(|size| size.0 < MEMORY_MIN) {
+        return Err(Failure::usage("--memory: give at least 1MiB"));
+    }
+    Ok(())
+}
+
+/// Several tickets may stand there, with white space between them.
+fn tickets_of_environment() -> Result<Vec<String>, Failure> {
+    match std::env::var(TICKET_VARIABLE) {
+        Ok(text) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+        Err(std::env::VarError::NotPresent) => Ok(Vec::new()),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failure::usage(format_args!("{TICKET_VARIABLE} holds no ticket")))
+        }
+    }
+}
+
+fn read_tickets(texts: &[String]) -> Result<Vec<Ticket>, Failure> {
+    if texts.iter().filter(|text| *text == "-").count() > 1 {
+        return Err(Failure::usage("--ticket - is given twice: stdin holds one ticket"));
+    }
+    let mut seen = BTreeSet::new();
+    let mut tickets = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let ticket = read_ticket(text, index)?;
+        if !seen.insert(ticket.channel) {
+            return Err(Failure::usage(format_args!(
+                "--ticket number {}: channel {} is given twice: a channel goes into one directory",
+                index + 1,
+                ticket.name
+            )));
+        }
+        tickets.push(ticket);
+    }
+    Ok(tickets)
+}
+
+/// T, @FILE or -. The text of a ticket is a secret: messages name its place only.
+fn read_ticket(text: &str, index: usize) -> Result<Ticket, Failure> {
+    let parse = |text: &str, place: &str| text.parse::<Ticket>().or_usage(format_args!("--ticket {place}"));
+    if text == "-" {
+        let mut read = String::new();
+        std::io::stdin().take(STDIN_MAX).read_to_string(&mut read).or_usage("--ticket -: stdin cannot be read")?;
+        return parse(&read, "-");
+    }
+    match text.strip_prefix('@') {
+        Some(path) => parse(&private_file::read(Path::new(path), "ticket file")?, text),
+        None => parse(text, &format!("number {}", index + 1)),
+    }
+}
+
+/// Targets and state apart from each other: what lies in a target may be removed or replaced.
+fn check_directories(into: &[PathBuf], tickets: &[Ticket], state: &Path) -> Result<(), Failure> {
+    let targets: Vec<PathBuf> = into.iter().map(|path| places::resolved(path)).collect();
+    let state = places::resolved(state);
+    for (index, target) in targets.iter().enumerate() {
+        if target.exists() && !target.is_dir() {
+            return Err(Failure::usage(format_args!(
+                "--into {}: it is no directory: give a directory, which is made when it does not exist",
+                target.display()
+            )));
+        }
+        if state.starts_with(target) {
+            return Err(Failure::usage(format_args!(
+                "state directory {} lies in the target directory {}: give another one with --state",
+                state.display(),
+                target.display()
+            )));
+        }
+        for (other, name) in targets[..index].iter().zip(tickets.iter().map(|ticket| &ticket.name)) {
+            if places::overlap(target, other) {
+                return Err(Failure::usage(format_args!(
+                    "--into {}: it overlaps {}, where channel {name} goes: each channel needs a directory of its own",
+                    target.display(),
+                    other.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn describe(subscriptions: &[Subscription]) -> Node {
+    let channels = subscriptions.iter().map(|subscription| NodeChannel {
+        channel: subscription.ticket.channel.to_string(),
+        name: subscription.ticket.name.clone(),
+        directory: places::resolved(&subscription.into).into_os_string(),
+    });
+    Node { role: NodeRole::Receive, channels: channels.collect() }
+}

@@ -1,0 +1,228 @@
+//! `nackcast send`: options to a configuration that was checked, then the node.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use nackcast_common::geometry::{FecScheme, Geometry};
+use nackcast_common::keys::SigningKey;
+use nackcast_common::units::{BitRate, ByteCount, RateLimit};
+use nackcast_proto::wire::{Role, SenderCertificate};
+use nackcast_sender::{ChannelConfig, Config, Once, ScheduleConfig};
+
+use crate::App;
+use crate::args::SendArgs;
+use crate::args::options::{RoleOption, SendOptions};
+use crate::args::values::ChannelSource;
+use crate::failure::{Failure, OrFail};
+use crate::keyfile::{Authority, KeyFile};
+use crate::output::{print, print_json};
+use crate::places::{self, Node, NodeChannel, NodeRole, Registration};
+use crate::progress::{Display, Mode};
+use crate::{config_file, node, runtime, sender_key, signals};
+
+const DEFAULT_LISTEN_PORT: u16 = 7701;
+const DEFAULT_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
+const DEFAULT_TTL: u8 = 8;
+const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
+const DEFAULT_LINGER: Duration = Duration::from_secs(3);
+const DSCP_MAX: u8 = 63;
+
+/// Runs the command.
+pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
+    let options = match &args.config {
+        Some(path) => args.options.or(config_file::load(path)?),
+        None => args.options,
+    };
+    let json = options.json.unwrap_or(false);
+    let mode = Mode::choose(app.verbosity, args.report);
+    let (config, node) = configure(options)?;
+    places::check_no_loop(&node)?;
+    let _registration = Registration::new(&config.state, &node)?;
+    let summary = runtime()?.block_on(async {
+        let signals = signals::listen(app.terminal.clone())?;
+        let (progress, shown) = tokio::sync::watch::channel(Default::default());
+        let display = Display::start(mode, app.terminal.clone(), shown, signals.shutdown.clone());
+        let result = node::send(config, signals, progress).await;
+        display.finish().await;
+        result
+    })?;
+    if json {
+        print_json(&summary)?;
+    } else {
+        print(&summary.to_text())?;
+    }
+    if summary.success { Ok(()) } else { Err(Failure::Reported) }
+}
+
+/// Checks everything that can be checked before anything is bound.
+fn configure(options: SendOptions) -> Result<(Config, Node), Failure> {
+    check_options(&options)?;
+    let files: Vec<KeyFile> =
+        options.channel.iter().map(|source| KeyFile::load(&source.key_file)).collect::<Result<_, _>>()?;
+    check_channels(&options.channel, &files)?;
+    let listen = options.listen.unwrap_or_else(|| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_LISTEN_PORT));
+    check_ports(listen, &files)?;
+    let geometry = geometry(&options)?;
+    let state = places::state_dir(options.state.as_deref(), NodeRole::Send, files[0].channel)?;
+    check_state_outside(&state, &options.channel)?;
+    places::prepare_state(&state, NodeRole::Send)?;
+    let own_key = sender_key::load_or_create(&state)?;
+    let node = describe(&options.channel, &files);
+    let channels =
+        options.channel.into_iter().zip(files).map(|(source, file)| channel(source, file, &own_key)).collect();
+    let schedule = ScheduleConfig::default();
+    let config = Config {
+        channels,
+        role: Role::Primary,
+        peers: Vec::new(),
+        interface: options.interface,
+        listen,
+        rate: options.rate.unwrap_or(DEFAULT_RATE),
+        ttl: options.ttl.unwrap_or(DEFAULT_TTL),
+        dscp: options.dscp.unwrap_or(0),
+        schedule: ScheduleConfig {
+            max_jobs: options.max_jobs.unwrap_or(schedule.max_jobs),
+            max_passes: options.max_passes.unwrap_or(schedule.max_passes),
+            period: options.period.unwrap_or(schedule.period),
+            round_quiet: options.round_quiet.unwrap_or(schedule.round_quiet),
+            ..schedule
+        },
+        exclude: options.exclude,
+        priorities: options.priority.into_iter().map(|rule| (rule.glob, rule.priority)).collect(),
+        geometry,
+        state,
+        rescan: options.rescan.unwrap_or(DEFAULT_RESCAN),
+        watch: !options.no_watch.unwrap_or(false),
+        once: options
+            .once
+            .unwrap_or(false)
+            .then(|| Once { expect: options.expect, linger: options.linger.unwrap_or(DEFAULT_LINGER) }),
+    };
+    Ok((config, node))
+}
+
+fn check_options(options: &SendOptions) -> Result<(), Failure> {
+    let once = options.once.unwrap_or(false);
+    let problem = if options.channel.is_empty() {
+        "nothing to send: give --channel FILE=DIR, or the key `channel` in the --config file"
+    } else if options.role == Some(RoleOption::Backup) {
+        "--role backup: this version has no standby senders: run one primary, and leave --role out"
+    } else if options.expect.is_some() && !once {
+        "--expect says how --once ends: give --once, too"
+    } else if options.linger.is_some() && !once {
+        "--linger says how --once ends: give --once, too"
+    } else if options.dscp.is_some_and(|dscp| dscp > DSCP_MAX) {
+        "--dscp: a DSCP is a number from 0 to 63"
+    } else if options.max_passes == Some(0) {
+        "--max-passes 0 would send nothing: give at least 1"
+    } else if options.max_jobs == Some(0) {
+        "--max-jobs 0 would send nothing: give at least 1"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::usage(problem))
+}
+
+/// Directories that can be read, and each channel once.
+fn check_channels(sources: &[ChannelSource], files: &[KeyFile]) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    for (source, file) in sources.iter().zip(files) {
+        let directory = source.directory.display();
+        if !seen.insert(file.channel) {
+            return Err(Failure::usage(format_args!(
+                "--channel {}={directory}: channel {} is given twice: a channel has one directory",
+                source.key_file.display(),
+                file.name
+            )));
+        }
+        std::fs::read_dir(&source.directory).or_usage(format_args!(
+            "--channel {}={directory}: directory {directory} cannot be read",
+            source.key_file.display()
+        ))?;
+    }
+    Ok(())
+}
+
+/// Groups and the listening sockets must not meet on a port.
+fn check_ports(listen: SocketAddr, files: &[KeyFile]) -> Result<(), Failure> {
+    let port = listen.port();
+    if port == u16::MAX {
+        return Err(Failure::usage(format_args!("--listen {listen}: QUIC uses the next port, so give at most 65534")));
+    }
+    if listen.ip().is_multicast() {
+        return Err(Failure::usage(format_args!(
+            "--listen {listen}: NACKs are unicast: give a local address, or [::]"
+        )));
+    }
+    for file in files {
+        let group = file.advertise.port();
+        if port != 0 && (port == group || port == group + 1 || port + 1 == group) {
+            return Err(Failure::usage(format_args!(
+                "--listen {listen}: channel {} uses ports {group} and {} for its groups: listen on another port",
+                file.name,
+                group + 1
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn geometry(options: &SendOptions) -> Result<Geometry, Failure> {
+    let default = Geometry::default();
+    let size = |given: Option<ByteCount>, default: u32| {
+        given.map_or(default, |size| u32::try_from(size.0).unwrap_or(u32::MAX))
+    };
+    let symbol_size = size(options.symbol_size, default.symbol_size().into());
+    let block_size = size(options.block_size, default.block_size());
+    Geometry::new(symbol_size, block_size, FecScheme::ReedSolomonLow.id().into())
+        .or_usage("--symbol-size, --block-size")
+}
+
+/// State inside the content would be sent, and change with every pass.
+fn check_state_outside(state: &Path, sources: &[ChannelSource]) -> Result<(), Failure> {
+    let state = places::resolved(state);
+    for source in sources {
+        if state.starts_with(places::resolved(&source.directory)) {
+            return Err(Failure::usage(format_args!(
+                "state directory {} lies in {}, which is sent: give another one with --state",
+                state.display(),
+                source.directory.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn describe(sources: &[ChannelSource], files: &[KeyFile]) -> Node {
+    let channels = sources.iter().zip(files).map(|(source, file)| NodeChannel {
+        channel: file.channel.to_string(),
+        name: file.name.clone(),
+        directory: places::resolved(&source.directory).into_os_string(),
+    });
+    Node { role: NodeRole::Send, channels: channels.collect() }
+}
+
+fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey) -> ChannelConfig {
+    let (publisher_key, secret) = (file.publisher_key(), file.secret());
+    let (publisher, sender, certificate) = match file.authority {
+        Authority::Publisher(publisher) => {
+            let certificate = SenderCertificate::issue(&publisher, file.channel, own_key.verifying_key());
+            (Some(publisher), own_key.clone(), certificate)
+        }
+        Authority::Delegated { sender, certificate, .. } => (None, sender, certificate),
+    };
+    ChannelConfig {
+        channel: file.channel,
+        name: file.name,
+        directory: source.directory,
+        advertise: file.advertise,
+        publisher,
+        publisher_key,
+        sender,
+        certificate,
+        epoch: file.epoch,
+        secret,
+    }
+}

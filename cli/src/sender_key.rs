@@ -1,0 +1,66 @@
+//! A sender's own key, made at the first start and kept in the state directory.
+//!
+//! A node with the publisher's key certifies it at every start, so that the publisher key signs manifests and
+//! certificates only, and each sender can be told from the others.
+
+use std::path::Path;
+
+use data_encoding::BASE64;
+use nackcast_common::keys::SigningKey;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::failure::{Failure, OrFail};
+use crate::private_file;
+
+const FILE: &str = "sender.key";
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Raw {
+    version: u32,
+    sender_seed: String,
+}
+
+/// The key in the state directory, or a new one.
+pub(crate) fn load_or_create(state: &Path) -> Result<SigningKey, Failure> {
+    let path = state.join(FILE);
+    if path.exists() {
+        let text = private_file::read(&path, "sender key")?;
+        return parse(&text).ok_or_else(|| {
+            Failure::usage(format_args!(
+                "sender key {} is damaged or of a newer version: remove it, and a new one is made",
+                path.display()
+            ))
+        });
+    }
+    let key = SigningKey::generate();
+    let raw = Raw { version: 1, sender_seed: BASE64.encode(key.seed()) };
+    let text = Zeroizing::new(toml::to_string(&raw).or_running("the sender key cannot be encoded")?);
+    private_file::create(&path, &text)?;
+    Ok(key)
+}
+
+fn parse(text: &str) -> Option<SigningKey> {
+    let raw: Raw = toml::from_str(text).ok()?;
+    let seed = Zeroizing::new(BASE64.decode(raw.sender_seed.as_bytes()).ok()?);
+    (raw.version == 1).then(|| seed.as_slice().try_into().ok().map(SigningKey::from_seed)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_kept_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = load_or_create(dir.path()).unwrap();
+        let again = load_or_create(dir.path()).unwrap();
+        assert_eq!(first.verifying_key(), again.verifying_key());
+        assert_eq!(std::fs::metadata(dir.path().join(FILE)).unwrap().mode() & 0o777, 0o600);
+        std::fs::write(dir.path().join(FILE), "version = 1\nsender-seed = \"AAAA\"\n").unwrap();
+        assert_eq!(load_or_create(dir.path()).unwrap_err().exit_code(), 2);
+    }
+}

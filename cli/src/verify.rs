@@ -1,0 +1,45 @@
+//! `nackcast verify`: compares a received directory with the manifest in the state.
+
+use std::path::{Path, PathBuf};
+
+use crate::args::VerifyArgs;
+use crate::failure::Failure;
+use crate::node;
+use crate::output::{print, print_json};
+use crate::places::{self, NodeRole};
+
+/// Runs the command.
+pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
+    if !args.dir.is_dir() {
+        return Err(Failure::usage(format_args!(
+            "{} is no directory: give one that a channel was received into",
+            args.dir.display()
+        )));
+    }
+    let state = match &args.state {
+        Some(state) => state.clone(),
+        None => state_of(&args.dir)?,
+    };
+    let summary = node::verify(&args.dir, &state, args.deep)?;
+    if args.json {
+        print_json(&summary)?;
+    } else {
+        print(&summary.to_text())?;
+    }
+    if summary.is_sound() { Ok(()) } else { Err(Failure::Reported) }
+}
+
+/// The state of the receiver that fills the directory.
+fn state_of(directory: &Path) -> Result<PathBuf, Failure> {
+    let directory = places::resolved(directory);
+    let receives_into = |found: &places::Found| {
+        found.node.role == NodeRole::Receive
+            && found.node.channels.iter().any(|channel| Path::new(&channel.directory) == directory)
+    };
+    places::found().into_iter().find(receives_into).map(|found| found.state).ok_or_else(|| {
+        Failure::usage(format_args!(
+            "no receiver's state for {} was found here: give its state directory with --state",
+            directory.display()
+        ))
+    })
+}

@@ -1,0 +1,272 @@
+//! The command line as scripts see it: exit codes, what stands on stdout, one line of error on stderr.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A directory to work in, which also holds all state.
+struct Place(TempDir);
+
+/// What a command gave.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nackcast"));
+        command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
+        command.env_remove("RUST_LOG").env_remove("NACKCAST_TICKET").env("STATE_DIRECTORY", self.path().join("state"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments).output().unwrap())
+    }
+
+    fn channel(&self, name: &str) -> String {
+        let made = self.run(&["channel", "new", name]);
+        assert_eq!(made.code, 0, "{made:?}");
+        made.stdout.trim().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+}
+
+fn ran(output: Output) -> Ran {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Ran {
+    /// Bad usage: exit code 2, nothing on stdout, and one line on stderr that contains all of `parts`.
+    fn is_usage_error(&self, parts: &[&str]) {
+        assert_eq!((self.code, self.stdout.as_str()), (2, ""), "{self:?}");
+        let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("nackcast: ")).collect();
+        assert_eq!(errors.len(), 1, "{self:?}");
+        assert!(self.stderr.ends_with(&format!("{}\n", errors[0])), "the error is the last line: {self:?}");
+        for part in parts {
+            assert!(errors[0].contains(part), "no `{part}` in: {}", errors[0]);
+        }
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn a_new_channel_has_a_private_key_and_ticket_and_prints_the_ticket() {
+    let place = Place::new();
+    let ticket = place.channel("news");
+    assert!(ticket.starts_with("nackcast1"), "{ticket}");
+    assert_eq!(mode(&place.path().join("news.key")), 0o600);
+    assert_eq!(mode(&place.path().join("news.ticket")), 0o600);
+    assert_eq!(std::fs::read_to_string(place.path().join("news.ticket")).unwrap(), format!("{ticket}\n"));
+    let again = place.run(&["channel", "ticket", "news.key"]);
+    assert_eq!((again.code, again.stdout.trim()), (0, ticket.as_str()));
+}
+
+#[test]
+fn a_channel_is_never_overwritten() {
+    let place = Place::new();
+    place.channel("news");
+    let before = std::fs::read(place.path().join("news.key")).unwrap();
+    place.run(&["channel", "new", "news"]).is_usage_error(&["news.key", "never overwritten", "choose another"]);
+    assert_eq!(std::fs::read(place.path().join("news.key")).unwrap(), before);
+    // A ticket in the way: no key is left without one.
+    place.write("other.ticket", "mine");
+    place.run(&["channel", "new", "other"]).is_usage_error(&["other.ticket"]);
+    assert!(!place.path().join("other.key").exists());
+    place.run(&["channel", "new", "x", "--out", "no/such/x.key"]).is_usage_error(&["no/such/x.key"]);
+}
+
+#[test]
+fn an_address_that_cannot_carry_a_channel_is_refused() {
+    let place = Place::new();
+    let new = |address| place.run(&["channel", "new", "news", "--advertise", address]);
+    new("10.0.0.1:7600").is_usage_error(&["--advertise 10.0.0.1:7600", "not a multicast address"]);
+    new("239.1.2.3:0").is_usage_error(&["port 0"]);
+    new("239.1.2.3:65535").is_usage_error(&["port 65535"]);
+    new("239.1.2.3:7700").is_usage_error(&["7701"]);
+    new("239.1.2.3").is_usage_error(&["239.1.2.3", "channel new --help"]);
+    place.run(&["channel", "new", "a/b"]).is_usage_error(&["slash"]);
+    place.run(&["channel", "new", "news", "--sender", "cdn1"]).is_usage_error(&["`cdn1` is not HOST:PORT"]);
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing was written");
+    assert_eq!(new("[ff05::77]:7600").code, 0);
+}
+
+#[test]
+fn a_delegated_key_gives_the_same_ticket_and_may_not_delegate() {
+    let place = Place::new();
+    let ticket = place.channel("news");
+    let made = place.run(&["channel", "delegate", "news.key", "--out", "backup.key"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert_eq!(mode(&place.path().join("backup.key")), 0o600);
+    assert!(!std::fs::read_to_string(place.path().join("backup.key")).unwrap().contains("publisher-seed"));
+    assert_eq!(place.run(&["channel", "ticket", "backup.key"]).stdout.trim(), ticket);
+    place.run(&["channel", "delegate", "backup.key", "--out", "c.key"]).is_usage_error(&["backup.key", "publisher"]);
+    place.run(&["channel", "delegate", "news.key", "--out", "backup.key"]).is_usage_error(&["never overwritten"]);
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_complained_about() {
+    let place = Place::new();
+    place.channel("news");
+    std::fs::set_permissions(place.path().join("news.key"), PermissionsExt::from_mode(0o644)).unwrap();
+    let ran = place.run(&["channel", "ticket", "news.key"]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.stderr.contains("chmod 600 news.key"), "{ran:?}");
+    place.run(&["channel", "ticket", "none.key"]).is_usage_error(&["key file none.key cannot be read", "No such file"]);
+    place.write("bad.key", "hello");
+    place.run(&["channel", "ticket", "bad.key"]).is_usage_error(&["bad.key", "no key file"]);
+}
+
+#[test]
+fn a_ticket_that_was_cut_short_is_refused_and_not_shown() {
+    let place = Place::new();
+    let ticket = place.channel("news");
+    let short = &ticket[..ticket.len() - 9];
+    let refused = place.run(&["receive", "--ticket", short, "--into", "in"]);
+    refused.is_usage_error(&["--ticket number 1", "cut short or mistyped"]);
+    assert!(!refused.stderr.contains(&short[20..]), "a ticket is a secret");
+    place.write("short.ticket", short);
+    place
+        .run(&["receive", "--ticket", "@short.ticket", "--into", "in"])
+        .is_usage_error(&["@short.ticket", "cut short"]);
+    place.run(&["receive", "--ticket", "hello", "--into", "in"]).is_usage_error(&["this is no ticket"]);
+    place.run(&["receive", "--ticket", "@none", "--into", "in"]).is_usage_error(&["ticket file none"]);
+    place.run(&["receive", "--ticket", "-", "--into", "in"]).is_usage_error(&["--ticket -", "this is no ticket"]);
+    let mut command = place.command(&["receive", "--into", "in"]);
+    ran(command.env("NACKCAST_TICKET", short).output().unwrap()).is_usage_error(&["cut short"]);
+    assert!(!place.path().join("in").exists(), "nothing was started");
+}
+
+#[test]
+fn tickets_and_directories_belong_together() {
+    let place = Place::new();
+    place.channel("a");
+    place.channel("b");
+    let receive = |arguments: &[&str]| place.run(&[&["receive"], arguments].concat());
+    receive(&[]).is_usage_error(&["no ticket", "NACKCAST_TICKET"]);
+    receive(&["--ticket", "@a.ticket"]).is_usage_error(&["1 --ticket but 0 --into"]);
+    receive(&["--ticket", "@a.ticket", "--into", "x", "--into", "y"]).is_usage_error(&["1 --ticket but 2 --into"]);
+    receive(&["--ticket", "@a.ticket", "--into", "x", "--ticket", "@b.ticket", "--into", "x/y"])
+        .is_usage_error(&["x/y", "overlaps"]);
+    receive(&["--ticket", "@a.ticket", "--into", "x", "--ticket", "@a.ticket", "--into", "y"])
+        .is_usage_error(&["channel a is given twice"]);
+    receive(&["--ticket", "@a.ticket", "--into", "state/x", "--state", "state/x/s"])
+        .is_usage_error(&["state directory"]);
+    place.write("file", "");
+    receive(&["--ticket", "@a.ticket", "--into", "file"]).is_usage_error(&["file", "no directory"]);
+}
+
+#[test]
+fn a_sender_is_checked_before_it_starts() {
+    let place = Place::new();
+    place.channel("news");
+    std::fs::create_dir(place.path().join("dir")).unwrap();
+    let send = |arguments: &[&str]| place.run(&[&["send"], arguments].concat());
+    let with = |arguments: &[&str]| send(&[&["--channel", "news.key=dir"], arguments].concat());
+    send(&[]).is_usage_error(&["nothing to send", "--channel FILE=DIR"]);
+    send(&["--channel", "news.key"]).is_usage_error(&["`news.key` is not FILE=DIR"]);
+    send(&["--channel", "news.key=none"]).is_usage_error(&["directory none cannot be read", "No such file"]);
+    send(&["--channel", "news.key=news.ticket"]).is_usage_error(&["news.ticket cannot be read", "Not a directory"]);
+    with(&["--channel", "news.key=dir"]).is_usage_error(&["channel news is given twice"]);
+    with(&["--role", "backup"]).is_usage_error(&["--role backup", "leave --role out"]);
+    with(&["--expect", "3"]).is_usage_error(&["--expect", "--once"]);
+    with(&["--rate", "20 apples"]).is_usage_error(&["`20 apples` is not a rate"]);
+    with(&["--rate", "auto"]).is_usage_error(&["`auto` is not available yet"]);
+    with(&["--dscp", "64"]).is_usage_error(&["0 to 63"]);
+    with(&["--ttl", "256"]).is_usage_error(&["256"]);
+    with(&["--listen", "[::]:7600"]).is_usage_error(&["--listen [::]:7600", "7601"]);
+    with(&["--symbol-size", "1401"]).is_usage_error(&["1401"]);
+    with(&["--state", "dir/state"]).is_usage_error(&["lies in", "--state"]);
+    with(&["--chanel", "x"]).is_usage_error(&["--chanel", "--channel", "nackcast send --help"]);
+    assert!(!place.path().join("state").exists(), "nothing was started");
+}
+
+#[test]
+fn an_unknown_key_of_a_configuration_file_is_named_with_its_line() {
+    let place = Place::new();
+    place.channel("news");
+    place.write("send.toml", "channel = [\"news.key=.\"]\n\nrat = \"20mbit\"\n");
+    place.run(&["send", "--config", "send.toml"]).is_usage_error(&["send.toml:3:", "`rat`"]);
+    place.write("send.toml", "ttl = 3\nrate = \"20 apples\"\n");
+    place.run(&["send", "--config", "send.toml"]).is_usage_error(&["send.toml:2: key `rate`: `20 apples`"]);
+    place.write("receive.toml", "into = \"x\"\n");
+    place.run(&["receive", "--config", "receive.toml"]).is_usage_error(&["receive.toml:1: key `into`"]);
+    place.run(&["receive", "--config", "none.toml"]).is_usage_error(&["none.toml", "No such file"]);
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let place = Place::new();
+    let commands =
+        "|demo|channel|channel new|channel ticket|channel delegate|send|receive|scan|verify|completions|man|version";
+    for command in commands.split('|') {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let help = place.run(&arguments);
+        assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{command}: {help:?}");
+        assert!(help.stdout.contains("Examples:\n  "), "{command}: {}", help.stdout);
+    }
+    assert_eq!(place.run(&[]).code, 2);
+    assert_eq!(place.run(&["frobnicate"]).code, 2);
+}
+
+#[test]
+fn results_are_json_when_asked() {
+    let place = Place::new();
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let made = json(&["channel", "new", "news", "--advertise", "239.1.2.3:7600", "--json"]);
+    assert_eq!((&made["name"], &made["advertise"]), (&"news".into(), &"239.1.2.3:7600".into()));
+    assert_eq!(made["ticket_file"], "news.ticket");
+    assert_eq!(json(&["channel", "ticket", "news.key", "--json"])["ticket"], made["ticket"]);
+    assert_eq!(json(&["channel", "delegate", "news.key", "--out", "b.key", "--json"])["channel"], made["channel"]);
+    assert_eq!(json(&["version", "--json"])["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn shells_and_packagers_get_their_files() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.run(&["completions", shell]);
+        assert!(script.code == 0 && script.stdout.contains("receive"), "{shell}");
+    }
+    assert!(place.run(&["man"]).stdout.contains(".TH nackcast 1"));
+    assert_eq!(place.run(&["man", "--out", "."]).code, 0);
+    assert!(place.path().join("nackcast-channel-new.1").exists());
+    place.run(&["man", "--out", "none"]).is_usage_error(&["none"]);
+}
+
+#[test]
+fn asking_where_no_node_runs_says_what_to_do() {
+    let place = Place::new();
+    place.run(&["scan", "--node", "http://x:1"]).is_usage_error(&["unix:PATH"]);
+    let gone = place.run(&["scan", "--node", "unix:none.sock"]);
+    assert_eq!(gone.code, 1, "{gone:?}");
+    assert!(gone.stderr.starts_with("nackcast: no node answers at none.sock"), "{gone:?}");
+    place.run(&["verify", "none"]).is_usage_error(&["none is no directory"]);
+    place.run(&["verify", "."]).is_usage_error(&["no receiver's state", "--state"]);
+}
