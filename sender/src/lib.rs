@@ -1,9 +1,11 @@
 //! The sender: what is multicast, when, and in answer to what.
 //!
 //! - [`engine`]: every decision, without sockets, files or clock.
-//! - `driver` (private): sockets, disk and tasks around the engine.
+//! - [`library`]: the content: walk, hash, packs, manifest, and where each block's bytes are.
+//! - `driver` (private): sockets, disk and tasks around the two.
 
 pub mod config;
 pub mod engine;
+pub mod library;
 
 pub use config::{ChannelConfig, Config, Once, ScheduleConfig};
