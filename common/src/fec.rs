@@ -1,7 +1,7 @@
 //! Forward error correction: repair symbols of a block, and a block back from any K of its symbols.
 //!
 //! - A repair symbol depends only on the block's bytes, the geometry and its index, so the symbols of two senders
-//!   combine (`the wire promise`, see [`reed_solomon`]).
+//!   combine. The promise stands at the scheme's module, `fec/reed_solomon.rs`.
 //! - [`Encoder`] and [`Decoder`] keep their work memory between blocks; keep one per thread.
 //! - What comes from the network (which symbols, of what length) is answered with a [`FecError`], never a panic.
 

@@ -1,0 +1,401 @@
+//! The NACK cycle: when to ask, what, and when to be silent.
+//!
+//! | state | on | to |
+//! |---|---|---|
+//! | quiet | something is short, and neither promised nor asked lately | backing off (RFC 5401) |
+//! | backing off | backoff over | asks what is still short, at most `nack_budget` datagrams; quiet for one window |
+//! | any | a promise or an answer covers the need | (the need is looked at again when that lapses) |
+//!
+//! A report (nothing is asked) greets a new sender, says that the manifest is held, and that the dataset is whole;
+//! it is repeated until answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nackcast_common::clock::Time;
+use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
+use nackcast_common::manifest::Manifest;
+use nackcast_common::ranges::RangeSet;
+use nackcast_proto::wire::limits::SHORT_MAX;
+use nackcast_proto::wire::{Nack, NackAnswer, NackStatus, SenderState, ShortObject};
+use rand::RngExt;
+
+use super::event::{Event, Transmit};
+use super::object::{Class, Reception};
+use super::{ReceiverEngine, backoff};
+
+/// Least time between two looks at everything that is short.
+const LOOK_SPACING: Duration = Duration::from_millis(3);
+/// A report is repeated after so long without an answer, at first; each time twice as long.
+const REPORT_RETRY: Duration = Duration::from_millis(250);
+const REPORT_RETRY_MAX: Duration = Duration::from_secs(8);
+/// Blocks asked for in one cycle, over all objects.
+const BLOCKS_PER_CYCLE: usize = 8192;
+/// What was refused (`unicast`, `unknown`) is asked again after so long.
+const REFUSED_RETRY: Duration = Duration::from_secs(10);
+
+/// State of the cycle.
+#[derive(Debug)]
+pub(super) struct Cycle {
+    /// Something may have become short.
+    look: bool,
+    looked_at: Time,
+    /// Look again then, even if nothing happens.
+    look_at: Option<Time>,
+    /// Backing off.
+    nack_at: Option<Time>,
+    /// One window after the last NACK.
+    hold_until: Time,
+    /// Missing objects that were asked for or promised, and until when they are quiet.
+    quiet_missing: BTreeMap<u32, Time>,
+    /// The last NACK's missing objects: the answer speaks of them.
+    asked: Asked,
+    missing_serials: BTreeMap<u32, u64>,
+    refused: BTreeMap<ObjectId, Time>,
+    unicast: BTreeSet<ObjectId>,
+    report: Option<Report>,
+    nonce: u64,
+    said: Vec<Event>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    missing: RangeSet,
+}
+
+#[derive(Debug)]
+struct Report {
+    at: Option<Time>,
+    retry: Duration,
+}
+
+impl Cycle {
+    pub(super) const fn new() -> Self {
+        Self {
+            look: false,
+            looked_at: Time::ZERO,
+            look_at: None,
+            nack_at: None,
+            hold_until: Time::ZERO,
+            quiet_missing: BTreeMap::new(),
+            asked: Asked { missing: RangeSet::new() },
+            missing_serials: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            unicast: BTreeSet::new(),
+            report: None,
+            nonce: 0,
+            said: Vec::new(),
+        }
+    }
+
+    /// Something happened that may have made something short.
+    pub(super) fn look(&mut self) {
+        self.look = true;
+    }
+
+    /// A new sender is greeted.
+    pub(super) fn greet(&mut self, _session: SessionId) {
+        self.report();
+    }
+
+    /// There is something to report.
+    pub(super) fn report(&mut self) {
+        self.report = Some(Report { at: None, retry: REPORT_RETRY });
+    }
+
+    /// Nothing that was promised or asked will come.
+    pub(super) fn void(&mut self) {
+        self.quiet_missing.clear();
+        self.hold_until = Time::ZERO;
+        self.look = true;
+    }
+
+    /// Places in the table mean something else now.
+    pub(super) fn new_manifest(&mut self) {
+        self.quiet_missing.clear();
+        self.missing_serials.clear();
+        self.asked.missing = RangeSet::new();
+        self.refused.clear();
+        self.unicast.clear();
+        self.report();
+    }
+
+    /// A missing object was promised.
+    pub(super) fn promise_missing(&mut self, index: ObjectIndex, until: Time) {
+        let quiet = self.quiet_missing.entry(index.0).or_insert(until);
+        *quiet = until.max(*quiet);
+    }
+
+    /// A pass of a missing object is over, and nothing of it arrived.
+    pub(super) fn missing_pass_over(&mut self, index: ObjectIndex, serial: u64) {
+        let last = self.missing_serials.entry(index.0).or_insert(0);
+        if *last < serial {
+            *last = serial;
+            self.quiet_missing.remove(&index.0);
+            self.look = true;
+        }
+    }
+
+    pub(super) const fn is_our_nonce(&self, nonce: u64) -> bool {
+        nonce != 0 && nonce == self.nonce
+    }
+
+    pub(super) fn unicast_wanted(&self) -> u64 {
+        self.unicast.len() as u64
+    }
+
+    /// True the first time.
+    pub(super) fn say_once(&mut self, event: &Event) -> bool {
+        let new = !self.said.contains(event);
+        if new {
+            self.said.truncate(63);
+            self.said.insert(0, event.clone());
+        }
+        new
+    }
+
+    /// The sender's answer to a NACK.
+    pub(super) fn on_answer(&mut self, now: Time, answer: &NackAnswer, table: Option<&Manifest>) -> Vec<Event> {
+        if answer.status == NackStatus::Noted
+            && let Some(report) = &mut self.report
+            && report.at.is_some()
+        {
+            self.report = None;
+        }
+        let until = now + answer.wait;
+        for index in self.asked.missing.iter() {
+            let quiet = self.quiet_missing.entry(index).or_insert(until);
+            *quiet = until.max(*quiet);
+        }
+        let ids = |set: &RangeSet| -> Vec<ObjectId> {
+            let asked = set.iter().take_while(|i| table.is_some_and(|t| (*i as usize) < t.objects().len()));
+            asked.filter_map(|i| table.and_then(|t| t.object(ObjectIndex(i)))).map(|o| o.id).collect()
+        };
+        let unicast: Vec<_> = ids(&answer.unicast).into_iter().chain(answer.unicast_ids.iter().copied()).collect();
+        let unknown: Vec<_> = ids(&answer.unknown).into_iter().chain(answer.unknown_ids.iter().copied()).collect();
+        for id in unicast.iter().chain(&unknown) {
+            self.refused.insert(*id, now + REFUSED_RETRY);
+            if let Some(index) = table.and_then(|t| t.index_of(*id)) {
+                self.quiet_missing.insert(index.0, now + REFUSED_RETRY);
+            }
+        }
+        let known = self.unicast.len();
+        self.unicast.extend(&unicast);
+        let mut events = Vec::new();
+        if self.unicast.len() > known {
+            events.push(Event::UnicastWanted(self.unicast.len() as u64));
+        }
+        if !unknown.is_empty() && self.say_once(&Event::Unknown(unknown.len() as u64)) {
+            events.push(Event::Unknown(unknown.len() as u64));
+        }
+        events
+    }
+
+    /// When something here is due.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let look = self.look.then(|| self.looked_at + LOOK_SPACING);
+        let look = if self.nack_at.is_some() { None } else { look.map(|at| at.max(self.hold_until)) };
+        let look_at = if self.nack_at.is_some() { None } else { self.look_at.map(|at| at.max(self.hold_until)) };
+        let report = self.report.as_ref().and_then(|r| r.at);
+        [self.nack_at, look, look_at, report].into_iter().flatten().min()
+    }
+}
+
+/// What is short now.
+#[derive(Debug, Default)]
+struct Needs {
+    manifest_ids: Vec<ObjectId>,
+    short: Vec<ShortObject>,
+    missing: RangeSet,
+    look_again: Option<Time>,
+}
+
+impl Needs {
+    fn is_empty(&self) -> bool {
+        self.manifest_ids.is_empty() && self.short.is_empty() && self.missing.is_empty()
+    }
+
+    fn again(&mut self, at: Option<Time>) {
+        self.look_again = match (self.look_again, at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+impl ReceiverEngine {
+    /// Advances the cycle.
+    pub(super) fn nack(&mut self, now: Time) {
+        self.send_report(now);
+        let Some((_, session)) = self.sessions.chosen() else { return };
+        let advertisement = &session.advertisement;
+        let serves = matches!(advertisement.state, SenderState::Active | SenderState::Draining);
+        if !serves || now < self.blocked_until {
+            let until = (now < self.blocked_until).then_some(self.blocked_until);
+            self.cycle.look_at = until;
+            self.cycle.look = false;
+            return;
+        }
+        let (window, size) = (advertisement.nack_window, advertisement.group_size);
+        match self.cycle.nack_at {
+            Some(at) if now >= at => {
+                self.cycle.nack_at = None;
+                self.ask(now, window);
+            }
+            Some(_) => {}
+            None => {
+                let due = self.cycle.look && now >= self.cycle.looked_at + LOOK_SPACING
+                    || self.cycle.look_at.is_some_and(|at| now >= at);
+                if due && now >= self.cycle.hold_until {
+                    let needs = self.needs(now);
+                    self.cycle.looked_at = now;
+                    self.cycle.look = false;
+                    self.cycle.look_at = needs.look_again;
+                    if !needs.is_empty() {
+                        self.cycle.nack_at = Some(now + backoff::draw(&mut self.rng, window, size));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is short, not covered by a promise, and was not asked lately.
+    fn needs(&mut self, now: Time) -> Needs {
+        let mut needs = Needs::default();
+        let Some((_, session)) = self.sessions.chosen() else { return needs };
+        let advertisement = &session.advertisement;
+        let patience = (advertisement.interval * 3).max(advertisement.nack_window * 2);
+        let manifest_sent = advertisement.manifest_sent;
+        let (cursor, since) = (advertisement.first_pass_cursor, advertisement.first_pass_since);
+        let mut blocks_left = BLOCKS_PER_CYCLE;
+        for (id, reception) in &mut self.receptions {
+            if reception.is_done() || self.cycle.refused.get(id).is_some_and(|until| now < *until) {
+                continue;
+            }
+            if reception.class == Class::Manifest && !manifest_sent {
+                continue;
+            }
+            reception.on_stall(now, patience);
+            needs.again(reception.stalls_at(patience));
+            if reception.is_untouched() && reception.class == Class::Manifest {
+                // Asked by id: its parts have no place in a table that we hold.
+                let (short, again) = reception.short_blocks(now);
+                needs.again(again);
+                if !short.is_empty() || (reception.pass_over && again.is_none()) {
+                    needs.manifest_ids.push(*id);
+                }
+                continue;
+            }
+            let (mut short, again) = reception.short_blocks(now);
+            needs.again(again);
+            short.truncate(blocks_left);
+            blocks_left -= short.len();
+            if !short.is_empty() && needs.short.len() < SHORT_MAX * 4 {
+                needs.short.push(ShortObject { object: *id, blocks: short });
+            }
+        }
+        let Some(held) = &self.held else { return needs };
+        self.cycle.quiet_missing.retain(|_, until| *until > now);
+        needs.missing = self.missing.clone();
+        for quiet in self.cycle.quiet_missing.keys() {
+            needs.missing.remove(*quiet..*quiet + 1);
+        }
+        let missing_quiet = |(index, _): &(&u32, &Time)| self.missing.contains(**index);
+        needs.again(self.cycle.quiet_missing.iter().filter(missing_quiet).map(|(_, until)| *until).min());
+        // What is still to come in the first pass is not asked.
+        let ahead: RangeSet = needs
+            .missing
+            .iter()
+            .skip_while(|index| *index < cursor)
+            .filter(|index| held.manifest.object(ObjectIndex(*index)).is_some_and(|o| o.since >= since))
+            .collect();
+        for range in ahead.ranges() {
+            needs.missing.remove(range);
+        }
+        needs
+    }
+
+    /// Sends what is short, within the budget.
+    fn ask(&mut self, now: Time, window: Duration) {
+        let Needs { mut manifest_ids, mut short, mut missing, look_again } = self.needs(now);
+        self.cycle.look_at = look_again;
+        self.cycle.looked_at = now;
+        let Some(base) = self.nack_base(now) else { return };
+        let quiet = now + self.config.nack_retry.max(window);
+        self.cycle.hold_until = now + window;
+        let mut asked = RangeSet::new();
+        for _ in 0..self.config.nack_budget {
+            if manifest_ids.is_empty() && short.is_empty() && missing.is_empty() {
+                break;
+            }
+            let nack = base.1.clone().fill(&mut manifest_ids, &mut short, &mut missing);
+            for id in &nack.missing_ids {
+                if let Some(reception) = self.receptions.get_mut(id) {
+                    reception.on_asked(0..reception.layout.block_count(), quiet);
+                }
+            }
+            for object in &nack.short {
+                if let Some(reception) = self.receptions.get_mut(&object.object) {
+                    reception.on_asked(object.blocks.iter().map(|(block, _)| *block), quiet);
+                }
+            }
+            asked.union(&nack.missing);
+            self.counters.nacks += 1;
+            self.counters.nack_bytes += nack.encode().len() as u64;
+            self.transmits.push_back(Transmit { to: base.0, nack });
+        }
+        for index in asked.iter() {
+            self.cycle.quiet_missing.insert(index, quiet);
+        }
+        self.cycle.asked.missing = asked;
+        // What did not fit, and what was asked if no answer comes, is looked at again.
+        self.cycle.look = true;
+    }
+
+    fn nack_base(&mut self, now: Time) -> Option<(std::net::SocketAddr, Nack)> {
+        self.cycle.nonce = self.rng.random::<u64>() | 1;
+        let nonce = self.cycle.nonce;
+        let (_, session) = self.sessions.chosen()?;
+        let advertisement = &session.advertisement;
+        let wanted_bytes = self.held.as_ref().map_or(0, |h| h.wanted_bytes - h.installed_bytes);
+        let here: u64 =
+            self.receptions.values().filter(|r| r.class != Class::Manifest).map(Reception::bytes_done).sum();
+        let nack = Nack {
+            channel: self.config.channel,
+            session: advertisement.session,
+            sequence: advertisement.sequence,
+            time: advertisement.time,
+            hold: now.since(session.heard_at),
+            manifest: self.held.as_ref().map_or(0, |h| h.hash.prefix()),
+            generation: self.acquisition.held().map(|(generation, _)| generation).unwrap_or_default(),
+            loss_ppm: session.loss_ppm(),
+            primary_age: self.sessions.primary_age(now),
+            nonce: if session.confirmed { 0 } else { nonce },
+            heard: session.heard_to(),
+            objects_missing: self.missing.count() + self.receptions.len() as u64,
+            bytes_missing: wanted_bytes.saturating_sub(here),
+            complete: self.complete,
+            ..Nack::default()
+        };
+        Some((std::net::SocketAddr::new(session.from.ip(), advertisement.nack_port), nack))
+    }
+
+    fn send_report(&mut self, now: Time) {
+        let Some((_, session)) = self.sessions.chosen() else { return };
+        let (window, size) = (session.advertisement.nack_window, session.advertisement.group_size);
+        let delay = backoff::draw(&mut self.rng, window, size);
+        let Some(report) = &mut self.cycle.report else { return };
+        match report.at {
+            None => report.at = Some(now + delay),
+            Some(at) if now >= at => {
+                report.at = Some(now + report.retry + delay);
+                report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
+                if let Some((to, nack)) = self.nack_base(now) {
+                    self.counters.nacks += 1;
+                    self.transmits.push_back(Transmit { to, nack });
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}

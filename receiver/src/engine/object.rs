@@ -1,0 +1,411 @@
+//! One object's reception.
+//!
+//! | block state | on | to |
+//! |---|---|---|
+//! | empty | symbol | open |
+//! | open | K symbols, and the chaining values are at hand | verifying |
+//! | open | memory is wanted | spilling, then open on disk |
+//! | open on disk | symbol | loading, then open |
+//! | verifying | sound | done |
+//! | verifying | unsound | empty, and only symbols of one session count from now on |
+//! | verifying, spilling | could not be kept | empty |
+//!
+//! | object state | on | to |
+//! |---|---|---|
+//! | unknown | symbol, or blocks found on disk | partial |
+//! | partial | all blocks done | verified |
+//! | verified | installed | (forgotten) |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fixedbitset::FixedBitSet;
+use nackcast_common::clock::Time;
+use nackcast_common::geometry::Layout;
+use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
+use nackcast_common::ranges::RangeSet;
+
+use super::event::{Ignored, Slot};
+
+/// What an object is to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Manifest root or part: blocks are checked by the digest, and kept in memory.
+    Manifest,
+    /// Object of the table. Its blocks cannot be checked before `awaits` is verified.
+    Table { index: ObjectIndex, awaits: Option<ObjectId> },
+}
+
+/// Where an open block's symbols are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Memory(Slot),
+    /// Being brought from disk; symbols that arrive meanwhile are kept beside.
+    Loading(Slot),
+    Disk,
+    /// Being put on disk, or being verified: symbols that arrive now are not needed or come again.
+    Busy,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    place: Place,
+    held: FixedBitSet,
+    count: u16,
+    since: Time,
+}
+
+/// What was asked or promised of a block that is not done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ask {
+    quiet_until: Time,
+    promised: u16,
+    promised_until: Time,
+}
+
+/// One object being received.
+#[derive(Debug)]
+pub(super) struct Reception {
+    pub(super) layout: Layout,
+    pub(super) class: Class,
+    /// Blocks that are here and sound, or not wanted.
+    done: RangeSet,
+    open: BTreeMap<u32, Open>,
+    asks: BTreeMap<u32, Ask>,
+    /// Blocks whose symbols were wrong once: only this session's count (none: the next one heard).
+    restarted: BTreeMap<u32, Option<SessionId>>,
+    /// Blocks below have passed in the running pass, as far as symbols show.
+    cursor: u32,
+    /// The last pass heard of is over: everything may be asked.
+    pub(super) pass_over: bool,
+    /// Serial of the last finished pass taken into account.
+    pub(super) finished_serial: u64,
+    /// All of it is promised until then.
+    pub(super) whole_until: Time,
+    pub(super) installing: bool,
+    last_symbol: Time,
+}
+
+/// What a symbol did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Not needed.
+    No(Ignored),
+    /// Its block needs a slot: call again with one. `load`: the block's other symbols are on disk.
+    NeedsSlot,
+    /// Kept; the block has enough now if `enough`.
+    Kept { slot: Slot, enough: bool },
+}
+
+impl Reception {
+    pub(super) fn new(layout: Layout, class: Class, done: RangeSet) -> Self {
+        Self {
+            layout,
+            class,
+            done,
+            open: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            restarted: BTreeMap::new(),
+            cursor: 0,
+            pass_over: false,
+            finished_serial: 0,
+            whole_until: Time::ZERO,
+            installing: false,
+            last_symbol: Time::ZERO,
+        }
+    }
+
+    /// Symbols of a block that an earlier run left on disk.
+    pub(super) fn restore(&mut self, now: Time, block: u32, held: FixedBitSet) {
+        if block < self.layout.block_count() && !self.done.contains(block) {
+            let count = u16::try_from(held.count_ones(..)).unwrap_or(u16::MAX);
+            self.open.insert(block, Open { place: Place::Disk, held, count, since: now });
+        }
+    }
+
+    /// Every block is done.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.count() == u64::from(self.layout.block_count())
+    }
+
+    /// Nothing of it is held.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.done.is_empty() && self.open.is_empty()
+    }
+
+    pub(super) fn open_blocks(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Bytes of blocks that are done.
+    pub(super) fn bytes_done(&self) -> u64 {
+        let last = self.layout.block_count().saturating_sub(1);
+        let full = self.done.count() * u64::from(self.layout.geometry().block_size());
+        if self.done.contains(last) {
+            full - u64::from(self.layout.geometry().block_size()) + u64::from(self.layout.block_len(last))
+        } else {
+            full
+        }
+    }
+
+    /// A symbol arrived. `slot` is one for its block when the last answer was [`Taken::NeedsSlot`].
+    pub(super) fn on_symbol(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        block: u32,
+        esi: u16,
+        slot: Option<Slot>,
+    ) -> Taken {
+        let k = self.layout.source_symbols(block);
+        if esi >= self.layout.esi_end(block) {
+            return Taken::No(Ignored::OutOfRange);
+        }
+        if self.done.contains(block) {
+            return Taken::No(Ignored::Duplicate);
+        }
+        if let Some(only) = self.restarted.get_mut(&block)
+            && *only.get_or_insert(session) != session
+        {
+            return Taken::No(Ignored::OtherSession);
+        }
+        let bits = usize::from(self.layout.esi_end(block));
+        let fresh = || Open { place: Place::Disk, held: FixedBitSet::with_capacity(bits), count: 0, since: now };
+        let is_new = !self.open.contains_key(&block);
+        if is_new && slot.is_none() {
+            return Taken::NeedsSlot;
+        }
+        let open = self.open.entry(block).or_insert_with(fresh);
+        if open.held.contains(esi.into()) || open.count >= k && open.place != Place::Disk {
+            return Taken::No(Ignored::Duplicate);
+        }
+        let at = match (open.place, slot) {
+            (Place::Memory(at) | Place::Loading(at), _) => at,
+            (Place::Busy, _) => return Taken::No(Ignored::Duplicate),
+            (Place::Disk, None) => return Taken::NeedsSlot,
+            (Place::Disk, Some(at)) => {
+                open.place = if is_new { Place::Memory(at) } else { Place::Loading(at) };
+                at
+            }
+        };
+        open.held.insert(esi.into());
+        open.count += 1;
+        if let Some(ask) = self.asks.get_mut(&block) {
+            ask.promised = ask.promised.saturating_sub(1);
+        }
+        let enough = open.count >= k && matches!(open.place, Place::Memory(_));
+        Taken::Kept { slot: at, enough }
+    }
+
+    /// The block's symbols on disk must be brought in.
+    pub(super) fn is_loading(&self, block: u32) -> bool {
+        self.open.get(&block).is_some_and(|o| matches!(o.place, Place::Loading(_)))
+    }
+
+    /// No symbol came for so long that the pass must be over, although its end was not heard.
+    pub(super) fn on_stall(&mut self, now: Time, patience: Duration) {
+        if !self.pass_over && now >= self.last_symbol + patience {
+            self.pass_over = true;
+        }
+    }
+
+    /// When [`Self::on_stall`] would change something.
+    pub(super) fn stalls_at(&self, patience: Duration) -> Option<Time> {
+        (!self.pass_over).then(|| self.last_symbol + patience)
+    }
+
+    /// Symbols of a later block of the same pass arrived: blocks below may be asked. True when that is news.
+    pub(super) fn on_progress(&mut self, now: Time, block: u32) -> bool {
+        self.last_symbol = now;
+        let news = block > self.cursor;
+        self.cursor = self.cursor.max(block);
+        self.pass_over = self.pass_over && !news;
+        news
+    }
+
+    /// Everything that was sent of it has arrived if it ever will: ask for what is short, promises are void.
+    pub(super) fn on_pass_over(&mut self, serial: u64) {
+        self.finished_serial = serial;
+        self.pass_over = true;
+        self.cursor = 0;
+        self.asks.clear();
+        self.whole_until = Time::ZERO;
+    }
+
+    /// Blocks in memory that have all they need and could be verified now; each is marked busy.
+    pub(super) fn take_complete(&mut self) -> Vec<(u32, Slot)> {
+        let layout = self.layout;
+        let mut complete = Vec::new();
+        for (block, open) in &mut self.open {
+            if let Place::Memory(slot) = open.place
+                && open.count >= layout.source_symbols(*block)
+            {
+                open.place = Place::Busy;
+                complete.push((*block, slot));
+            }
+        }
+        complete
+    }
+
+    /// Takes one block for verification.
+    pub(super) fn take_block(&mut self, block: u32) -> Option<Slot> {
+        let open = self.open.get_mut(&block)?;
+        let Place::Memory(slot) = open.place else { return None };
+        open.place = Place::Busy;
+        Some(slot)
+    }
+
+    /// Blocks on disk that have all they need.
+    pub(super) fn complete_on_disk(&self) -> Vec<u32> {
+        let enough = |(block, open): &(&u32, &Open)| {
+            open.place == Place::Disk && open.count >= self.layout.source_symbols(**block)
+        };
+        self.open.iter().filter(enough).map(|(block, _)| *block).collect()
+    }
+
+    /// Begins to bring a block from disk.
+    pub(super) fn begin_load(&mut self, block: u32, slot: Slot) {
+        if let Some(open) = self.open.get_mut(&block) {
+            open.place = Place::Loading(slot);
+        }
+    }
+
+    /// A block came from disk; true when it has enough.
+    pub(super) fn on_loaded(&mut self, block: u32, held: FixedBitSet) -> bool {
+        let k = self.layout.source_symbols(block);
+        let Some(open) = self.open.get_mut(&block) else { return false };
+        if let Place::Loading(slot) = open.place {
+            open.place = Place::Memory(slot);
+            open.count = u16::try_from(held.count_ones(..)).unwrap_or(u16::MAX);
+            open.held = held;
+        }
+        open.count >= k
+    }
+
+    /// A block goes to disk.
+    pub(super) fn begin_spill(&mut self, block: u32) -> Option<Slot> {
+        self.take_block(block)
+    }
+
+    /// A block is on disk, or was lost.
+    pub(super) fn on_spilled(&mut self, now: Time, block: u32, held: Option<FixedBitSet>) {
+        match held {
+            Some(held) if held.count_ones(..) > 0 => {
+                let count = u16::try_from(held.count_ones(..)).unwrap_or(u16::MAX);
+                self.open.insert(block, Open { place: Place::Disk, held, count, since: now });
+            }
+            Some(_) | None => {
+                self.open.remove(&block);
+            }
+        }
+    }
+
+    /// A block is sound and kept.
+    pub(super) fn on_sound(&mut self, block: u32) {
+        self.open.remove(&block);
+        self.asks.remove(&block);
+        self.restarted.remove(&block);
+        self.done.insert(block..block + 1);
+    }
+
+    /// A block must be received again; after wrong bytes, from one session only.
+    pub(super) fn on_lost(&mut self, block: u32, wrong: bool) {
+        self.open.remove(&block);
+        self.asks.remove(&block);
+        if wrong {
+            self.restarted.insert(block, None);
+        }
+    }
+
+    /// Everything is to be received again.
+    pub(super) fn reset(&mut self) {
+        self.done = RangeSet::new();
+        self.open.clear();
+        self.asks.clear();
+        self.installing = false;
+        self.pass_over = true;
+    }
+
+    /// Slots in use, to give them back when the object is no longer wanted.
+    pub(super) fn slots(&self) -> Vec<(u32, Slot)> {
+        let slot = |(block, open): (&u32, &Open)| match open.place {
+            Place::Memory(slot) | Place::Loading(slot) => Some((*block, slot)),
+            Place::Disk | Place::Busy => None,
+        };
+        self.open.iter().filter_map(slot).collect()
+    }
+
+    /// Blocks in memory that have been open since before `since`: worth a checkpoint.
+    pub(super) fn open_in_memory_since(&self, since: Time) -> Vec<(u32, Slot)> {
+        let slot = |(block, open): (&u32, &Open)| match open.place {
+            Place::Memory(slot) if open.since <= since => Some((*block, slot)),
+            Place::Memory(_) | Place::Loading(_) | Place::Disk | Place::Busy => None,
+        };
+        self.open.iter().filter_map(slot).collect()
+    }
+
+    /// A Digest promised symbols of a block.
+    pub(super) fn on_promise(&mut self, block: u32, count: u16, until: Time) {
+        if block < self.layout.block_count() && !self.done.contains(block) {
+            let ask = self.asks.entry(block).or_default();
+            ask.promised = ask.promised.max(count);
+            ask.promised_until = until;
+        }
+    }
+
+    /// A sender went silent: nothing that it promised or was asked will come.
+    pub(super) fn void_promises(&mut self) {
+        self.asks.clear();
+        self.whole_until = Time::ZERO;
+        self.pass_over = true;
+    }
+
+    /// What to ask now: blocks that are short, not covered, and not asked lately. And when to look again.
+    pub(super) fn short_blocks(&self, now: Time) -> (Vec<(u32, u16)>, Option<Time>) {
+        let end = if self.pass_over { self.layout.block_count() } else { self.cursor };
+        if now < self.whole_until {
+            return (Vec::new(), Some(self.whole_until));
+        }
+        let mut short = Vec::new();
+        let mut look_again: Option<Time> = None;
+        let mut next = 0;
+        let gaps = self.done.ranges().chain(std::iter::once(end..end)).flat_map(|done| {
+            let gap = next..done.start.min(end);
+            next = done.end;
+            gap
+        });
+        for block in gaps {
+            let k = self.layout.source_symbols(block);
+            let open = self.open.get(&block);
+            let deficit = k.saturating_sub(open.map_or(0, |o| o.count));
+            if deficit == 0 || open.is_some_and(|o| o.place == Place::Busy) {
+                continue;
+            }
+            let ask = self.asks.get(&block).copied().unwrap_or_default();
+            let covered_until = if ask.promised >= deficit { ask.promised_until } else { Time::ZERO };
+            let quiet_until = ask.quiet_until.max(covered_until);
+            if now < quiet_until {
+                look_again = Some(look_again.map_or(quiet_until, |at| at.min(quiet_until)));
+            } else {
+                short.push((block, deficit));
+            }
+        }
+        (short, look_again)
+    }
+
+    /// Blocks were asked for: not again before `until`.
+    pub(super) fn on_asked(&mut self, blocks: impl IntoIterator<Item = u32>, until: Time) {
+        for block in blocks {
+            self.asks.entry(block).or_default().quiet_until = until;
+        }
+    }
+
+    /// The sender took the last asks: everything asked is quiet at least until then.
+    pub(super) fn on_answer(&mut self, now: Time, until: Time) {
+        for ask in self.asks.values_mut() {
+            if ask.quiet_until > now {
+                ask.quiet_until = ask.quiet_until.max(until);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The senders that are heard: one row for each session whose signed advertisement verified.
+//!
+//! Order comes from the sequence inside the signed bytes. The table is bounded; a session that is silent for
+//! three of its intervals (and a moment) is lost, and one that a later start of the same sender replaced goes
+//! at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nackcast_common::clock::Time;
+use nackcast_common::ids::SessionId;
+use nackcast_proto::wire::{Advertisement, Role, SenderState};
+
+/// Sessions at once: a primary, a few backups, and their runs before a restart.
+const SESSIONS_MAX: usize = 16;
+/// Intervals without an advertisement after which a sender is lost.
+const SILENT_INTERVALS: u32 = 3;
+/// And at least so long: a short interval must not make a hiccup a loss.
+const SILENT_MIN: Duration = Duration::from_millis(1500);
+/// A packet number may run ahead of the last advertisement by so much: more than any link carries in its interval.
+const PACKETS_AHEAD_MAX: u64 = 1 << 24;
+/// Loss is estimated over windows of so many packets.
+const LOSS_WINDOW: u64 = 512;
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) advertisement: Advertisement,
+    pub(super) from: SocketAddr,
+    pub(super) heard_at: Time,
+    /// A signed answer echoed our nonce: it is live, not a recording.
+    pub(super) confirmed: bool,
+    /// Next packet number on the data group.
+    next_packet: u64,
+    window_start: u64,
+    window_received: u64,
+    loss_ppm: u32,
+    measured: bool,
+}
+
+/// What an advertisement did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Of a session that was not known.
+    First,
+    /// Newer than the last of its session.
+    Newer,
+    /// A replay or a straggler: ignored.
+    Old,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+}
+
+impl Sessions {
+    pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes a verified advertisement. Sessions that it replaces are returned.
+    pub(super) fn on_advertisement(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        advertisement: &Advertisement,
+    ) -> (Heard, Vec<SessionId>) {
+        let id = advertisement.session;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if advertisement.sequence <= session.advertisement.sequence {
+                return (Heard::Old, Vec::new());
+            }
+            session.advertisement = advertisement.clone();
+            session.from = from;
+            session.heard_at = now;
+            return (Heard::Newer, Vec::new());
+        }
+        let same_sender = |s: &Session| s.advertisement.certificate.sender_key == advertisement.certificate.sender_key;
+        if self.sessions.values().any(|s| same_sender(s) && s.advertisement.start_number > advertisement.start_number) {
+            return (Heard::Old, Vec::new());
+        }
+        let replaced: Vec<_> = self.sessions.iter().filter(|(_, s)| same_sender(s)).map(|(id, _)| *id).collect();
+        for id in &replaced {
+            self.sessions.remove(id);
+        }
+        if self.sessions.len() >= SESSIONS_MAX {
+            let oldest = self.sessions.iter().min_by_key(|(_, s)| s.heard_at).map(|(id, _)| *id);
+            oldest.and_then(|id| self.sessions.remove(&id));
+        }
+        self.sessions.insert(
+            id,
+            Session {
+                advertisement: advertisement.clone(),
+                from,
+                heard_at: now,
+                confirmed: false,
+                next_packet: advertisement.data_packets,
+                window_start: advertisement.data_packets,
+                window_received: 0,
+                loss_ppm: 0,
+                measured: false,
+            },
+        );
+        (Heard::First, replaced)
+    }
+
+    /// Removes sessions that fell silent.
+    pub(super) fn expire(&mut self, now: Time) -> Vec<SessionId> {
+        let lost: Vec<_> = self.sessions.iter().filter(|(_, s)| now >= s.lost_at()).map(|(id, _)| *id).collect();
+        for id in &lost {
+            self.sessions.remove(id);
+        }
+        lost
+    }
+
+    /// When the next session is lost if nothing of it is heard.
+    pub(super) fn next_loss(&self) -> Option<Time> {
+        self.sessions.values().map(Session::lost_at).min()
+    }
+
+    /// Whom to ask: an active primary before an active backup, the latest start first.
+    pub(super) fn chosen(&self) -> Option<(SessionId, &Session)> {
+        let rank = |s: &Session| {
+            let active = matches!(s.advertisement.state, SenderState::Active | SenderState::Draining);
+            (active, s.advertisement.role == Role::Primary, s.advertisement.start_number)
+        };
+        self.sessions.iter().max_by_key(|(_, s)| rank(s)).map(|(id, s)| (*id, s))
+    }
+
+    /// Milliseconds since a primary was heard.
+    pub(super) fn primary_age(&self, now: Time) -> u32 {
+        let primaries = self.sessions.values().filter(|s| s.advertisement.role == Role::Primary);
+        let age = primaries.map(|s| now.since(s.heard_at)).min();
+        age.map_or(u32::MAX, |age| u32::try_from(age.as_millis()).unwrap_or(u32::MAX))
+    }
+}
+
+impl Session {
+    fn lost_at(&self) -> Time {
+        self.heard_at + (self.advertisement.interval * SILENT_INTERVALS).max(SILENT_MIN)
+    }
+
+    /// A packet of the data group opened. False when its number is more than any sender could have reached.
+    pub(super) fn on_packet(&mut self, number: u64) -> bool {
+        if number >= self.advertisement.data_packets.max(self.next_packet) + PACKETS_AHEAD_MAX {
+            return false;
+        }
+        self.window_received += 1;
+        self.next_packet = self.next_packet.max(number + 1);
+        let span = self.next_packet - self.window_start;
+        if span >= LOSS_WINDOW {
+            let received = self.window_received.min(span);
+            let loss = u32::try_from((span - received) * 1_000_000 / span).unwrap_or(1_000_000);
+            self.loss_ppm = if self.measured { (self.loss_ppm / 4) * 3 + loss / 4 } else { loss };
+            self.measured = true;
+            (self.window_start, self.window_received) = (self.next_packet, 0);
+        }
+        true
+    }
+
+    /// Everything below was sent before now, and has arrived if it ever will.
+    pub(super) fn heard_to(&self) -> u64 {
+        self.next_packet
+    }
+
+    /// The sender said how many packets it used, long enough ago for them to have arrived.
+    pub(super) fn settle(&mut self, data_packets: u64) {
+        self.next_packet = self.next_packet.max(data_packets);
+    }
+
+    pub(super) const fn loss_ppm(&self) -> u32 {
+        self.loss_ppm
+    }
+}
