@@ -6,6 +6,7 @@
 //! - Only [`store`] knows sled and only [`net`] and the drivers know sockets. Everything else here is
 //!   pure: no clock, no file, no random source of its own.
 
+pub mod archive;
 pub mod clock;
 pub mod fec;
 pub mod geometry;

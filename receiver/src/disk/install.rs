@@ -1,0 +1,615 @@
+//! Puts checked content under its final names.
+//!
+//! - Every file and symbolic link is made whole under a temporary name in `.nackcast.part`, with mode and
+//!   modification time, made durable, and then renamed: a final name never shows a part of a file.
+//! - Bytes that are copied are hashed on the way; a wrong digest leaves the final name as it was.
+//! - A batch is staged entry by entry and then committed: one flush of the file system for many files, and
+//!   one of each directory that changed.
+//! - Directories get their final mode and time at the very end ([`Installer::finish_directories`]), since
+//!   installing changes them. One that we own but may not write to is opened for the time between.
+
+mod content;
+mod directories;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use nackcast_common::ids::Digest;
+use nackcast_common::manifest::{Entry, EntryKind, Manifest, Mtime};
+use nackcast_common::path::{DatasetPath, PART_DIRECTORY};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::DiskError;
+use super::facts::{Facts, FileStamp, Kind, timestamps};
+use super::part::{Finished, data_name};
+use super::target::{Parents, TEMPORARY_PREFIX, TargetDir, split};
+
+/// Permission bits that are set unless more is asked for.
+pub const MODE_MASK: u32 = 0o777;
+/// So many staged files are flushed one by one; more by one `syncfs`.
+const FLUSH_EACH_MAX: usize = 8;
+/// How often a rename is tried, each time with another obstacle out of the way.
+const TRIES_MAX: u32 = 4;
+
+/// What an installer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Which bits of a mode are set.
+    pub mode_mask: u32,
+    /// What becomes of something of another kind in the way of an entry.
+    pub obstacles: Obstacles,
+}
+
+/// What becomes of something of another kind in the way of an entry. (A file or link where a file or link
+/// must be is simply replaced.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacles {
+    /// It stays, and the entry is a [`Conflict`]; only an empty directory is removed.
+    Keep,
+    /// It is removed, a directory with all in it.
+    Remove,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { mode_mask: MODE_MASK, obstacles: Obstacles::Keep }
+    }
+}
+
+/// Where an entry's bytes come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// A directory, a symbolic link, an empty file.
+    Nothing,
+    /// A complete object, whose data file is taken.
+    Object(&'a Finished),
+    /// A complete object that another entry needs too.
+    CopyOf(&'a Finished),
+    /// A slice of a complete pack.
+    Slice {
+        /// The pack.
+        pack: &'a Finished,
+        /// Where the slice begins.
+        offset: u64,
+    },
+    /// A file of the dataset. Stage all of these before the commit that may replace one of them.
+    Local {
+        /// Where the same bytes are.
+        from: &'a DatasetPath,
+        /// The stamp under which they were verified, if `from` leaves the dataset: it is then renamed as
+        /// long as the stamp holds.
+        leaving: Option<FileStamp>,
+    },
+}
+
+/// Something stands where an entry must be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path} is a {} where the dataset has a {}: move it away or allow overwriting", shown(*.found), shown(*.wanted))]
+pub struct Conflict {
+    /// Where.
+    pub path: String,
+    /// What stands there.
+    pub found: Kind,
+    /// What should.
+    pub wanted: Kind,
+}
+
+const fn shown(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symbolic link",
+        Kind::Other => "device, pipe or socket",
+    }
+}
+
+/// Why an entry was not installed; its final name is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    /// The file system refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Something that may not be replaced is in the way.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The bytes were not those of the manifest: fetch them again.
+    #[error("the bytes for {path} are not those of the manifest: nothing was installed")]
+    WrongBytes {
+        /// The entry.
+        path: String,
+    },
+    /// Another program put something at the name while we did.
+    #[error("another program changed {path} while it was installed: scan again")]
+    Interfered {
+        /// The entry.
+        path: String,
+    },
+    /// The source cannot be that of the entry: a fault of the caller.
+    #[error("{path} cannot come from there")]
+    Misfit {
+        /// The entry.
+        path: String,
+    },
+}
+
+/// What became of one staged entry.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The entry.
+    pub path: DatasetPath,
+    /// The stamp of a file; none for a symbolic link.
+    pub result: Result<Option<FileStamp>, InstallError>,
+}
+
+/// What was removed and what was not.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// Gone, also directories that became empty.
+    pub removed: Vec<Vec<u8>>,
+    /// Still there, and why.
+    pub kept: Vec<(DatasetPath, Kept)>,
+}
+
+/// Why a path was not pruned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is in the dataset.
+    Wanted,
+    /// A directory with something in it.
+    NotEmpty,
+    /// No file, link or directory: nothing that came from a dataset.
+    NotOurs,
+    /// The file system refused.
+    Failed(DiskError),
+}
+
+/// Installs entries of one target, batch by batch.
+#[derive(Debug)]
+pub struct Installer {
+    target: Arc<TargetDir>,
+    policy: Policy,
+    parents: Parents,
+    staged: Vec<Staged>,
+    /// Open files of a small batch, to be flushed one by one.
+    handles: Vec<File>,
+    /// Directories whose names changed.
+    touched: BTreeSet<Box<[u8]>>,
+    /// Directories that we opened for writing, with the mode that they had.
+    unlocked: BTreeMap<Box<[u8]>, u32>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    path: DatasetPath,
+    digest: Option<Digest>,
+    from: Origin,
+    inode: u64,
+}
+
+#[derive(Debug)]
+enum Origin {
+    /// A temporary, or an object's data file, in the part directory.
+    Part(String),
+    /// A path that leaves the dataset.
+    Dataset(DatasetPath),
+}
+
+impl Installer {
+    /// For one target.
+    #[must_use]
+    pub fn new(target: Arc<TargetDir>, policy: Policy) -> Self {
+        Self {
+            target,
+            policy,
+            parents: Parents::default(),
+            staged: Vec::new(),
+            handles: Vec::new(),
+            touched: BTreeSet::new(),
+            unlocked: BTreeMap::new(),
+        }
+    }
+
+    /// How many entries wait for [`Installer::commit`].
+    #[must_use]
+    pub const fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Makes an entry ready under a temporary name. Directories are made at once.
+    ///
+    /// # Errors
+    /// When the bytes are wrong or the file system refuses.
+    pub fn stage(&mut self, entry: &Entry, source: Source<'_>) -> Result<(), InstallError> {
+        match &entry.kind {
+            EntryKind::Directory => self.ensure(entry.path.as_bytes()).map(drop),
+            EntryKind::Symlink { target } => self.stage_symlink(entry, target),
+            EntryKind::File { size, digest, .. } => self.stage_file(entry, *size, digest, source),
+        }
+    }
+
+    /// Stages an entry whose bytes are in the dataset under another path.
+    ///
+    /// # Errors
+    /// As [`Installer::stage`].
+    pub fn stage_local_copy(
+        &mut self,
+        from: &DatasetPath,
+        to: &Entry,
+        leaving: Option<FileStamp>,
+    ) -> Result<(), InstallError> {
+        self.stage(to, Source::Local { from, leaving })
+    }
+
+    fn stage_symlink(&mut self, entry: &Entry, to: &[u8]) -> Result<(), InstallError> {
+        let part = self.target.part_directory()?;
+        let temporary = self.target.temporary_name();
+        let make = || {
+            rustix::fs::symlinkat(to, &part, &*temporary)?;
+            rustix::fs::utimensat(&part, &*temporary, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+            Facts::at(&part, &*temporary)
+        };
+        let facts = make().map_err(|cause| {
+            self.target.discard_temporary(&temporary);
+            self.fail("make", &entry.path, 4096, cause)
+        })?;
+        let from = Origin::Part(temporary);
+        self.staged.push(Staged { path: entry.path.clone(), digest: None, from, inode: facts.inode });
+        Ok(())
+    }
+
+    fn stage_file(
+        &mut self,
+        entry: &Entry,
+        size: u64,
+        digest: &Digest,
+        source: Source<'_>,
+    ) -> Result<(), InstallError> {
+        let misfit = || InstallError::Misfit { path: entry.path.to_string() };
+        let (from, file) = match source {
+            Source::Nothing if size != 0 => return Err(misfit()),
+            Source::Object(o) | Source::CopyOf(o) if o.layout.size() != size => return Err(misfit()),
+            Source::Nothing => self.fill(entry, |_| Ok(()))?,
+            Source::Object(object) => {
+                let file = object.file.try_clone().map_err(|e| self.fail_io("open", entry, &e))?;
+                (Origin::Part(data_name(object.id)), file)
+            }
+            Source::CopyOf(object) => self.fill(entry, |to| content::copy_whole(&object.file, to, size, digest))?,
+            Source::Slice { pack, offset } => {
+                self.fill(entry, |to| content::copy_slice(&pack.file, offset, to, size, digest))?
+            }
+            Source::Local { from, leaving } => self.take_local(entry, size, digest, from, leaving)?,
+        };
+        let set = || {
+            set_metadata(&file, entry.mode & self.policy.mode_mask, entry.mtime)?;
+            Facts::of(&file)
+        };
+        let facts = set().map_err(|cause| {
+            self.discard(&from);
+            self.fail("set mode and time of", &entry.path, 0, cause)
+        })?;
+        self.staged.push(Staged { path: entry.path.clone(), digest: Some(*digest), from, inode: facts.inode });
+        if self.handles.len() <= FLUSH_EACH_MAX {
+            self.handles.push(file);
+        }
+        Ok(())
+    }
+
+    fn take_local(
+        &self,
+        entry: &Entry,
+        size: u64,
+        digest: &Digest,
+        from: &DatasetPath,
+        leaving: Option<FileStamp>,
+    ) -> Result<(Origin, File), InstallError> {
+        let file = self.target.open_file(from)?;
+        let facts = Facts::of(&file).map_err(|cause| self.fail("examine", from, 0, cause))?;
+        // A file with another name elsewhere is not ours alone: its mode and time must stay.
+        let may_move = leaving.is_some_and(|stamp| stamp.holds(&facts, digest)) && facts.links == 1;
+        if may_move {
+            return Ok((Origin::Dataset(from.clone()), file));
+        }
+        if facts.size != size {
+            return Err(InstallError::WrongBytes { path: entry.path.to_string() });
+        }
+        self.fill(entry, |to| content::copy_whole(&file, to, size, digest))
+    }
+
+    /// A new temporary with what `write` puts there.
+    fn fill(
+        &self,
+        entry: &Entry,
+        write: impl FnOnce(&File) -> Result<(), content::CopyError>,
+    ) -> Result<(Origin, File), InstallError> {
+        let part = self.target.part_directory()?;
+        let temporary = self.target.temporary_name();
+        let needed = match entry.kind {
+            EntryKind::File { size, .. } => size.max(4096),
+            EntryKind::Directory | EntryKind::Symlink { .. } => 4096,
+        };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&part, &*temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|cause| self.fail("make", &entry.path, needed, cause))?;
+        let file = File::from(file);
+        if let Err(error) = write(&file) {
+            self.discard(&Origin::Part(temporary));
+            return Err(match error {
+                content::CopyError::WrongBytes => InstallError::WrongBytes { path: entry.path.to_string() },
+                content::CopyError::Disk(cause) => self.fail("write", &entry.path, needed, cause).into(),
+            });
+        }
+        Ok((Origin::Part(temporary), file))
+    }
+
+    /// Removes a temporary that is not needed; an object's own data stays with its store.
+    fn discard(&self, from: &Origin) {
+        if let Origin::Part(name) = from
+            && name.starts_with(TEMPORARY_PREFIX)
+        {
+            self.target.discard_temporary(name);
+        }
+    }
+
+    /// Makes what was staged durable, gives it its final names, and makes these durable.
+    ///
+    /// # Errors
+    /// When the file system did not store it; then nothing, or not durably, was installed, and the entries
+    /// must be staged again. What is wrong with one entry alone stands in its [`Outcome`].
+    pub fn commit(&mut self) -> Result<Vec<Outcome>, DiskError> {
+        self.parents.clear();
+        let staged = std::mem::take(&mut self.staged);
+        if let Err(cause) = self.flush() {
+            staged.iter().for_each(|s| self.discard(&s.from));
+            return Err(self.target.fail("write back", PART_DIRECTORY.as_bytes(), 0, cause));
+        }
+        let mut outcomes = Vec::with_capacity(staged.len());
+        for one in staged {
+            let result = self.place(&one);
+            if result.is_err() {
+                self.discard(&one.from);
+            }
+            outcomes.push(Outcome { path: one.path, result });
+        }
+        self.flush_directories()?;
+        self.parents.clear();
+        Ok(outcomes)
+    }
+
+    fn flush(&mut self) -> Result<(), Errno> {
+        let handles = std::mem::take(&mut self.handles);
+        if handles.len() > FLUSH_EACH_MAX {
+            return rustix::fs::syncfs(&*self.target);
+        }
+        handles.iter().try_for_each(rustix::fs::fsync)
+    }
+
+    fn flush_directories(&mut self) -> Result<(), DiskError> {
+        for directory in std::mem::take(&mut self.touched) {
+            match self.parents.open(&self.target, &directory).and_then(rustix::fs::fsync) {
+                // Removed meanwhile, with all that was in it.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(cause) => return Err(self.target.fail("write back", &directory, 0, cause)),
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, staged: &Staged) -> Result<Option<FileStamp>, InstallError> {
+        let (directory, name) = split(staged.path.as_bytes());
+        let (from, from_name) = match &staged.from {
+            Origin::Part(name) => (self.target.part_directory()?, name.as_bytes()),
+            Origin::Dataset(path) => {
+                let (directory, name) = split(path.as_bytes());
+                self.touched.insert(directory.into());
+                (self.ensure(directory)?, name)
+            }
+        };
+        let mut tries = 0;
+        let parent = loop {
+            let parent = self.ensure(directory)?;
+            tries += 1;
+            match rustix::fs::renameat(&from, from_name, &parent, name) {
+                Ok(()) => break parent,
+                Err(cause) if tries >= TRIES_MAX => return Err(self.fail("install", &staged.path, 0, cause).into()),
+                Err(cause) => self.clear_way(staged, &parent, cause)?,
+            }
+        };
+        self.touched.insert(directory.into());
+        let facts = Facts::at(&parent, name).map_err(|cause| self.fail("examine", &staged.path, 0, cause))?;
+        if facts.inode != staged.inode {
+            return Err(InstallError::Interfered { path: staged.path.to_string() });
+        }
+        Ok(staged.digest.map(|digest| facts.stamp(&digest)))
+    }
+
+    /// Does what can be done about a failed rename, or says why nothing can.
+    fn clear_way(&mut self, staged: &Staged, parent: &OwnedFd, cause: Errno) -> Result<(), InstallError> {
+        let (directory, name) = split(staged.path.as_bytes());
+        let wanted = if staged.digest.is_some() { Kind::File } else { Kind::Symlink };
+        let mut done = match cause {
+            Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => {
+                return self.remove_obstacle(parent, name, staged.path.as_bytes(), wanted);
+            }
+            Errno::NOENT => {
+                // The directory was removed under its handle, or the source is gone and the next try fails too.
+                self.parents.forget(directory);
+                true
+            }
+            Errno::ACCESS | Errno::PERM => self.unlock(directory)?,
+            _ => false,
+        };
+        if let (Errno::ACCESS | Errno::PERM, Origin::Dataset(from)) = (cause, &staged.from) {
+            done |= self.unlock(split(from.as_bytes()).0)?;
+        }
+        if done { Ok(()) } else { Err(self.fail("install", &staged.path, 0, cause).into()) }
+    }
+
+    /// Sets mode and time of a file or link whose content is right. `seen` is the stamp under which the
+    /// content was found right. A file that has another name too is replaced by a copy.
+    ///
+    /// # Errors
+    /// When it changed since, or the file system refuses.
+    pub fn fix_metadata(&mut self, entry: &Entry, seen: Option<&FileStamp>) -> Result<Option<FileStamp>, InstallError> {
+        let path = entry.path.as_bytes();
+        let (directory, name) = split(path);
+        let parent = self.ensure(directory)?;
+        let fail = |cause| self.target.fail("set mode and time of", path, 0, cause);
+        let EntryKind::File { digest, .. } = &entry.kind else {
+            if matches!(entry.kind, EntryKind::Symlink { .. }) {
+                let times = timestamps(entry.mtime);
+                rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+            }
+            return Ok(None);
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(fail)?;
+        let facts = Facts::of(&file).map_err(fail)?;
+        if !seen.is_some_and(|stamp| stamp.holds(&facts, digest)) {
+            return Err(InstallError::Interfered { path: entry.path.to_string() });
+        }
+        if facts.links > 1 {
+            return self.install_copy(entry, digest);
+        }
+        let through = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::utimensat(CWD, &*through, &timestamps(entry.mtime), AtFlags::empty()).map_err(fail)?;
+        let mode = Mode::from_raw_mode(entry.mode & self.policy.mode_mask);
+        rustix::fs::chmod(&*through, mode).map_err(fail)?;
+        let facts = Facts::of(&file).map_err(fail)?;
+        Ok(Some(facts.stamp(digest)))
+    }
+
+    /// Replaces a file by a copy of itself, outside of any batch.
+    fn install_copy(&mut self, entry: &Entry, digest: &Digest) -> Result<Option<FileStamp>, InstallError> {
+        let fail = |cause| self.target.fail("set mode and time of", entry.path.as_bytes(), 0, cause);
+        let size = self.target.facts(&entry.path)?.map_or(0, |f| f.size);
+        let (from, file) = self.take_local(entry, size, digest, &entry.path, None)?;
+        let set = || {
+            set_metadata(&file, entry.mode & self.policy.mode_mask, entry.mtime)?;
+            rustix::fs::fsync(&file)?;
+            Facts::of(&file)
+        };
+        let inode = set().map_err(fail)?.inode;
+        self.place(&Staged { path: entry.path.clone(), digest: Some(*digest), from, inode })
+    }
+
+    /// Removes what left the dataset: files and links, then directories that are empty, also those above them
+    /// that the manifest does not list. What the manifest has is never removed, nor anything that is in the
+    /// way of removing a directory.
+    ///
+    /// # Errors
+    /// When the changed directories could not be made durable.
+    pub fn prune(&mut self, paths: &[DatasetPath], now: &Manifest) -> Result<Pruned, DiskError> {
+        self.parents.clear();
+        let mut pruned = Pruned::default();
+        let mut directories = BTreeSet::new();
+        for path in paths {
+            if now.entry(path.as_bytes()).is_some() {
+                pruned.kept.push((path.clone(), Kept::Wanted));
+                continue;
+            }
+            match self.prune_one(path) {
+                Ok(Kind::Directory) => {
+                    directories.insert(path.as_bytes().to_vec());
+                }
+                Ok(Kind::Other) => pruned.kept.push((path.clone(), Kept::NotOurs)),
+                Ok(Kind::File | Kind::Symlink) => {
+                    pruned.removed.push(path.as_bytes().to_vec());
+                    directories.extend(path.ancestors().map(<[u8]>::to_vec));
+                }
+                Err(DiskError::Io { cause: Errno::NOENT | Errno::NOTDIR, .. }) => {
+                    directories.extend(path.ancestors().map(<[u8]>::to_vec));
+                }
+                Err(error) => pruned.kept.push((path.clone(), Kept::Failed(error))),
+            }
+        }
+        let listed: BTreeSet<_> = paths.iter().map(DatasetPath::as_bytes).collect();
+        self.prune_directories(&directories, &listed, now, &mut pruned);
+        self.flush_directories()?;
+        self.parents.clear();
+        Ok(pruned)
+    }
+
+    /// Removes a file or link; of anything else only says what it is.
+    fn prune_one(&mut self, path: &DatasetPath) -> Result<Kind, DiskError> {
+        let (directory, name) = split(path.as_bytes());
+        let remove = |this: &mut Self| {
+            let parent = this.parents.open(&this.target, directory)?;
+            let kind = Facts::at(&parent, name)?.kind;
+            if matches!(kind, Kind::File | Kind::Symlink) {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                this.touched.insert(directory.into());
+            }
+            Ok(kind)
+        };
+        match remove(self) {
+            Err(Errno::ACCESS | Errno::PERM) if self.unlock(directory)? => remove(self),
+            other => other,
+        }
+        .map_err(|cause| self.fail("remove", path, 0, cause))
+    }
+
+    fn prune_directories(
+        &mut self,
+        directories: &BTreeSet<Vec<u8>>,
+        listed: &BTreeSet<&[u8]>,
+        now: &Manifest,
+        pruned: &mut Pruned,
+    ) {
+        // A directory sorts before what is in it.
+        for path in directories.iter().rev().filter(|path| now.entry(path).is_none()) {
+            let (directory, name) = split(path);
+            let remove = |this: &mut Self| {
+                let parent = this.parents.open(&this.target, directory)?;
+                rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
+            };
+            let removed = match remove(self) {
+                Err(Errno::ACCESS | Errno::PERM) if self.unlock(directory).is_ok_and(|done| done) => remove(self),
+                other => other,
+            };
+            let kept = match removed {
+                Ok(()) => {
+                    self.parents.forget(path);
+                    self.touched.insert(directory.into());
+                    self.unlocked.remove(path.as_slice());
+                    pruned.removed.push(path.clone());
+                    continue;
+                }
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(Errno::NOTEMPTY | Errno::EXIST) => Kept::NotEmpty,
+                Err(cause) => Kept::Failed(self.target.fail("remove", path, 0, cause)),
+            };
+            // Directories that were only tried because something above or below them went need no word.
+            if listed.contains(path.as_slice())
+                && let Ok(path) = DatasetPath::new(path)
+            {
+                pruned.kept.push((path, kept));
+            }
+        }
+    }
+
+    fn fail(&self, action: &'static str, path: &DatasetPath, needed: u64, cause: Errno) -> DiskError {
+        self.target.fail(action, path.as_bytes(), needed, cause)
+    }
+
+    fn fail_io(&self, action: &'static str, entry: &Entry, error: &std::io::Error) -> DiskError {
+        self.fail(action, &entry.path, 0, super::errno(error))
+    }
+}
+
+impl Drop for Installer {
+    /// What was staged and not committed goes.
+    fn drop(&mut self) {
+        self.staged.iter().for_each(|s| self.discard(&s.from));
+    }
+}
+
+fn set_metadata(file: impl AsFd, mode: u32, mtime: Mtime) -> Result<(), Errno> {
+    rustix::fs::futimens(&file, &timestamps(mtime))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+}
+
+#[cfg(test)]
+mod tests;
