@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
 use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, interface};
@@ -121,10 +121,9 @@ fn open(config: Config) -> Result<(Config, (NodeState, Vec<Opened>)), RunError> 
     Ok((config, (state, opened)))
 }
 
+/// A star stands for slashes too, so that `*.tmp` means such files wherever they are.
 fn glob(pattern: &str) -> Result<Glob, RunError> {
-    GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
+    Glob::new(pattern)
         .map_err(|error| RunError::Pattern { pattern: pattern.to_owned(), reason: error.kind().to_string() })
 }
 

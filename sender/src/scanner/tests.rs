@@ -1,1 +1,1 @@
-//! t
+//! The scanner alone: what it publishes, and when.
