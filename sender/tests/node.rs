@@ -566,7 +566,7 @@ async fn the_end_comes_soon_in_the_middle_of_a_file() {
 #[ignore = "a measurement"]
 async fn throughput_of_one_channel() {
     let place = Place::new("239.255.72.13:47225");
-    place.write("large", &noise(100_000_000, 10));
+    place.write("large", &noise(30_000_000, 10));
     for rate in [RateLimit::Fixed(BitRate(100_000_000)), RateLimit::Fixed(BitRate(800_000_000)), RateLimit::Max] {
         let mut config = place.config(Some(soon()));
         config.rate = rate;
