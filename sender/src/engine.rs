@@ -566,7 +566,8 @@ impl SenderEngine {
         let ready = self.schedule.jobs.iter().find(|j| j.is_ready());
         let pace = ready.and_then(|job| {
             let datagram = symbol::datagram_len(job.layout.geometry().symbol_size()) as u64 + IP_UDP_LEN;
-            self.pacer.ready_at(now, datagram)
+            // Ready already when the driver asks later than it drained.
+            self.pacer.ready_at(now, datagram).or(Some(now))
         });
         let settle = match self.first_pass_may(now) {
             FirstPassMay::Nothing => self.started.map(|s| s + HELLO).filter(|at| *at > now),
