@@ -449,7 +449,14 @@ impl Dataset {
             }
         }
         let whole = match self.look(&manifest, Depth::Quick) {
-            Ok(comparison) => plan::is_whole(&manifest, &comparison),
+            Ok(comparison) => {
+                let whole = plan::is_whole(&manifest, &comparison);
+                if !whole {
+                    let left = plan::differing(&manifest, &comparison).take(3).collect::<Vec<_>>();
+                    tracing::info!("not whole yet: {}", left.join(", "));
+                }
+                whole
+            }
             Err(error) => {
                 self.tell(Report::Trouble(error.to_string()));
                 false
