@@ -137,6 +137,8 @@ pub(crate) struct Dataset {
     members: BTreeMap<ObjectIndex, Vec<usize>>,
     /// Entries whose bytes are wanted of an object.
     wanted: BTreeSet<usize>,
+    /// Entries with something in their way that only a person can remove: not fetched over and over.
+    refused: BTreeSet<usize>,
     chaining: BTreeMap<ObjectId, Arc<[ChainingValue]>>,
 }
 
@@ -163,6 +165,7 @@ impl Dataset {
             manifest: None,
             members: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            refused: BTreeSet::new(),
             chaining: BTreeMap::new(),
         }
     }
@@ -174,7 +177,10 @@ impl Dataset {
             match order {
                 Order::Remember => self.remember(),
                 Order::Assemble { hash, blobs } => self.assemble(hash, &blobs),
-                Order::Scan { depth, answer } => self.scan(depth, answer),
+                Order::Scan { depth, answer } => {
+                    self.refused.clear();
+                    self.scan(depth, answer);
+                }
                 Order::Finish => {
                     let whole = self.finish();
                     self.tell(Report::Finished { whole });
@@ -242,6 +248,7 @@ impl Dataset {
 
     fn take(&mut self, hash: Digest, manifest: Arc<Manifest>) {
         self.members = manifest.members();
+        self.refused.clear();
         self.manifest = Some((hash, manifest));
         self.load_chaining();
     }
@@ -414,6 +421,11 @@ impl Dataset {
                 }
                 Err(error) => {
                     let outcome = self.judge(&error);
+                    if outcome == InstallOutcome::Refused
+                        && let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path))
+                    {
+                        self.refused.insert(at);
+                    }
                     if let Some(id) = object_of(manifest, &path) {
                         outcomes.insert(id, outcome);
                     }

@@ -79,7 +79,6 @@ pub struct SenderEngine {
     manifest: Option<(ManifestRef, Arc<Manifest>)>,
     started: Option<Time>,
     manifest_sent_at: Option<Time>,
-    holds_manifest: std::collections::BTreeSet<RunId>,
     sequence: u64,
     pass_serial: u64,
     finished: VecDeque<FinishedPass>,
@@ -124,7 +123,6 @@ impl SenderEngine {
             manifest: None,
             started: None,
             manifest_sent_at: None,
-            holds_manifest: std::collections::BTreeSet::new(),
             sequence: 0,
             pass_serial: 0,
             finished: VecDeque::new(),
@@ -158,10 +156,7 @@ impl SenderEngine {
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
         if let Some(hash) = ours {
             let holds = nack.manifest == hash.prefix();
-            if holds {
-                self.holds_manifest.insert(run);
-            }
-            if self.feedback.on_report(run, (nack.complete && holds).then_some(nack.manifest)) {
+            if self.feedback.on_report(run, nack.manifest, nack.complete && holds) {
                 self.events.push_back(Event::ReceiverComplete(hash));
             }
         }
@@ -198,9 +193,8 @@ impl SenderEngine {
         let (mut unicast, mut unknown) = (Vec::new(), Vec::new());
         let mut note = |status: NackStatus, unicast: &mut dyn FnMut(), unknown: &mut dyn FnMut()| match status {
             NackStatus::Unicast => unicast(),
-            NackStatus::Unknown | NackStatus::OtherGeneration | NackStatus::PrimaryAlive | NackStatus::Noted => {
-                unknown()
-            }
+            NackStatus::Unknown | NackStatus::OtherGeneration | NackStatus::PrimaryAlive => unknown(),
+            NackStatus::Noted => {}
             NackStatus::Queued => statuses[0] = true,
             NackStatus::Sending => statuses[1] = true,
         };
@@ -322,7 +316,6 @@ impl SenderEngine {
         }
         self.manifest = Some((reference, manifest));
         self.manifest_sent_at = None;
-        self.holds_manifest.clear();
         (self.said.first_pass_over, self.said.finished) = (false, false);
         self.started.get_or_insert(now);
         self.last_demand = now;
@@ -396,8 +389,9 @@ impl SenderEngine {
         if self.feedback.group_size() < expected || (!greeted && expected == 0) {
             return FirstPassMay::Nothing;
         }
-        let known = self.feedback.group_size() as usize;
-        let all_hold = known > 0 && self.holds_manifest.len() >= known;
+        let known = self.feedback.group_size();
+        let prefix = self.manifest.as_ref().map_or(0, |(reference, _)| reference.hash.prefix());
+        let all_hold = known > 0 && self.feedback.holding(prefix) >= known;
         match self.manifest_sent_at {
             Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,

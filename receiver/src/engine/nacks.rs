@@ -16,7 +16,7 @@ use nackcast_common::clock::Time;
 use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
-use nackcast_proto::wire::limits::SHORT_MAX;
+use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
 use nackcast_proto::wire::{Nack, NackAnswer, NackStatus, SenderState, ShortObject};
 use rand::RngExt;
 
@@ -209,7 +209,7 @@ impl Cycle {
 /// What is short now.
 #[derive(Debug, Default)]
 struct Needs {
-    manifest_ids: Vec<ObjectId>,
+    ids: Vec<ObjectId>,
     short: Vec<ShortObject>,
     missing: RangeSet,
     look_again: Option<Time>,
@@ -217,7 +217,7 @@ struct Needs {
 
 impl Needs {
     fn is_empty(&self) -> bool {
-        self.manifest_ids.is_empty() && self.short.is_empty() && self.missing.is_empty()
+        self.ids.is_empty() && self.short.is_empty() && self.missing.is_empty()
     }
 
     fn again(&mut self, at: Option<Time>) {
@@ -239,6 +239,7 @@ impl ReceiverEngine {
             let until = (now < self.blocked_until).then_some(self.blocked_until);
             self.cycle.look_at = until;
             self.cycle.look = false;
+            self.cycle.nack_at = None;
             return;
         }
         let (window, size) = (advertisement.nack_window, advertisement.group_size);
@@ -287,7 +288,7 @@ impl ReceiverEngine {
                 let (short, again) = reception.short_blocks(now);
                 needs.again(again);
                 if !short.is_empty() || (reception.pass_over && again.is_none()) {
-                    needs.manifest_ids.push(*id);
+                    needs.ids.push(*id);
                 }
                 continue;
             }
@@ -317,12 +318,18 @@ impl ReceiverEngine {
         for range in ahead.ranges() {
             needs.missing.remove(range);
         }
+        // A sender with another manifest knows other places in its table: it is asked by id.
+        if advertisement.manifest.is_none_or(|reference| reference.hash != held.hash) {
+            let ids = needs.missing.iter().take(self.config.nack_budget * IDS_MAX);
+            needs.ids.extend(ids.filter_map(|index| held.manifest.object(ObjectIndex(index))).map(|o| o.id));
+            needs.missing = RangeSet::new();
+        }
         needs
     }
 
     /// Sends what is short, within the budget.
     fn ask(&mut self, now: Time, window: Duration) {
-        let Needs { mut manifest_ids, mut short, mut missing, look_again } = self.needs(now);
+        let Needs { mut ids, mut short, mut missing, look_again } = self.needs(now);
         self.cycle.look_at = look_again;
         self.cycle.looked_at = now;
         let Some(base) = self.nack_base(now) else { return };
@@ -330,13 +337,15 @@ impl ReceiverEngine {
         self.cycle.hold_until = now + window;
         let mut asked = RangeSet::new();
         for _ in 0..self.config.nack_budget {
-            if manifest_ids.is_empty() && short.is_empty() && missing.is_empty() {
+            if ids.is_empty() && short.is_empty() && missing.is_empty() {
                 break;
             }
-            let nack = base.1.clone().fill(&mut manifest_ids, &mut short, &mut missing);
+            let nack = base.1.clone().fill(&mut ids, &mut short, &mut missing);
             for id in &nack.missing_ids {
                 if let Some(reception) = self.receptions.get_mut(id) {
                     reception.on_asked(0..reception.layout.block_count(), quiet);
+                } else if let Some(index) = self.index_of(*id) {
+                    asked.insert(index.0..index.0 + 1);
                 }
             }
             for object in &nack.short {
