@@ -6,6 +6,8 @@
 
 pub mod config;
 pub mod engine;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod library;
 
 pub use config::{ChannelConfig, Config, Once, ScheduleConfig};
