@@ -318,7 +318,7 @@ impl SenderEngine {
         self.manifest = Some((reference, manifest));
         self.manifest_sent_at = None;
         self.holds_manifest.clear();
-        self.said.first_pass_over = false;
+        (self.said.first_pass_over, self.said.finished) = (false, false);
         self.started.get_or_insert(now);
         self.last_demand = now;
         if self.state == SenderState::Starting {
@@ -470,6 +470,11 @@ impl SenderEngine {
 
     /// The next thing to send now.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
+        self.poll_control(now).or_else(|| self.symbols(now))
+    }
+
+    /// The same without content: for a driver whose data socket is full.
+    pub fn poll_control(&mut self, now: Time) -> Option<Transmit> {
         if let Some((to, answer)) = self.answers.pop_front() {
             return Some(Transmit::Answer(to, answer));
         }
@@ -481,7 +486,7 @@ impl SenderEngine {
             let lapse = self.wait();
             return Some(Transmit::Digest(promises.into_digest(&self.config, self.sequence, now, lapse)));
         }
-        self.symbols(now)
+        None
     }
 
     fn symbols(&mut self, now: Time) -> Option<Transmit> {

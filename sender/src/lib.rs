@@ -1,13 +1,25 @@
 //! The sender: what is multicast, when, and in answer to what.
 //!
+//! - [`run`]: a whole sending node, from its configuration to its summary.
 //! - [`engine`]: every decision, without sockets, files or clock.
 //! - [`library`]: the content: walk, hash, packs, manifest, and where each block's bytes are.
 //! - `driver` (private): sockets, disk and tasks around the two.
 
+mod admin;
+mod app;
 pub mod config;
+mod driver;
 pub mod engine;
+mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub mod library;
+mod publish;
+mod report;
+mod scanner;
+mod state;
 
+pub use app::{Control, run};
 pub use config::{ChannelConfig, Config, Once, ScheduleConfig};
+pub use error::RunError;
+pub use report::{ChannelProgress, ChannelSummary, Progress, Summary};

@@ -36,6 +36,8 @@ mod walk;
 pub use content::{BlockError, Content};
 pub use problem::{Problem, ProblemKind};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use cache::fuzz;
 use cache::HashCache;
 use former::Former;
 use gather::{Gatherer, Tally};

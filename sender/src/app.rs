@@ -1,0 +1,365 @@
+//! The sending node: checks what it was told, opens what it needs, and runs one task for each channel.
+//!
+//! Nothing is sent before everything was checked. All tasks belong to one set; when [`run`] returns, none is left
+//! but a scan that cannot be interrupted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
+use nackcast_common::clock::Clock;
+use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
+use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, interface};
+use nackcast_common::units::{BitRate, RateLimit};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, AdminChannel};
+use crate::config::{ChannelConfig, Config};
+use crate::driver::batch::SessionKeys;
+use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts};
+use crate::driver::nacks::{QUEUE_LEN, Route, Router};
+use crate::driver::outlet::Sockets;
+use crate::driver::passes;
+use crate::engine::EngineConfig;
+use crate::error::RunError;
+use crate::library::{Library, LibraryConfig};
+use crate::report::{ChannelProgress, Progress, Summary};
+use crate::scanner::{self, Request, ScannerConfig, ScannerPorts};
+use crate::state::NodeState;
+
+/// Threads that read and encode blocks.
+const MAKERS: usize = 2;
+/// Requests for scans that wait.
+const SCANS_QUEUED: usize = 16;
+/// Results that wait for a channel's task.
+const RESULTS_QUEUED: usize = 16;
+
+/// How a running node is steered and watched.
+#[derive(Debug)]
+pub struct Control {
+    /// When cancelled, the node finishes what is under way (a few seconds at most) and ends.
+    pub shutdown: CancellationToken,
+    /// Each message makes all channels scan.
+    pub rescan: mpsc::Receiver<()>,
+    /// Gets a new value twice a second.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// Sends until done or told to end. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// When the configuration cannot be used (see [`RunError::is_usage`]), or the node fails for good.
+pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> {
+    let opened = {
+        let groups = groups(&config)?;
+        let (config, opened) = blocking(move || open(config)).await??;
+        Node::bind(config, groups, opened)?
+    };
+    opened.run(control).await
+}
+
+/// Runs something that waits for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RunError::Broken(error.to_string()))
+}
+
+/// A channel's way out.
+#[derive(Debug)]
+struct Group {
+    interface: Interface,
+    data_group: SocketAddr,
+}
+
+fn groups(config: &Config) -> Result<Vec<Group>, RunError> {
+    if config.channels.is_empty() {
+        return Err(RunError::NoChannel);
+    }
+    let group = |channel: &ChannelConfig| {
+        let failed = |source| RunError::Group { channel: channel.name.clone(), source };
+        let interface = interface::resolve(config.interface.as_deref(), channel.advertise.ip()).map_err(failed)?;
+        let data_port = channel.advertise.port().checked_add(1);
+        let data_port = data_port.ok_or_else(|| RunError::NoDataPort(channel.name.clone()))?;
+        let mut data_group = channel.advertise;
+        data_group.set_port(data_port);
+        Ok(Group { interface, data_group })
+    };
+    config.channels.iter().map(group).collect()
+}
+
+/// What comes from the disk for one channel.
+#[derive(Debug)]
+struct Opened {
+    library: Library,
+    start_number: StartNumber,
+    passes: Vec<(ObjectId, u32)>,
+}
+
+/// Opens state and content. Blocks.
+fn open(config: Config) -> Result<(Config, (NodeState, Vec<Opened>)), RunError> {
+    let exclude = patterns(&config.exclude)?;
+    let priorities = priorities(&config.priorities)?;
+    let ids: Vec<(ChannelId, &str)> = config.channels.iter().map(|c| (c.channel, c.name.as_str())).collect();
+    let state = NodeState::open(&config.state, &ids)?;
+    let mut opened = Vec::new();
+    for channel in &config.channels {
+        let library = Library::open(LibraryConfig {
+            root: channel.directory.clone(),
+            exclude: exclude.clone(),
+            priorities: priorities.clone(),
+            geometry: config.geometry,
+            cache: config.state.join("cache"),
+            channel: channel.channel,
+            epoch: channel.epoch,
+        });
+        let library = library.map_err(|source| RunError::Library { channel: channel.name.clone(), source })?;
+        let start_number = state.next_start_number(channel.channel, Clock::wall_ms())?;
+        let passes = state.passes(channel.channel, config.schedule.round_quiet, Clock::wall_ms())?;
+        opened.push(Opened { library, start_number, passes });
+    }
+    Ok((config, (state, opened)))
+}
+
+/// A star stands for slashes too, so that `*.tmp` means such files wherever they are.
+fn glob(pattern: &str) -> Result<Glob, RunError> {
+    Glob::new(pattern)
+        .map_err(|error| RunError::Pattern { pattern: pattern.to_owned(), reason: error.kind().to_string() })
+}
+
+fn patterns(patterns: &[String]) -> Result<GlobSet, RunError> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(glob(pattern)?);
+    }
+    set.build().map_err(|error| RunError::Pattern { pattern: patterns.join(" "), reason: error.kind().to_string() })
+}
+
+fn priorities(rules: &[(String, i32)]) -> Result<Vec<(GlobMatcher, i32)>, RunError> {
+    rules.iter().map(|(pattern, priority)| Ok((glob(pattern)?.compile_matcher(), *priority))).collect()
+}
+
+/// Each channel's part of the rate.
+fn share(rate: RateLimit, channels: usize) -> RateLimit {
+    match rate {
+        RateLimit::Fixed(BitRate(rate)) => RateLimit::Fixed(BitRate((rate / channels.max(1) as u64).max(1))),
+        RateLimit::Max => RateLimit::Max,
+    }
+}
+
+/// A node with everything open.
+#[derive(Debug)]
+struct Node {
+    config: Config,
+    state: NodeState,
+    unicast: Arc<UnicastSocket>,
+    channels: Vec<(Opened, Sockets)>,
+}
+
+impl Node {
+    /// Opens the sockets.
+    fn bind(config: Config, groups: Vec<Group>, (state, opened): (NodeState, Vec<Opened>)) -> Result<Self, RunError> {
+        let unicast = Arc::new(UnicastSocket::bind(config.listen).map_err(RunError::Listen)?);
+        let options = SendOptions { ttl: config.ttl, dscp: config.dscp };
+        let mut channels = Vec::new();
+        for ((channel, group), opened) in config.channels.iter().zip(groups).zip(opened) {
+            let Group { interface, data_group } = group;
+            let bind = || {
+                MulticastSender::bind(channel.advertise.ip(), &interface, options)
+                    .map_err(|source| RunError::Group { channel: channel.name.clone(), source })
+            };
+            let (control, data) = (bind()?, bind()?);
+            tracing::info!(
+                channel = channel.name, interface = interface.name, group = %channel.advertise,
+                nacks = %unicast.local_addr(), "sending"
+            );
+            let unicast = Arc::clone(&unicast);
+            channels.push((opened, Sockets { control, data, unicast, group: channel.advertise, data_group }));
+        }
+        Ok(Self { config, state, unicast, channels })
+    }
+
+    async fn run(self, control: Control) -> Result<Summary, RunError> {
+        let Control { shutdown, mut rescan, progress } = control;
+        let mut tasks = Tasks::start(self, &shutdown, &progress);
+        loop {
+            tokio::select! {
+                joined = tasks.set.join_next() => match joined {
+                    Some(Ok(Ok(Ended::Channel(index, end)))) => {
+                        tasks.ends[index] = Some(end);
+                        if tasks.ends.iter().all(Option::is_some) {
+                            break;
+                        }
+                    }
+                    Some(Ok(Ok(Ended::Service))) => {}
+                    Some(Ok(Err(error))) => return Err(error),
+                    Some(Err(error)) => return Err(RunError::Broken(error.to_string())),
+                    None => return Err(RunError::Broken("no task is left".to_owned())),
+                },
+                Some(()) = rescan.recv() => {
+                    for scans in &tasks.scans {
+                        // Full: scans are asked for already.
+                        drop(scans.try_send(Request::Now(None)));
+                    }
+                }
+            }
+        }
+        let ends: Vec<_> = tasks.ends.drain(..).flatten().collect();
+        // What they hold (the store's lock, the port) is free when this returns.
+        tasks.set.shutdown().await;
+        let success = ends.iter().all(|end| end.success);
+        Ok(Summary { success, channels: ends.into_iter().map(|end| end.summary).collect() })
+    }
+}
+
+/// How a task ended.
+#[derive(Debug)]
+enum Ended {
+    Channel(usize, Box<ChannelEnd>),
+    Service,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+struct Tasks {
+    set: JoinSet<Result<Ended, RunError>>,
+    scans: Vec<mpsc::Sender<Request>>,
+    ends: Vec<Option<Box<ChannelEnd>>>,
+}
+
+impl Tasks {
+    fn start(node: Node, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
+        let Node { config, state, unicast, channels } = node;
+        let starting = |channel: &ChannelConfig| ChannelProgress {
+            name: channel.name.clone(),
+            state: "starting".to_owned(),
+            ..ChannelProgress::default()
+        };
+        progress.send_replace(Progress { channels: config.channels.iter().map(starting).collect() });
+        let common = Common {
+            rate: share(config.rate, config.channels.len()),
+            clock: Clock::start(),
+            makers: Arc::new(Semaphore::new(MAKERS)),
+            nack_port: unicast.local_addr().port(),
+            state: state.clone(),
+            shutdown: shutdown.clone(),
+            progress: progress.clone(),
+        };
+        let mut tasks = Self { set: JoinSet::new(), scans: Vec::new(), ends: Vec::new() };
+        let (mut routes, mut admin_channels) = (Vec::new(), Vec::new());
+        let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
+        for (index, (channel, (opened, sockets))) in configs.into_iter().zip(channels).enumerate() {
+            let settings = Settings { index, role, schedule, once, rescan, watch };
+            let (route, scans) = tasks.start_channel(&common, &settings, &channel, opened, sockets);
+            routes.push(route);
+            tasks.scans.push(scans.clone());
+            tasks.ends.push(None);
+            let ChannelConfig { channel: id, name, directory, .. } = channel;
+            admin_channels.push(AdminChannel { id, name, directory, scans });
+        }
+        tasks.set.spawn(async move {
+            Router::new(routes).run(unicast).await;
+            Ok(Ended::Service)
+        });
+        let (progress, dir) = (progress.subscribe(), state.dir().to_owned());
+        tasks.set.spawn(async move {
+            admin::serve(&dir, admin_channels, progress).await;
+            Ok(Ended::Service)
+        });
+        tasks
+    }
+
+    /// Starts a channel's tasks; gives where its NACKs go and where scans are asked for.
+    fn start_channel(
+        &mut self,
+        common: &Common,
+        settings: &Settings,
+        channel: &ChannelConfig,
+        opened: Opened,
+        sockets: Sockets,
+    ) -> (Route, mpsc::Sender<Request>) {
+        let keys = SessionKeys::new(&channel.secret, channel.channel, channel.epoch);
+        let engine = EngineConfig {
+            channel: channel.channel,
+            session: keys.session,
+            start_number: opened.start_number,
+            epoch: channel.epoch,
+            role: settings.role,
+            certificate: channel.certificate,
+            data_group: sockets.data_group,
+            nack_port: common.nack_port,
+            rate: common.rate,
+            schedule: settings.schedule,
+            once: settings.once,
+        };
+        let (queue, nacks) = mpsc::channel(QUEUE_LEN);
+        let (scans, requests) = mpsc::channel(SCANS_QUEUED);
+        let (scanned_sender, scanned) = mpsc::channel(RESULTS_QUEUED);
+        let (counts, counted) = mpsc::unbounded_channel();
+        let (recorded_sender, recorded) = mpsc::channel(RESULTS_QUEUED);
+        let (scan_progress_sender, scan_progress) = watch::channel(None);
+        let (state, id) = (common.state.clone(), channel.channel);
+        self.set.spawn(async move {
+            passes::record(state, id, counted, recorded_sender).await;
+            Ok(Ended::Service)
+        });
+        let scanner = ScannerConfig {
+            name: channel.name.clone(),
+            library: opened.library,
+            state: common.state.clone(),
+            publisher: channel.publisher.clone(),
+            publisher_key: channel.publisher_key,
+            rescan: settings.rescan,
+            watch: settings.watch,
+        };
+        let ports = ScannerPorts { requests, scanned: scanned_sender, progress: scan_progress_sender };
+        self.set.spawn(async move { scanner::run(scanner, ports).await.map(|()| Ended::Service) });
+        let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
+        let ports =
+            ChannelPorts { nacks, scanned, scans: scans.clone(), scan_progress, counts, recorded, progress, shutdown };
+        let index = settings.index;
+        let task = Channel::new(ChannelParts {
+            index,
+            name: channel.name.clone(),
+            secret: channel.secret.clone(),
+            signer: channel.sender.clone(),
+            engine,
+            keys,
+            sockets,
+            clock: common.clock,
+            state: common.state.clone(),
+            ports,
+            passes: opened.passes,
+            makers: Arc::clone(&common.makers),
+        });
+        self.set.spawn(async move { Ok(Ended::Channel(index, Box::new(task.run().await))) });
+        let route = Route { channel: id, epoch: channel.epoch, secret: channel.secret.clone(), queue };
+        (route, scans)
+    }
+}
+
+/// What all channels of a node share.
+#[derive(Debug)]
+struct Common {
+    rate: RateLimit,
+    clock: Clock,
+    makers: Arc<Semaphore>,
+    nack_port: u16,
+    state: NodeState,
+    shutdown: CancellationToken,
+    progress: watch::Sender<Progress>,
+}
+
+/// What the configuration says for every channel alike, and the channel's place.
+#[derive(Debug)]
+struct Settings {
+    index: usize,
+    role: nackcast_proto::wire::Role,
+    schedule: crate::config::ScheduleConfig,
+    once: Option<crate::config::Once>,
+    rescan: std::time::Duration,
+    watch: bool,
+}
+
+#[cfg(test)]
+mod tests;

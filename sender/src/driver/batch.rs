@@ -1,0 +1,185 @@
+//! Datagrams as bytes: batches of sealed symbols, and single control datagrams.
+//!
+//! A batch is built in one buffer that is reused: for each symbol header, prefix, bytes (the last source symbol
+//! padded with zeros) and tag, all of one size, so that the whole batch is one GSO send.
+
+use nackcast_common::ids::{ChannelId, Epoch, SessionId};
+use nackcast_common::keys::{EpochSecret, Flow};
+use nackcast_common::seal::{FlowKey, PacketNumbers, TAG_LEN};
+use nackcast_proto::wire::header::{self, DatagramType, Header};
+use nackcast_proto::wire::symbol::{self, PREFIX_LEN, SymbolId};
+
+use super::blocks::Block;
+use crate::engine::SymbolRun;
+
+/// The keys and packet numbers of one session.
+#[derive(Debug)]
+pub(crate) struct SessionKeys {
+    pub(crate) session: SessionId,
+    epoch: Epoch,
+    advertisement: FlowKey,
+    data: FlowKey,
+    answer: FlowKey,
+    advertisements: PacketNumbers,
+    answers: PacketNumbers,
+}
+
+impl SessionKeys {
+    /// A session that nobody had before.
+    pub(crate) fn new(secret: &EpochSecret, channel: ChannelId, epoch: Epoch) -> Self {
+        let mut id = [0; 8];
+        nackcast_common::keys::fill_random(&mut id);
+        let session = SessionId(u64::from_be_bytes(id));
+        let key = |flow| secret.flow_key(channel, session.0, flow);
+        Self {
+            session,
+            epoch,
+            advertisement: key(Flow::Advertisement),
+            data: key(Flow::Data),
+            answer: key(Flow::ToReceiver),
+            advertisements: PacketNumbers::new(),
+            answers: PacketNumbers::new(),
+        }
+    }
+
+    /// Whether one of the control flows used its packet numbers up; the engine watches the data flow's.
+    pub(crate) const fn must_roll(&self) -> bool {
+        self.advertisements.must_roll() || self.answers.must_roll()
+    }
+
+    /// A datagram of the advertisement group, sealed.
+    pub(crate) fn seal_advertised(&mut self, datagram_type: DatagramType, body: &[u8]) -> Vec<u8> {
+        let number = self.advertisements.take(1).start;
+        seal(&self.advertisement, self.header(datagram_type, number), body)
+    }
+
+    /// An answer to a receiver, sealed.
+    pub(crate) fn seal_answer(&mut self, body: &[u8]) -> Vec<u8> {
+        let number = self.answers.take(1).start;
+        seal(&self.answer, self.header(DatagramType::NackAnswer, number), body)
+    }
+
+    fn header(&self, datagram_type: DatagramType, packet_number: u64) -> Header {
+        let session = self.session.0;
+        Header { datagram_type, flow: datagram_type.flow(), epoch_low: epoch_low(self.epoch), session, packet_number }
+    }
+
+    /// Fills `out` with the run's datagrams, and gives the size of each; none when the block has not all of them.
+    pub(crate) fn fill_batch(&self, run: &SymbolRun, block: &Block, out: &mut Vec<u8>) -> Option<usize> {
+        let size = symbol::datagram_len(block.symbol_size);
+        out.clear();
+        // Padding and tags are the zeros that are not written over.
+        out.resize(run.esis.len() * size, 0);
+        for ((esi, packet_number), datagram) in run.esis.clone().zip(run.first_packet..).zip(out.chunks_exact_mut(size))
+        {
+            let bytes = block.symbol(esi)?;
+            self.header(DatagramType::Symbol, packet_number).write(datagram.first_chunk_mut()?);
+            let id = SymbolId { object: run.object, block: run.block, esi };
+            id.write(datagram.get_mut(header::LEN..)?.first_chunk_mut()?);
+            datagram.get_mut(header::LEN + PREFIX_LEN..)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            self.data.seal_in_place(packet_number, header::LEN, datagram);
+        }
+        Some(size)
+    }
+}
+
+/// What a header tells of the epoch.
+pub(crate) const fn epoch_low(epoch: Epoch) -> u8 {
+    epoch.0.to_be_bytes()[3]
+}
+
+fn seal(key: &FlowKey, head: Header, body: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0; header::LEN + body.len() + TAG_LEN];
+    let (front, rest) = datagram.split_at_mut(header::LEN);
+    if let Some(front) = front.first_chunk_mut() {
+        head.write(front);
+    }
+    rest[..body.len()].copy_from_slice(body);
+    key.seal_in_place(head.packet_number, header::LEN, &mut datagram);
+    datagram
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use nackcast_common::geometry::Geometry;
+    use nackcast_common::ids::ObjectId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::driver::blocks::{Blocks, Origin, Request, make};
+
+    const CHANNEL: ChannelId = ChannelId([3; 16]);
+    const OBJECT: ObjectId = ObjectId(0x0102_0304);
+
+    fn prepared(bytes: &[u8]) -> Block {
+        let layout = Geometry::new(64, 4096, 1).unwrap().object(bytes.len() as u64).unwrap();
+        let parts = HashMap::from([(OBJECT, (layout, Bytes::copy_from_slice(bytes)))]);
+        let origin = Origin { content: None, parts: Arc::new(parts) };
+        let Request::Make(order) = Blocks::default().request((OBJECT, 0), true) else { panic!("nothing is at hand") };
+        make(&origin, order).result.unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn each_datagram_of_a_batch_opens_and_holds_its_symbol(
+            bytes in proptest::collection::vec(any::<u8>(), 1..4096),
+            repair: bool,
+            start in 0_u16..200,
+            count in 1_u16..40,
+            first_packet in 0_u64..1 << 31,
+        ) {
+            let secret = EpochSecret::generate();
+            let keys = SessionKeys::new(&secret, CHANNEL, Epoch(0x1234));
+            let block = prepared(&bytes);
+            let k = block.source_symbols;
+            let start = if repair { k + start } else { start % k };
+            let end = if repair { start + count } else { (start + count).min(k) };
+            let run = SymbolRun { object: OBJECT, block: 0, esis: start..end, first_packet };
+            let mut out = vec![0xff; 100_000];
+            let size = keys.fill_batch(&run, &block, &mut out).unwrap();
+            prop_assert_eq!(out.len(), size * run.esis.len());
+            let key = secret.flow_key(CHANNEL, keys.session.0, Flow::Data);
+            for ((esi, number), datagram) in run.esis.zip(first_packet..).zip(out.chunks_exact_mut(size)) {
+                let head = Header::read(datagram).unwrap();
+                prop_assert_eq!((head.datagram_type, head.session), (DatagramType::Symbol, keys.session.0));
+                prop_assert_eq!((head.packet_number, head.epoch_low), (number, 0x34));
+                let body = key.open_in_place(number, header::LEN, datagram).unwrap();
+                let (id, symbol) = SymbolId::read(body).unwrap();
+                prop_assert_eq!(id, SymbolId { object: OBJECT, block: 0, esi });
+                let expected = block.symbol(esi).unwrap();
+                prop_assert_eq!(&symbol[..expected.len()], expected);
+                prop_assert!(symbol.len() == 64 && symbol[expected.len()..].iter().all(|byte| *byte == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_symbol_that_was_not_prepared_makes_no_batch() {
+        let keys = SessionKeys::new(&EpochSecret::generate(), CHANNEL, Epoch(1));
+        let block = prepared(&[1; 100]);
+        let run = SymbolRun { object: OBJECT, block: 0, esis: 257..260, first_packet: 0 };
+        assert_eq!(keys.fill_batch(&run, &block, &mut Vec::new()), None);
+    }
+
+    #[test]
+    fn control_datagrams_open_with_their_flows_and_numbers() {
+        let secret = EpochSecret::generate();
+        let mut keys = SessionKeys::new(&secret, CHANNEL, Epoch(1));
+        for number in 0..3 {
+            let sent = [
+                (keys.seal_advertised(DatagramType::Digest, b"body"), Flow::Advertisement),
+                (keys.seal_answer(b"body"), Flow::ToReceiver),
+            ];
+            for (mut datagram, flow) in sent {
+                let head = Header::read(&datagram).unwrap();
+                assert_eq!((head.flow, head.packet_number), (flow, number));
+                let key = secret.flow_key(CHANNEL, head.session, flow);
+                assert_eq!(key.open_in_place(number, header::LEN, &mut datagram).unwrap(), b"body");
+            }
+        }
+    }
+}

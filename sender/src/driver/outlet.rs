@@ -1,0 +1,171 @@
+//! A channel's way out: sockets, the batch that they did not take yet, and what they refuse.
+//!
+//! - Content and control have sockets of their own, so that advertisements pass when content is held up.
+//! - One batch waits at most; the engine is asked for no more until it is gone, so nothing piles up.
+//! - An error that lasts (the link is down) is tried again after a pause, and is no reason to end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nackcast_common::clock::{Clock, Time};
+use nackcast_common::net::{MulticastSender, UnicastSocket};
+
+/// First and longest pause after an error of the data socket.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Between two log lines about the same trouble.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// The sockets of a channel.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// For advertisements and Digests.
+    pub(crate) control: MulticastSender,
+    /// For content.
+    pub(crate) data: MulticastSender,
+    /// For answers, and where NACKs arrive.
+    pub(crate) unicast: Arc<UnicastSocket>,
+    /// The advertisement address.
+    pub(crate) group: SocketAddr,
+    /// Where content goes.
+    pub(crate) data_group: SocketAddr,
+}
+
+/// Sockets with what they did not take.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    sockets: Sockets,
+    name: String,
+    /// The batch under way; its first `sent` bytes are gone.
+    batch: Vec<u8>,
+    sent: usize,
+    datagram_len: usize,
+    data_trouble: Trouble,
+    control_trouble: Trouble,
+    /// Answers that the socket did not take.
+    answers_lost: u64,
+}
+
+/// Errors of one socket in a row.
+#[derive(Debug, Default)]
+struct Trouble {
+    pause: Duration,
+    until: Option<Time>,
+    said_at: Option<Time>,
+    line: Option<String>,
+}
+
+impl Trouble {
+    fn on_error(&mut self, now: Time, name: &str, error: &io::Error) {
+        self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
+        self.until = Some(now + self.pause);
+        let line = match error.raw_os_error() {
+            Some(libc) if libc == rustix::io::Errno::MSGSIZE.raw_os_error() => {
+                "datagrams are too large for the interface: use smaller symbols, or a larger MTU".to_owned()
+            }
+            _ => format!("cannot send: {error}"),
+        };
+        if self.said_at.is_none_or(|at| now.since(at) >= SAY_EVERY) {
+            tracing::warn!(channel = name, "{line}; trying on");
+            self.said_at = Some(now);
+        }
+        self.line = Some(line);
+    }
+
+    fn on_success(&mut self, name: &str) {
+        if self.line.is_some() {
+            tracing::info!(channel = name, "sending works again");
+            *self = Self::default();
+        }
+    }
+}
+
+impl Outlet {
+    pub(crate) fn new(sockets: Sockets, name: String) -> Self {
+        Self {
+            sockets,
+            name,
+            batch: Vec::new(),
+            sent: 0,
+            datagram_len: 0,
+            data_trouble: Trouble::default(),
+            control_trouble: Trouble::default(),
+            answers_lost: 0,
+        }
+    }
+
+    /// A batch waits: no more content now.
+    pub(crate) const fn is_held_up(&self) -> bool {
+        self.sent < self.batch.len()
+    }
+
+    /// The buffer for the next batch.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        assert!(!self.is_held_up(), "a batch is under way");
+        &mut self.batch
+    }
+
+    /// Sends what the buffer holds: datagrams of this size.
+    pub(crate) fn send_batch(&mut self, now: Time, datagram_len: usize) {
+        (self.sent, self.datagram_len) = (0, datagram_len);
+        self.flush(now);
+    }
+
+    /// Forgets what the buffer holds.
+    pub(crate) fn discard_batch(&mut self) {
+        self.batch.clear();
+        self.sent = 0;
+    }
+
+    /// Goes on with a batch that waits, unless it is to wait longer.
+    pub(crate) fn flush(&mut self, now: Time) {
+        if self.data_trouble.until.is_some_and(|until| now < until) {
+            return;
+        }
+        while self.is_held_up() {
+            let rest = &self.batch[self.sent..];
+            match self.sockets.data.try_send_batch(self.sockets.data_group, rest, self.datagram_len) {
+                Ok(taken) => {
+                    self.sent += taken;
+                    self.data_trouble.on_success(&self.name);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return self.data_trouble.on_error(now, &self.name, &error),
+            }
+        }
+    }
+
+    /// Waits until it makes sense to flush again.
+    pub(crate) async fn ready(&self, clock: &Clock) {
+        if let Some(until) = self.data_trouble.until {
+            return tokio::time::sleep_until(clock.instant(until).into()).await;
+        }
+        if self.sockets.data.writable().await.is_err() {
+            // Only while the runtime ends.
+            std::future::pending().await
+        }
+    }
+
+    /// To the advertisement group. What the socket does not take now is lost: the next one says more.
+    pub(crate) fn advertise(&mut self, now: Time, datagram: &[u8]) {
+        match self.sockets.control.try_send_batch(self.sockets.group, datagram, datagram.len()) {
+            Ok(_) => self.control_trouble.on_success(&self.name),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.control_trouble.on_error(now, &self.name, &error),
+        }
+    }
+
+    /// To a receiver. What the socket does not take is lost: the receiver asks again.
+    pub(crate) fn answer(&mut self, to: SocketAddr, datagram: &[u8]) {
+        if let Err(error) = self.sockets.unicast.try_send_to(datagram, to) {
+            self.answers_lost += 1;
+            tracing::debug!(channel = self.name, %to, %error, lost = self.answers_lost, "an answer was not sent");
+        }
+    }
+
+    /// What is wrong with the sockets now, for people.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.data_trouble.line.as_deref().or(self.control_trouble.line.as_deref())
+    }
+}

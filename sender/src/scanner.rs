@@ -1,0 +1,443 @@
+//! One channel's content over time: scans its directory, signs and stores what changed, and tells the driver.
+//!
+//! - A scan runs on a thread of its own, while sending goes on with what was found before. It cannot be
+//!   interrupted, and so never holds up the end of the node.
+//! - Scans are asked for by time, by command, by the file system, and by blocks that did not verify. Requests of
+//!   the last two kinds wait until it is quiet; those that keep finding nothing come less and less often.
+//! - What looks like a lost file system is never published as an empty generation.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nackcast_common::ids::{Epoch, Generation};
+use nackcast_common::keys::{SigningKey, VerifyingKey};
+use nackcast_common::manifest::{Head, Manifest};
+use nackcast_proto::manifest;
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::error::RunError;
+use crate::library::{self, Change, Content, Library, Previous, Problem, ProblemKind};
+use crate::publish::{ManifestStore, Published};
+use crate::state::NodeState;
+
+/// So long nothing must have changed before a scan that the file system asked for.
+const QUIET: Duration = Duration::from_millis(500);
+/// Such a scan comes after this time even if it is never quiet.
+const QUIET_MAX: Duration = Duration::from_secs(5);
+/// First and longest wait before a file that changed while it was hashed is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Problems of one scan that are logged; of the rest the number.
+const LOGGED_MAX: usize = 20;
+
+/// A wish for a scan.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// At once, with an answer.
+    Now(Option<oneshot::Sender<Outcome>>),
+    /// When it is quiet: a block was not what it should be. The number comes back with the scan.
+    Soon(u64),
+}
+
+/// What a scan came to, for whoever asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) generation: u64,
+    pub(crate) changed: bool,
+    pub(crate) problems: Vec<String>,
+}
+
+/// What a scan came to, for the driver.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    /// What can be served; none when the scan failed and the old content stays.
+    pub(crate) content: Option<Arc<Content>>,
+    /// A manifest that was not served before, and whether it is new.
+    pub(crate) published: Option<(Published, bool)>,
+    /// What was left out.
+    pub(crate) problems: Vec<Trouble>,
+    /// The highest [`Request::Soon`] that this scan answers.
+    pub(crate) answers: u64,
+}
+
+/// One thing that did not go well with the content.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Trouble {
+    /// For people.
+    pub(crate) line: String,
+    /// Something that belongs to the dataset was not sent as it is.
+    pub(crate) is_failure: bool,
+}
+
+/// What a scanner works with.
+#[derive(Debug)]
+pub(crate) struct ScannerConfig {
+    pub(crate) name: String,
+    pub(crate) library: Library,
+    pub(crate) state: NodeState,
+    pub(crate) publisher: Option<SigningKey>,
+    pub(crate) publisher_key: VerifyingKey,
+    /// Between scans by time; zero: none.
+    pub(crate) rescan: Duration,
+    pub(crate) watch: bool,
+}
+
+/// The way in and out of a scanner.
+#[derive(Debug)]
+pub(crate) struct ScannerPorts {
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) scanned: mpsc::Sender<Scanned>,
+    /// How far a running scan is.
+    pub(crate) progress: watch::Sender<Option<library::Progress>>,
+}
+
+/// Scans as long as the driver listens. Ends early only when the first scan gives nothing to serve.
+pub(crate) async fn run(config: ScannerConfig, ports: ScannerPorts) -> Result<(), RunError> {
+    let (touch, touched) = mpsc::channel(1);
+    let rescan = config.rescan;
+    let publisher = Publisher::new(config, touch);
+    let scanner = Scanner {
+        publisher: Some(publisher),
+        ports,
+        touched,
+        rescan,
+        due: None,
+        touched_since: None,
+        by_time: None,
+        retry: RETRY.0,
+        futile: 0,
+        answers: 0,
+        replies: Vec::new(),
+    };
+    scanner.run().await
+}
+
+/// When to scan, and for whom.
+#[derive(Debug)]
+struct Scanner {
+    /// Away while a scan runs.
+    publisher: Option<Publisher>,
+    ports: ScannerPorts,
+    touched: mpsc::Receiver<()>,
+    rescan: Duration,
+    /// Of the scan that was asked for.
+    due: Option<Instant>,
+    touched_since: Option<Instant>,
+    by_time: Option<Instant>,
+    retry: Duration,
+    /// Scans in a row that found nothing new though a block had changed.
+    futile: u32,
+    answers: u64,
+    replies: Vec<oneshot::Sender<Outcome>>,
+}
+
+impl Scanner {
+    async fn run(mut self) -> Result<(), RunError> {
+        let mut first = true;
+        loop {
+            let found = self.scan().await?;
+            let asked_for_a_block = self.answers;
+            let (scanned, outcome) = match found {
+                Ok(found) => self.settle(found),
+                Err(error) if first => return Err(error),
+                Err(error) => self.failed(&error),
+            };
+            tracing::debug!(?outcome, answers = asked_for_a_block, "scan over");
+            for reply in self.replies.drain(..) {
+                // Whoever asked may have gone away.
+                drop(reply.send(outcome.clone()));
+            }
+            if self.ports.scanned.send(scanned).await.is_err() {
+                return Ok(());
+            }
+            first = false;
+            if !self.wait().await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until a scan is due; false when nobody needs one any more.
+    async fn wait(&mut self) -> bool {
+        self.by_time = (!self.rescan.is_zero()).then(|| Instant::now() + self.rescan);
+        loop {
+            let at = [self.due, self.by_time].into_iter().flatten().min();
+            let due = async {
+                match at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                request = self.ports.requests.recv() => match request {
+                    Some(request) => self.take(request),
+                    None => return false,
+                },
+                Some(()) = self.touched.recv() => self.debounce(QUIET),
+                () = due => break,
+            }
+        }
+        // Those that wait already are served by this scan.
+        while let Ok(request) = self.ports.requests.try_recv() {
+            self.take(request);
+        }
+        while self.touched.try_recv().is_ok() {}
+        (self.due, self.touched_since) = (None, None);
+        true
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Now(reply) => {
+                self.replies.extend(reply);
+                self.due = Some(Instant::now());
+            }
+            Request::Soon(number) => {
+                self.answers = self.answers.max(number);
+                self.debounce((QUIET * 2_u32.saturating_pow(self.futile.min(7))).min(RETRY.1));
+            }
+        }
+    }
+
+    /// After so much quiet, but not for ever.
+    fn debounce(&mut self, quiet: Duration) {
+        let now = Instant::now();
+        let since = *self.touched_since.get_or_insert(now);
+        let latest = since + QUIET_MAX.max(quiet);
+        let at = (now + quiet).min(latest);
+        // An earlier wish that cannot wait stays.
+        if self.due.is_none_or(|due| due > now) {
+            self.due = Some(at);
+        }
+    }
+
+    /// Scans on a thread that the end of the node does not wait for.
+    async fn scan(&mut self) -> Result<Result<Found, RunError>, RunError> {
+        let Some(mut publisher) = self.publisher.take() else {
+            return Err(RunError::Broken("a scan never came back".to_owned()));
+        };
+        let progress = self.ports.progress.clone();
+        let (done, result) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(move || {
+            let found = publisher.scan(&|now| {
+                progress.send_replace(Some(now));
+            });
+            progress.send_replace(None);
+            drop(done.send((publisher, found)));
+        });
+        thread.map_err(|error| RunError::Broken(format!("no thread for a scan: {error}")))?;
+        let (publisher, found) = result.await.map_err(|_| RunError::Broken("a scan panicked".to_owned()))?;
+        self.publisher = Some(publisher);
+        Ok(found)
+    }
+
+    fn settle(&mut self, found: Found) -> (Scanned, Outcome) {
+        let Found { content, published, problems } = found;
+        let changed = published.as_ref().is_some_and(|(_, fresh)| *fresh);
+        self.futile = if changed { 0 } else { self.futile + 1 };
+        let unsettled = problems.iter().any(|(_, kind)| *kind == Kind::Changing);
+        if unsettled {
+            // Whoever writes to it needs some time.
+            self.due = Some(Instant::now() + self.retry);
+            self.retry = (self.retry * 2).min(RETRY.1);
+        } else {
+            self.retry = RETRY.0;
+        }
+        let problems: Vec<_> = problems.into_iter().map(|(trouble, _)| trouble).collect();
+        let outcome = Outcome {
+            generation: content.manifest().head().generation.0,
+            changed,
+            problems: problems.iter().map(|trouble| trouble.line.clone()).collect(),
+        };
+        (Scanned { content: Some(content), published, problems, answers: self.answers }, outcome)
+    }
+
+    fn failed(&mut self, error: &RunError) -> (Scanned, Outcome) {
+        tracing::warn!("{error}; the last generation stays as it is");
+        self.futile += 1;
+        let generation = self.publisher.as_ref().and_then(Publisher::generation).unwrap_or_default().0;
+        let outcome = Outcome { generation, changed: false, problems: vec![error.to_string()] };
+        let trouble = Trouble { line: error.to_string(), is_failure: true };
+        (Scanned { content: None, published: None, problems: vec![trouble], answers: self.answers }, outcome)
+    }
+}
+
+/// What a scan of the publisher gives.
+#[derive(Debug)]
+struct Found {
+    content: Arc<Content>,
+    published: Option<(Published, bool)>,
+    problems: Vec<(Trouble, Kind)>,
+}
+
+/// Whether a problem passes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Changing,
+    Lasting,
+}
+
+/// The blocking half: scans, signs, stores.
+#[derive(Debug)]
+struct Publisher {
+    config: ScannerConfig,
+    manifests: ManifestStore,
+    /// What is published, or was by an earlier run.
+    stored: Option<Published>,
+    previous: Option<Previous>,
+    begun: bool,
+    /// Wakes the scanner; kept by the watch.
+    touch: mpsc::Sender<()>,
+    watch: Option<notify::RecommendedWatcher>,
+    /// Of the last scan: a problem that lasts is logged once.
+    logged: BTreeSet<Trouble>,
+}
+
+impl Publisher {
+    fn new(config: ScannerConfig, touch: mpsc::Sender<()>) -> Self {
+        let manifests = ManifestStore::new(config.state.dir(), config.library.config().channel);
+        let logged = BTreeSet::new();
+        Self { config, manifests, stored: None, previous: None, begun: false, touch, watch: None, logged }
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        Some(self.previous.as_ref()?.manifest.head().generation)
+    }
+
+    fn scan(&mut self, progress: &(dyn Fn(library::Progress) + Sync)) -> Result<Found, RunError> {
+        let first = !self.begun;
+        if first {
+            self.begin()?;
+        }
+        let config = &mut self.config;
+        let scan = config
+            .library
+            .scan(self.previous.as_ref(), progress)
+            .map_err(|source| RunError::Library { channel: config.name.clone(), source })?;
+        let problems = self.troubles(scan.problems);
+        let content = scan.content;
+        let published = match (scan.change, &self.stored) {
+            (Change::None, Some(stored)) => first.then(|| (stored.clone(), false)),
+            (Change::None, None) | (Change::NewGeneration, _) => {
+                self.refuse_emptied(content.manifest())?;
+                Some((self.publish(content.manifest())?, true))
+            }
+        };
+        self.begun = true;
+        Ok(Found { content, published, problems })
+    }
+
+    /// Takes up where an earlier run ended, and begins to watch.
+    fn begin(&mut self) -> Result<(), RunError> {
+        let library = self.config.library.config();
+        let (channel, geometry) = (library.channel, library.geometry);
+        match self.manifests.load(&self.config.publisher_key, channel) {
+            Ok(stored) => self.stored = stored,
+            Err(error) => {
+                tracing::warn!(channel = self.config.name, %error, "the stored manifest is of no use: everything counts as new");
+                self.manifests.forget();
+            }
+        }
+        self.previous = self
+            .stored
+            .as_ref()
+            .map(|stored| Previous { manifest: Arc::clone(&stored.manifest), root_hash: stored.reference.hash });
+        if let (None, Some((generation, root_hash))) = (&self.previous, self.config.state.published(channel)?) {
+            // An empty one with that number, so that numbering goes on. Its epoch makes it differ from every other.
+            let epoch = Epoch(library.epoch.0 ^ 1);
+            let head = Head { channel, generation, parent: None, epoch, geometry };
+            self.previous = Manifest::new(head, Vec::new(), Vec::new())
+                .ok()
+                .map(|manifest| Previous { manifest: Arc::new(manifest), root_hash });
+        }
+        if self.config.watch && self.watch.is_none() {
+            self.watch = self.begin_watch();
+        }
+        Ok(())
+    }
+
+    fn begin_watch(&self) -> Option<notify::RecommendedWatcher> {
+        let root = &self.config.library.config().root;
+        let touch = self.touch.clone();
+        let heard = move |event: notify::Result<notify::Event>| {
+            // That we read the files ourselves is no news. A queue that overflowed may have hidden some.
+            let is_news = event.map_or(true, |event| {
+                event.need_rescan() || event.kind.is_create() || event.kind.is_modify() || event.kind.is_remove()
+            });
+            if is_news {
+                // Full: the scanner knows already.
+                _ = touch.try_send(());
+            }
+        };
+        let watch = notify::recommended_watcher(heard).and_then(|mut watch| {
+            watch.watch(root, RecursiveMode::Recursive)?;
+            Ok(watch)
+        });
+        watch
+            .inspect_err(|error| {
+                tracing::warn!(
+                    directory = %root.display(), %error,
+                    "changes are not watched for, only found by the scans on a period or a command"
+                );
+            })
+            .ok()
+    }
+
+    fn refuse_emptied(&self, manifest: &Manifest) -> Result<(), RunError> {
+        let entries = self.previous.as_ref().map_or(0, |previous| previous.manifest.entries().len());
+        if entries > 0 && manifest.entries().is_empty() {
+            let directory = self.config.library.config().root.clone();
+            return Err(RunError::Emptied { channel: self.config.name.clone(), directory, entries });
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, manifest: &Arc<Manifest>) -> Result<Published, RunError> {
+        let channel = || self.config.name.clone();
+        let Some(key) = &self.config.publisher else {
+            let directory = self.config.library.config().root.clone();
+            return Err(RunError::MayNotPublish { channel: channel(), directory });
+        };
+        let encoded = manifest::encode(manifest, key)
+            .map_err(|error| RunError::Manifest { channel: channel(), reason: error.to_string() })?;
+        let published = Published::new(Arc::clone(manifest), encoded);
+        self.manifests.save(&published)?;
+        let head = manifest.head();
+        self.config.state.record_published(head.channel, head.generation, published.reference.hash)?;
+        self.previous = Some(Previous { manifest: Arc::clone(manifest), root_hash: published.reference.hash });
+        self.stored = Some(published.clone());
+        Ok(published)
+    }
+
+    fn troubles(&mut self, problems: Vec<Problem>) -> Vec<(Trouble, Kind)> {
+        let found: Vec<_> = problems.iter().map(trouble).collect();
+        let new: Vec<_> = found.iter().filter(|(trouble, _)| !self.logged.contains(trouble)).collect();
+        for (trouble, _) in new.iter().take(LOGGED_MAX) {
+            tracing::warn!(channel = self.config.name, "{}", trouble.line);
+        }
+        if let Some(more) = new.len().checked_sub(LOGGED_MAX).filter(|more| *more > 0) {
+            tracing::warn!(channel = self.config.name, "and {more} more");
+        }
+        self.logged = found.iter().map(|(trouble, _)| trouble.clone()).collect();
+        found
+    }
+}
+
+fn trouble(problem: &Problem) -> (Trouble, Kind) {
+    let (is_failure, kind) = match problem.what {
+        ProblemKind::Changed => (true, Kind::Changing),
+        // What is no file cannot be sent by anybody.
+        ProblemKind::SpecialFile | ProblemKind::Reserved => (false, Kind::Lasting),
+        ProblemKind::Vanished
+        | ProblemKind::Unreadable(_)
+        | ProblemKind::Path(_)
+        | ProblemKind::TooLarge(_)
+        | ProblemKind::Clash => (true, Kind::Lasting),
+    };
+    (Trouble { line: problem.to_string(), is_failure }, kind)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The scanner alone: what it publishes, and when.
