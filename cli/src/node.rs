@@ -1,50 +1,134 @@
 //! The one place that calls the nodes: their types go in, this crate's reports come out.
-//!
-//! What is expected of the two crates; all numbers are `u64`, and all fields public:
-//!
-//! ```text
-//! nackcast_sender::run(Config, Control) -> Result<Summary, RunError>      async; the receiver's alike
-//! Control { shutdown: CancellationToken, rescan: mpsc::Receiver<()>, progress: watch::Sender<Progress> }
-//! Progress { channels: Vec<ChannelProgress> }                             Default; fields as in `crate::report`
-//! Summary { success: bool, channels: Vec<ChannelSummary> }                sender: as `report::SentChannel`,
-//!                                          receiver: as `report::ReceivedChannel`, with `into: PathBuf`
-//! RunError::is_usage(&self) -> bool                                       exit code 2, else 1
-//! nackcast_receiver::verify(directory: &Path, state: &Path, deep: bool) -> Result<VerifyReport, RunError>
-//! VerifyReport { generation: u64, entries: u64, missing: Vec<String>, damaged: Vec<String>, extra: u64 }
-//! ```
 
 use std::path::Path;
 
 use tokio::sync::watch;
 
 use crate::failure::Failure;
-use crate::report::{Progress, ReceiveSummary, SendSummary, VerifySummary};
+use crate::report::{
+    ChannelProgress, Progress, ReceiveSummary, ReceivedChannel, SendSummary, SentChannel, VerifySummary,
+};
 use crate::signals::Signals;
 
 /// Sends until done or told to end.
-#[expect(clippy::unused_async, reason = "the node is async")]
 pub(crate) async fn send(
     config: nackcast_sender::Config,
     signals: Signals,
     progress: watch::Sender<Progress>,
 ) -> Result<SendSummary, Failure> {
-    drop((config, signals.shutdown, signals.rescan, progress));
-    Err(Failure::running("sending is not in this build"))
+    let (ours, theirs) = watch::channel(nackcast_sender::Progress::default());
+    let control = nackcast_sender::Control { shutdown: signals.shutdown, rescan: signals.rescan, progress: ours };
+    let forward = tokio::spawn(forward(theirs, progress, |p: &nackcast_sender::Progress| Progress {
+        channels: p.channels.iter().map(sending).collect(),
+    }));
+    let result = nackcast_sender::run(config, control).await;
+    forward.abort();
+    let summary = result.map_err(|error| fail(error.is_usage(), error))?;
+    let channels = summary.channels.into_iter().map(|c| SentChannel {
+        name: c.name,
+        generation: c.generation,
+        objects: c.objects,
+        bytes: c.bytes,
+        sent_bytes: c.sent_bytes,
+        repair_bytes: c.repair_bytes,
+        receivers: c.receivers,
+        receivers_complete: c.receivers_complete,
+        problems: c.problems,
+    });
+    Ok(SendSummary { success: summary.success, channels: channels.collect() })
 }
 
 /// Receives until done or told to end.
-#[expect(clippy::unused_async, reason = "the node is async")]
 pub(crate) async fn receive(
     config: nackcast_receiver::Config,
     signals: Signals,
     progress: watch::Sender<Progress>,
 ) -> Result<ReceiveSummary, Failure> {
-    drop((config, signals.shutdown, signals.rescan, progress));
-    Err(Failure::running("receiving is not in this build"))
+    let (ours, theirs) = watch::channel(nackcast_receiver::Progress::default());
+    let control = nackcast_receiver::Control { shutdown: signals.shutdown, rescan: signals.rescan, progress: ours };
+    let forward = tokio::spawn(forward(theirs, progress, |p: &nackcast_receiver::Progress| Progress {
+        channels: p.channels.iter().map(receiving).collect(),
+    }));
+    let result = nackcast_receiver::run(config, control).await;
+    forward.abort();
+    let summary = result.map_err(|error| fail(error.is_usage(), error))?;
+    let channels = summary.channels.into_iter().map(|c| ReceivedChannel {
+        name: c.name,
+        into: c.into,
+        generation: c.generation,
+        files: c.files,
+        bytes: c.bytes,
+        received_bytes: c.received_bytes,
+        repair_bytes: c.repair_bytes,
+        complete: c.complete,
+        unicast_wanted: c.unicast_wanted,
+        problems: c.problems,
+    });
+    Ok(ReceiveSummary { success: summary.success, channels: channels.collect() })
 }
 
 /// Compares a directory with the manifest in the state.
 pub(crate) fn verify(directory: &Path, state: &Path, deep: bool) -> Result<VerifySummary, Failure> {
-    let _ = (directory, state, deep);
-    Err(Failure::running("verifying is not in this build"))
+    let report = nackcast_receiver::verify(directory, state, deep).map_err(|error| fail(error.is_usage(), error))?;
+    Ok(VerifySummary {
+        directory: directory.to_owned(),
+        generation: report.generation,
+        entries: report.entries,
+        missing: report.missing,
+        damaged: report.damaged,
+        extra: report.extra,
+    })
+}
+
+fn fail(is_usage: bool, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    if is_usage { Failure::Usage(error.into()) } else { Failure::Running(error.into()) }
+}
+
+async fn forward<P>(
+    mut theirs: watch::Receiver<P>,
+    ours: watch::Sender<Progress>,
+    convert: impl Fn(&P) -> Progress + Send,
+) where
+    P: Send + Sync,
+{
+    while theirs.changed().await.is_ok() {
+        let progress = convert(&theirs.borrow_and_update());
+        ours.send_replace(progress);
+    }
+}
+
+fn sending(c: &nackcast_sender::ChannelProgress) -> ChannelProgress {
+    ChannelProgress {
+        name: c.name.clone(),
+        generation: c.generation,
+        objects: c.objects,
+        objects_done: c.objects_done,
+        bytes: c.bytes,
+        bytes_done: c.bytes_done,
+        wire_bytes: c.wire_bytes,
+        repair_bytes: c.repair_bytes,
+        rate_bps: c.rate_bps,
+        receivers: c.receivers,
+        receivers_complete: c.receivers_complete,
+        state: c.state.clone(),
+        note: c.note.clone(),
+    }
+}
+
+fn receiving(c: &nackcast_receiver::ChannelProgress) -> ChannelProgress {
+    ChannelProgress {
+        name: c.name.clone(),
+        generation: c.generation,
+        objects: c.objects,
+        objects_done: c.objects_done,
+        bytes: c.bytes,
+        bytes_done: c.bytes_done,
+        wire_bytes: c.wire_bytes,
+        repair_bytes: c.repair_bytes,
+        rate_bps: c.rate_bps,
+        receivers: 0,
+        receivers_complete: 0,
+        state: c.state.clone(),
+        note: c.note.clone(),
+    }
 }
