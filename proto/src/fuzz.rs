@@ -10,9 +10,7 @@ use bytes::Bytes;
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, ObjectIndex, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, Flow, SigningKey};
-use nackcast_common::manifest::{
-    Chaining, Content, Entry, EntryKind, Head, Manifest, Mtime, ObjectKind, ObjectRecord,
-};
+use nackcast_common::manifest::{Chaining, Content, Entry, EntryKind, Head, Manifest, Mtime, ObjectKind, ObjectRecord};
 use nackcast_common::path::DatasetPath;
 use nackcast_common::ranges::RangeSet;
 use prost::Message;
@@ -177,9 +175,7 @@ pub fn manifest_parts(input: &[u8]) {
     let part = |bytes: &[u8]| (Digest::of(bytes), u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     let (of_objects, of_entries) = (part(objects), part(entries));
     let root = Root { head: head(), objects: vec![of_objects], entries: vec![of_entries], file_bytes: 0 };
-    let bytes = |digest: &Digest| {
-        Some(Bytes::copy_from_slice(if *digest == of_objects.0 { objects } else { entries }))
-    };
+    let bytes = |digest: &Digest| Some(Bytes::copy_from_slice(if *digest == of_objects.0 { objects } else { entries }));
     let Ok(manifest) = root.assemble(bytes) else { return };
     let encoded = encode(&manifest, &publisher()).expect("a manifest that was assembled can be encoded");
     let root = decode_root(&encoded.root.bytes, &publisher().verifying_key(), CHANNEL).expect("own root decodes");
@@ -299,8 +295,7 @@ fn answers() -> Vec<Vec<u8>> {
         ..NackAnswer::default()
     };
     let ids = vec![ObjectId(7)];
-    let lists =
-        NackAnswer { unicast: sets().remove(1), unknown_ids: ids.clone(), unicast_ids: ids, ..plain.clone() };
+    let lists = NackAnswer { unicast: sets().remove(1), unknown_ids: ids.clone(), unicast_ids: ids, ..plain.clone() };
     vec![payload(&plain.encode(None)), payload(&lists.encode(None)), plain.encode(Some(&sender()))]
 }
 

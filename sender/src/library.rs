@@ -36,9 +36,9 @@ mod walk;
 pub use content::{BlockError, Content};
 pub use problem::{Problem, ProblemKind};
 
+use cache::HashCache;
 #[cfg(feature = "fuzzing")]
 pub(crate) use cache::fuzz;
-use cache::HashCache;
 use former::Former;
 use gather::{Gatherer, Tally};
 use plan::{Plan, Planner};

@@ -54,7 +54,8 @@ fn main() -> Result<()> {
 }
 
 fn number(name: &str, default: u64) -> Result<u64> {
-    let value = std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name}={text} is no number")));
+    let value =
+        std::env::var(name).ok().map(|text| text.parse().with_context(|| format!("{name}={text} is no number")));
     value.unwrap_or(Ok(default))
 }
 

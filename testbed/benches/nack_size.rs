@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use nackcast_common::clock::Clock;
+use nackcast_common::clock::{Clock, Time};
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::limits::TAG_LEN;
 use nackcast_proto::wire::{Nack, header};
@@ -18,8 +18,8 @@ use rand::{RngExt, SeedableRng};
 use roaring::RoaringBitmap;
 
 const OBJECTS: u32 = 1_000_000;
-/// Times each set is encoded and decoded; the fastest counts.
-const REPEATS: u32 = 20;
+/// How long each set is encoded, and decoded, for the mean time of one.
+const MEASURED: Duration = Duration::from_millis(300);
 
 struct Case {
     name: &'static str,
@@ -38,7 +38,9 @@ struct Sizes {
 }
 
 fn main() {
-    println!("| missing of 1,000,000 | objects | bound | NACK bodies | datagrams | with header and tag | of the bound | roaring | plain list | encode | decode |");
+    println!(
+        "| missing of 1,000,000 | objects | bound | NACK bodies | datagrams | with header and tag | times the bound (with header and tag) | roaring | plain list | encode | decode |"
+    );
     println!("| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
     for case in cases() {
         print_row(&case, &measure(&case.missing));
@@ -102,41 +104,45 @@ fn decode(bodies: &[Vec<u8>]) -> RangeSet {
 }
 
 fn measure(missing: &RangeSet) -> Sizes {
-    let clock = Clock::start();
     let bodies = encode(missing);
     assert_eq!(&decode(&bodies), missing, "the datagrams name the set, no more and no less");
-    let mut sizes = Sizes {
+    Sizes {
         datagrams: bodies.len(),
         bodies: bodies.iter().map(Vec::len).sum(),
         on_wire: bodies.iter().map(|body| body.len() + header::LEN + TAG_LEN).sum(),
-        encode: Duration::MAX,
-        decode: Duration::MAX,
-    };
-    for _ in 0..REPEATS {
-        let start = clock.now();
-        black_box(encode(black_box(missing)));
-        let middle = clock.now();
-        black_box(decode(black_box(&bodies)));
-        sizes.encode = sizes.encode.min(middle.since(start));
-        sizes.decode = sizes.decode.min(clock.now().since(middle));
+        encode: mean_time(|| drop(black_box(encode(black_box(missing))))),
+        decode: mean_time(|| drop(black_box(decode(black_box(&bodies))))),
     }
-    sizes
+}
+
+fn mean_time(work: impl Fn()) -> Duration {
+    let clock = Clock::start();
+    let mut count = 0;
+    loop {
+        work();
+        count += 1;
+        let passed = clock.now().since(Time::ZERO);
+        if passed >= MEASURED {
+            return passed / count;
+        }
+    }
 }
 
 fn print_row(case: &Case, sizes: &Sizes) {
     let mut roaring: RoaringBitmap = case.missing.iter().collect();
     roaring.optimize();
     let bound = case.bound.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.0}"));
-    let ratio = |bytes: usize| case.bound.map_or_else(|| "-".to_owned(), |bound| format!("{:.3}", bytes as f64 / bound));
+    let ratio = case.bound.map_or_else(
+        || "-".to_owned(),
+        |bound| format!("{:.3} ({:.3})", sizes.bodies as f64 / bound, sizes.on_wire as f64 / bound),
+    );
     println!(
-        "| {} | {} | {bound} | {} | {} | {} | {} ({} with header and tag) | {} | {} | {:?} | {:?} |",
+        "| {} | {} | {bound} | {} | {} | {} | {ratio} | {} | {} | {:.1?} | {:.1?} |",
         case.name,
         case.missing.count(),
         sizes.bodies,
         sizes.datagrams,
         sizes.on_wire,
-        ratio(sizes.bodies),
-        ratio(sizes.on_wire),
         roaring.serialized_size(),
         case.missing.count() * 4,
         sizes.encode,
