@@ -97,7 +97,7 @@ fn compare(name: &str, bytes: u64, root: &Path, command: &[&str]) -> Result<()> 
     for pair in 0..=number("BENCH_PAIRS", 5)? {
         let first_ours = pair % 2 == 0;
         for ours_now in [first_ours, !first_ours] {
-            let time = if ours_now { time_manifest(root)? } else { time_command(command)? };
+            let time = if ours_now { time_manifest(root, bytes)? } else { time_command(command)? };
             if pair > 0 {
                 if ours_now { &mut ours } else { &mut theirs }.push(time);
             }
@@ -119,7 +119,7 @@ fn median(times: &mut [Duration]) -> Duration {
 }
 
 /// From the directory's name to a signed manifest, by a sender that has never seen it.
-fn time_manifest(root: &Path) -> Result<Duration> {
+fn time_manifest(root: &Path, bytes: u64) -> Result<Duration> {
     let state = tempfile::tempdir_in(root.parent().unwrap_or(root))?;
     let config = LibraryConfig {
         root: root.to_owned(),
@@ -136,6 +136,7 @@ fn time_manifest(root: &Path) -> Result<Duration> {
     let encoded = nackcast_proto::manifest::encode(scan.content.manifest(), &key)?;
     let time = clock.now().since(Time::ZERO);
     ensure!(scan.problems.is_empty() && !encoded.parts.is_empty(), "not everything was taken along");
+    ensure!(scan.hashed_bytes >= bytes, "{} of {bytes} bytes were hashed", scan.hashed_bytes);
     Ok(time)
 }
 
