@@ -22,8 +22,9 @@ pub(crate) async fn send(
         channels: p.channels.iter().map(sending).collect(),
     }));
     let result = nackcast_sender::run(config, control).await;
-    forward.abort();
+    let forwarded = forward.await;
     let summary = result.map_err(|error| fail(error.is_usage(), error))?;
+    forwarded.map_err(Failure::running)?;
     let channels = summary.channels.into_iter().map(|c| SentChannel {
         name: c.name,
         generation: c.generation,
@@ -50,8 +51,9 @@ pub(crate) async fn receive(
         channels: p.channels.iter().map(receiving).collect(),
     }));
     let result = nackcast_receiver::run(config, control).await;
-    forward.abort();
+    let forwarded = forward.await;
     let summary = result.map_err(|error| fail(error.is_usage(), error))?;
+    forwarded.map_err(Failure::running)?;
     let channels = summary.channels.into_iter().map(|c| ReceivedChannel {
         name: c.name,
         into: c.into,
@@ -91,9 +93,14 @@ async fn forward<P>(
 ) where
     P: Send + Sync,
 {
-    while theirs.changed().await.is_ok() {
+    // The node drops its end when it is over; its last word is still to be forwarded.
+    loop {
+        let over = theirs.changed().await.is_err();
         let progress = convert(&theirs.borrow_and_update());
         ours.send_replace(progress);
+        if over {
+            return;
+        }
     }
 }
 

@@ -317,7 +317,10 @@ impl Dataset {
         let object = match self.parts.finish(id) {
             Ok(object) => object,
             Err(PartError::Disk(error)) => return Err(error.into()),
-            Err(_) => return Err(InstallError::WrongBytes { path: format!("object {id}") }),
+            Err(error) => {
+                tracing::warn!(%error, "partial object is not whole");
+                return Err(InstallError::WrongBytes { path: format!("object {id}") });
+            }
         };
         let entries: Vec<_> = self.members.get(&index).into_iter().flatten().copied().collect();
         let entries: Vec<_> = entries.into_iter().filter(|at| self.wanted.contains(at)).collect();
@@ -446,7 +449,14 @@ impl Dataset {
             }
         }
         let whole = match self.look(&manifest, Depth::Quick) {
-            Ok(comparison) => plan::is_whole(&manifest, &comparison),
+            Ok(comparison) => {
+                let whole = plan::is_whole(&manifest, &comparison);
+                if !whole {
+                    let left = plan::differing(&manifest, &comparison).take(3).collect::<Vec<_>>();
+                    tracing::info!("not whole yet: {}", left.join(", "));
+                }
+                whole
+            }
             Err(error) => {
                 self.tell(Report::Trouble(error.to_string()));
                 false

@@ -146,3 +146,69 @@ impl Admin for SenderAdmin {
         Ok(Response::new(ScanResponse { results }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use nackcast_proto::rpc::admin_client::AdminClient;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::report::ChannelProgress;
+    use crate::scanner::Outcome;
+
+    fn channel(name: &str, id: u8) -> (AdminChannel, mpsc::Receiver<Request>) {
+        let (scans, asked) = mpsc::channel(1);
+        let (name, directory) = (name.to_owned(), PathBuf::from("/srv").join(name));
+        (AdminChannel { id: ChannelId([id; 16]), name, directory, scans }, asked)
+    }
+
+    #[tokio::test]
+    async fn an_admin_sees_what_runs_and_makes_it_scan() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(SOCKET);
+        fs::write(&path, "left by another run").unwrap();
+        let ((news, mut asked), (films, _films_asked)) = (channel("news", 1), channel("films", 2));
+        let now = |generation| ChannelProgress { generation, ..ChannelProgress::default() };
+        let (_progress, shown) = watch::channel(Progress { channels: vec![now(3), now(4)] });
+        let state = dir.path().to_owned();
+        let served = tokio::spawn(async move { serve(&state, vec![news, films], shown).await });
+        let scanner = tokio::spawn(async move {
+            let Some(Request::Now(Some(reply))) = asked.recv().await else { panic!("asked for at once") };
+            let problems = vec!["x changed".to_owned()];
+            reply.send(Outcome { generation: 5, changed: true, problems }).unwrap();
+        });
+        while tokio::net::UnixStream::connect(&path).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let socket = path.clone();
+        let connector = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let connected = Endpoint::from_static("http://node.invalid").connect_with_connector(connector).await.unwrap();
+        let mut client = AdminClient::new(connected);
+        let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+        assert_eq!(status.role, "sender");
+        let seen: Vec<_> = status.channels.iter().map(|c| (c.name.as_str(), c.generation)).collect();
+        assert_eq!(seen, [("news", 3), ("films", 4)]);
+        let request = ScanRequest { channel: "news".to_owned(), deep: false };
+        let results = client.scan(request).await.unwrap().into_inner().results;
+        assert_eq!((results.len(), results[0].generation, results[0].changed), (1, 5, true));
+        scanner.await.unwrap();
+        let request = ScanRequest { channel: "music".to_owned(), deep: false };
+        let refused = client.scan(request).await.unwrap_err();
+        assert!(refused.code() == tonic::Code::NotFound && refused.message().contains("news, films"));
+        served.abort();
+        assert!(served.await.unwrap_err().is_cancelled() && !path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_is_no_reason_to_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(120));
+        fs::create_dir(&deep).unwrap();
+        serve(&deep, Vec::new(), watch::channel(Progress::default()).1).await;
+    }
+}

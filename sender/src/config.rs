@@ -23,7 +23,7 @@ pub struct Config {
     pub interface: Option<String>,
     /// Where NACKs arrive; default `[::]:7701`.
     pub listen: SocketAddr,
-    /// All channels together; default 20 Mbit/s.
+    /// All channels together, shared equally whether they need it or not; default 20 Mbit/s.
     pub rate: RateLimit,
     /// Hops of multicast datagrams; default 8.
     pub ttl: u8,

@@ -51,8 +51,13 @@ const ADVERTISE_SPACING: Duration = Duration::from_millis(20);
 const STAGED_MAX: usize = 3;
 /// A NACK that echoes an advertisement older than this is stale.
 const ECHO_AGE_MAX: Duration = Duration::from_secs(10);
-/// Receivers get so long to take the manifest before content follows.
-const MANIFEST_SETTLE: Duration = Duration::from_millis(500);
+/// Receivers that are known get so long to report the manifest before content follows (what comes before they
+/// compared their directories with it is lost on them), and longer the more entries there are to compare.
+const MANIFEST_SETTLE: Duration = Duration::from_secs(2);
+/// If no receiver is known, content follows after so long.
+const MANIFEST_SETTLE_ALONE: Duration = Duration::from_millis(500);
+/// Entries that a slow receiver compares in a second.
+const ENTRIES_PER_SECOND: u64 = 20_000;
 /// Advertisements go out for so long before a first pass, so that receivers that wait are heard.
 const HELLO: Duration = Duration::from_millis(300);
 /// Repair symbols that manifest blocks get unasked: losing one would make a receiver drop what follows.
@@ -393,11 +398,20 @@ impl SenderEngine {
         }
         let known = self.feedback.group_size() as usize;
         let all_hold = known > 0 && self.holds_manifest.len() >= known;
-        let settled = |at: Time| now >= at + MANIFEST_SETTLE.max(self.feedback.window() * 4);
         match self.manifest_sent_at {
-            Some(at) if all_hold || settled(at) => FirstPassMay::All,
+            Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,
         }
+    }
+
+    /// How long receivers get to take the manifest.
+    fn settle(&self) -> Duration {
+        if self.feedback.group_size() == 0 {
+            return MANIFEST_SETTLE_ALONE;
+        }
+        let entries = self.manifest.as_ref().map_or(0, |(_, m)| m.entries().len() as u64);
+        let comparing = Duration::from_millis(entries * 1000 / ENTRIES_PER_SECOND).min(MANIFEST_SETTLE * 5);
+        (MANIFEST_SETTLE + comparing).max(self.feedback.window() * 4)
     }
 
     fn stage(&mut self, at: usize) {
@@ -566,13 +580,12 @@ impl SenderEngine {
         let ready = self.schedule.jobs.iter().find(|j| j.is_ready());
         let pace = ready.and_then(|job| {
             let datagram = symbol::datagram_len(job.layout.geometry().symbol_size()) as u64 + IP_UDP_LEN;
-            self.pacer.ready_at(now, datagram)
+            // Ready already when the driver asks later than it drained.
+            self.pacer.ready_at(now, datagram).or(Some(now))
         });
         let settle = match self.first_pass_may(now) {
             FirstPassMay::Nothing => self.started.map(|s| s + HELLO).filter(|at| *at > now),
-            FirstPassMay::Manifest => {
-                self.manifest_sent_at.map(|s| s + MANIFEST_SETTLE.max(self.feedback.window() * 4))
-            }
+            FirstPassMay::Manifest => self.manifest_sent_at.map(|s| s + self.settle()),
             FirstPassMay::All => None,
         };
         [

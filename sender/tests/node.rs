@@ -1,5 +1,7 @@
 //! A whole sending node on loopback, heard by a receiver that is just enough to check what it says.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -474,4 +476,116 @@ async fn a_damaged_manifest_in_the_state_costs_a_new_generation_and_not_the_numb
     fs::write(Path::new(&dir).join("current"), b"../../etc/passwd\n").unwrap();
     let summary = Running::start(place.config(Some(soon()))).end().await;
     assert_eq!(summary.channels[0].generation, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_garbage_on_the_nack_port_does_not_hold_up_sending() {
+    let place = Place::new("239.255.72.9:47217");
+    place.write("large", &noise(8_000_000, 7));
+    let mut listener = Listener::new(&place);
+    let node = Running::start(place.config(Some(Once { expect: Some(1), linger: Duration::from_millis(300) })));
+    let port = listener
+        .until("a manifest", |l| l.last.as_ref()?.0.manifest.map(|_| l.last.as_ref().unwrap().0.nack_port))
+        .await;
+    let flood = tokio::spawn(async move {
+        let socket = UnicastSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+        let mut ticks = tokio::time::interval(Duration::from_millis(2));
+        let mut count = 0_u64;
+        loop {
+            ticks.tick().await;
+            for _ in 0..20 {
+                count += 1;
+                let mut datagram = noise(200, count.to_le_bytes()[0]);
+                if count.is_multiple_of(2) {
+                    // A header that is ours, for a key that nobody has.
+                    let head = Header {
+                        datagram_type: DatagramType::Nack,
+                        flow: Flow::ToSender,
+                        epoch_low: 3,
+                        session: count,
+                        packet_number: count,
+                    };
+                    head.write(datagram.first_chunk_mut().unwrap());
+                }
+                socket.send_to(&datagram, to).await.unwrap();
+            }
+        }
+    });
+    let begun = listener.clock.now();
+    listener.nack(|_| {}).await;
+    listener.until("everything", |l| (l.datagrams > 5714).then(|| l.dataset(1)).flatten()).await;
+    let took = listener.clock.now().since(begun);
+    flood.abort();
+    // 0.7 s at the rate, and the manifest's time to settle before.
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    listener.nack(|nack| nack.complete = true).await;
+    assert!(node.end().await.success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_channels_share_a_node_and_its_rate() {
+    let place = Place::new("239.255.72.10:47219");
+    place.write("x", &noise(100_000, 8));
+    let mut config = place.config(Some(soon()));
+    let mut other = place.config(None).channels.remove(0);
+    other.channel = ChannelId([0x43; 16]);
+    other.name = "films".to_owned();
+    other.certificate = SenderCertificate::issue(&place.publisher, other.channel, place.sender.verifying_key());
+    other.advertise = "239.255.72.11:47221".parse().unwrap();
+    config.channels.push(other);
+    let mut listener = Listener::new(&place);
+    let node = Running::start(config);
+    listener.until("everything of the first", |l| l.dataset(1)).await;
+    let rate = listener.last.as_ref().unwrap().0.rate_bps;
+    assert_eq!(rate, 50_000_000);
+    let summary = node.end().await;
+    assert!(summary.success);
+    let names: Vec<_> = summary.channels.iter().map(|c| (c.name.as_str(), c.objects)).collect();
+    assert_eq!(names, [("news", 1), ("films", 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_comes_soon_in_the_middle_of_a_file() {
+    let place = Place::new("239.255.72.12:47223");
+    place.write("large", &noise(5_000_000, 9));
+    let mut listener = Listener::new(&place);
+    let mut config = place.config(Some(soon()));
+    config.rate = RateLimit::Fixed(BitRate(1_000_000));
+    let node = Running::start(config);
+    listener.until("some content", |l| (l.datagrams > 20).then_some(())).await;
+    let begun = listener.clock.now();
+    node.shutdown.cancel();
+    let summary = node.end().await;
+    assert!(listener.clock.now().since(begun) < Duration::from_secs(5));
+    assert!(!summary.success, "it was interrupted");
+}
+
+/// Run by hand to see what the hot loop does: `cargo test --release -- --ignored throughput --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn throughput_of_one_channel() {
+    let place = Place::new("239.255.72.13:47225");
+    place.write("large", &noise(30_000_000, 10));
+    for rate in [RateLimit::Fixed(BitRate(100_000_000)), RateLimit::Fixed(BitRate(800_000_000)), RateLimit::Max] {
+        let mut config = place.config(Some(soon()));
+        config.rate = rate;
+        config.state = place.dir.path().join(format!("state-{rate}"));
+        let clock = Clock::start();
+        let node = Running::start(config);
+        let mut progress = node.progress.clone();
+        let (mut begun, mut ended) = (None, Time::ZERO);
+        while progress.changed().await.is_ok() {
+            let now = progress.borrow_and_update().channels[0].clone();
+            if now.wire_bytes > 0 {
+                begun.get_or_insert((clock.now(), now.wire_bytes));
+            }
+            if now.objects > 0 && now.objects_done < now.objects || now.state == "sending" {
+                ended = clock.now();
+            }
+            println!("{rate}: {:?} {} {} bit/s", clock.now(), now.state, now.rate_bps);
+        }
+        node.end().await;
+        println!("{rate}: sent from {begun:?} to {ended:?}");
+    }
 }

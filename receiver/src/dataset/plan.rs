@@ -24,10 +24,18 @@ const SHOWN_MAX: usize = 20;
 
 /// Every entry stands as the manifest says. Times of directories do not count: others change them.
 pub(super) fn is_whole(manifest: &Manifest, comparison: &Comparison) -> bool {
-    manifest.entries().iter().zip(&comparison.entries).all(|(entry, status)| match status {
-        Status::Same => true,
-        Status::MetadataDiffers => entry.kind == EntryKind::Directory,
-        Status::Missing | Status::Differs(_) | Status::Unreadable(_) => false,
+    differing(manifest, comparison).next().is_none()
+}
+
+/// Entries that do not stand as the manifest says, each a line.
+pub(super) fn differing<'a>(manifest: &'a Manifest, comparison: &'a Comparison) -> impl Iterator<Item = String> + 'a {
+    manifest.entries().iter().zip(&comparison.entries).filter_map(|(entry, status)| match status {
+        Status::Same => None,
+        Status::MetadataDiffers if entry.kind == EntryKind::Directory => None,
+        Status::Missing => Some(format!("{} is missing", entry.path)),
+        Status::MetadataDiffers => Some(format!("{}: mode or time", entry.path)),
+        Status::Differs(what) => Some(format!("{}: {}", entry.path, describe(*what))),
+        Status::Unreadable(cause) => Some(format!("{}: {cause}", entry.path)),
     })
 }
 
@@ -96,6 +104,7 @@ impl Dataset {
             objects.iter().filter_map(|w| manifest.object(w.index)).map(|o| o.id).collect();
         self.parts.retain(|id| wanted.contains(&id))?;
         self.warn_of_space(&manifest, &objects);
+        tracing::debug!(lacking = lacking.len(), objects = objects.len(), "compared");
         Ok(Some((Wants { manifest, hash, objects }, report)))
     }
 

@@ -119,6 +119,7 @@ pub(crate) struct Channel {
     is_finished: bool,
     drain_until: Option<Time>,
     complete: u64,
+    drained_at: Time,
     report_at: Time,
     meter: Meter,
 }
@@ -168,6 +169,7 @@ impl Channel {
             is_finished: false,
             drain_until: None,
             complete: 0,
+            drained_at: Time::ZERO,
             report_at: Time::ZERO,
             meter: Meter::default(),
         }
@@ -193,16 +195,19 @@ impl Channel {
     }
 
     async fn wait(&mut self) -> Wake {
-        let now = self.clock.now();
-        let deadline =
-            [self.engine.poll_deadline(now).map(|deadline| deadline.at), self.drain_until, Some(self.report_at)]
-                .into_iter()
-                .flatten()
-                .min();
-        let clock = self.clock;
+        // Asked at the time of the last drain: what became due since then is due at once.
+        let deadline = [
+            self.engine.poll_deadline(self.drained_at).map(|deadline| deadline.at),
+            self.drain_until,
+            Some(self.report_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        let (clock, nap) = (self.clock, self.drained_at + NAP);
         let due = async {
             match deadline {
-                Some(at) => tokio::time::sleep_until(clock.instant(at.max(now + NAP)).into()).await,
+                Some(at) => tokio::time::sleep_until(clock.instant(at.max(nap)).into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -326,6 +331,7 @@ impl Channel {
     /// Everything that the engine wants now; true when there may be more.
     fn drain_outputs(&mut self) -> bool {
         let now = self.clock.now();
+        self.drained_at = now;
         self.outlet.flush(now);
         for _ in 0..RUNS_MAX {
             self.drain_orders(now);

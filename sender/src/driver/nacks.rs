@@ -13,7 +13,7 @@ use std::time::Duration;
 use nackcast_common::ids::{ChannelId, Epoch, RunId};
 use nackcast_common::keys::{EpochSecret, Flow};
 use nackcast_common::net::UnicastSocket;
-use nackcast_common::seal::FlowKey;
+use nackcast_common::seal::{FlowKey, TAG_LEN};
 use nackcast_proto::wire::Nack;
 use nackcast_proto::wire::header::{self, DatagramType, Header};
 use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
@@ -137,31 +137,42 @@ impl Router {
     /// Which channel's key opens it, and the body.
     fn open<'a>(&mut self, head: &Header, datagram: &'a mut [u8]) -> Option<(usize, &'a mut [u8])> {
         self.clock += 1;
-        let known = (0..self.routes.len()).find(|at| self.keys.contains_key(&(head.session, *at)));
-        if let Some(at) = known {
-            let entry = self.keys.get_mut(&(head.session, at))?;
-            entry.used = self.clock;
-            let body = entry.key.open_in_place(head.packet_number, header::LEN, datagram).ok()?;
-            return Some((at, body));
-        }
         // An attempt destroys the datagram, and all but one channel's fail.
         let several = self.routes.len() > 1;
         let original = if several { datagram.to_vec() } else { Vec::new() };
-        let mut found = None;
-        for (at, route) in self.routes.iter().enumerate().filter(|(_, r)| epoch_low(r.epoch) == head.epoch_low) {
+        let mut opened = None;
+        for at in 0..self.routes.len() {
             if several {
                 datagram.copy_from_slice(&original);
             }
-            let key = route.secret.flow_key(route.channel, head.session, Flow::ToSender);
-            if key.open_in_place(head.packet_number, header::LEN, datagram).is_ok() {
-                found = Some((at, key));
+            if self.try_open(at, head, datagram) {
+                opened = Some(at);
                 break;
             }
         }
-        let (at, key) = found?;
-        self.remember(head.session, at, key);
-        let end = datagram.len() - nackcast_common::seal::TAG_LEN;
-        Some((at, &mut datagram[header::LEN..end]))
+        let end = datagram.len() - TAG_LEN;
+        Some((opened?, &mut datagram[header::LEN..end]))
+    }
+
+    /// Tries one channel's key.
+    fn try_open(&mut self, at: usize, head: &Header, datagram: &mut [u8]) -> bool {
+        if let Some(known) = self.keys.get_mut(&(head.session, at)) {
+            let opens = known.key.open_in_place(head.packet_number, header::LEN, datagram).is_ok();
+            if opens {
+                known.used = self.clock;
+            }
+            return opens;
+        }
+        let route = &self.routes[at];
+        if epoch_low(route.epoch) != head.epoch_low {
+            return false;
+        }
+        let key = route.secret.flow_key(route.channel, head.session, Flow::ToSender);
+        let opens = key.open_in_place(head.packet_number, header::LEN, datagram).is_ok();
+        if opens {
+            self.remember(head.session, at, key);
+        }
+        opens
     }
 
     fn remember(&mut self, run: u64, route: usize, key: FlowKey) {

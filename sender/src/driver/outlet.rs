@@ -130,7 +130,11 @@ impl Outlet {
                     self.sent += taken;
                     self.data_trouble.on_success(&self.name);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // From here on the socket itself says when to go on.
+                    self.data_trouble.until = None;
+                    return;
+                }
                 Err(error) => return self.data_trouble.on_error(now, &self.name, &error),
             }
         }
@@ -167,5 +171,44 @@ impl Outlet {
     /// What is wrong with the sockets now, for people.
     pub(crate) fn trouble(&self) -> Option<&str> {
         self.data_trouble.line.as_deref().or(self.control_trouble.line.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nackcast_common::net::{SendOptions, interface};
+
+    use super::*;
+
+    fn outlet(data_group: &str) -> Outlet {
+        let group: SocketAddr = "239.255.73.1:47301".parse().unwrap();
+        let lo = interface::resolve(Some("lo"), group.ip()).unwrap();
+        let bind = || MulticastSender::bind(group.ip(), &lo, SendOptions::default()).unwrap();
+        let unicast = Arc::new(UnicastSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap());
+        let sockets =
+            Sockets { control: bind(), data: bind(), unicast, group, data_group: data_group.parse().unwrap() };
+        Outlet::new(sockets, "news".to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_refused_batch_stays_and_is_tried_again_after_growing_pauses() {
+        // An IPv4 socket has no way to an IPv6 group.
+        let mut outlet = outlet("[ff15::1]:47302");
+        outlet.sockets.data.writable().await.unwrap();
+        outlet.buffer().extend([0; 3000]);
+        let mut now = Time(1_000_000);
+        outlet.send_batch(now, 1500);
+        for pause in [100, 200, 400, 800, 1000, 1000] {
+            assert!(outlet.is_held_up() && outlet.trouble().is_some());
+            let until = outlet.data_trouble.until.unwrap();
+            assert_eq!(until.since(now), Duration::from_millis(pause));
+            outlet.flush(now);
+            assert_eq!(outlet.data_trouble.until, Some(until), "not before the pause is over");
+            now = until;
+            outlet.flush(now);
+        }
+        outlet.sockets.data_group = "239.255.73.1:47302".parse().unwrap();
+        outlet.flush(now + PAUSE.1);
+        assert!(!outlet.is_held_up() && outlet.trouble().is_none());
     }
 }
