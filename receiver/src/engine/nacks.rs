@@ -29,6 +29,10 @@ const LOOK_SPACING: Duration = Duration::from_millis(3);
 /// A report is repeated after so long without an answer, at first; each time twice as long.
 const REPORT_RETRY: Duration = Duration::from_millis(250);
 const REPORT_RETRY_MAX: Duration = Duration::from_secs(8);
+/// A receiver whose dataset is not whole says so at least so often, so that a sender knows that it is there...
+const ALIVE: Duration = Duration::from_secs(3);
+/// ...but in a large group less often: so many reports a second reach the sender in all.
+const ALIVE_PER_SECOND: u32 = 100;
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// What was refused (`unicast`, `unknown`) is asked again after so long.
@@ -56,6 +60,8 @@ pub(super) struct Cycle {
     report: Option<Report>,
     nonce: u64,
     said: Vec<Event>,
+    /// Say that we are here then, if nothing else was said.
+    alive_at: Option<Time>,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +91,7 @@ impl Cycle {
             report: None,
             nonce: 0,
             said: Vec::new(),
+            alive_at: None,
         }
     }
 
@@ -202,7 +209,7 @@ impl Cycle {
         let look = if self.nack_at.is_some() { None } else { look.map(|at| at.max(self.hold_until)) };
         let look_at = if self.nack_at.is_some() { None } else { self.look_at.map(|at| at.max(self.hold_until)) };
         let report = self.report.as_ref().and_then(|r| r.at);
-        [self.nack_at, look, look_at, report].into_iter().flatten().min()
+        [self.nack_at, look, look_at, report, self.alive_at].into_iter().flatten().min()
     }
 }
 
@@ -374,6 +381,10 @@ impl ReceiverEngine {
         let wanted_bytes = self.held.as_ref().map_or(0, |h| h.wanted_bytes - h.installed_bytes);
         let here: u64 =
             self.receptions.values().filter(|r| r.class != Class::Manifest).map(Reception::bytes_done).sum();
+        if let Some(at) = &mut self.cycle.alive_at {
+            // Any NACK says that we are here.
+            *at = (*at).max(now + ALIVE);
+        }
         let nack = Nack {
             channel: self.config.channel,
             session: advertisement.session,
@@ -398,6 +409,15 @@ impl ReceiverEngine {
         let Some((_, session)) = self.sessions.chosen() else { return };
         let (window, size) = (session.advertisement.nack_window, session.advertisement.group_size);
         let delay = backoff::draw(&mut self.rng, window, size);
+        if self.complete {
+            self.cycle.alive_at = None;
+        } else if self.cycle.alive_at.is_none_or(|at| now >= at) {
+            if self.cycle.alive_at.is_some() && self.cycle.report.is_none() {
+                self.cycle.report();
+            }
+            let every = ALIVE.max(Duration::from_secs(1) * (size / ALIVE_PER_SECOND));
+            self.cycle.alive_at = Some(now + every + delay);
+        }
         let Some(report) = &mut self.cycle.report else { return };
         match report.at {
             None => report.at = Some(now + delay),
