@@ -387,9 +387,19 @@ impl Channel {
         while let Some(event) = self.engine.poll_event() {
             self.event(now, event);
         }
-        if self.complete_at.is_some_and(|at| now >= at + LAST_WORD)
-            || self.complete_at.is_some() && self.engine.has_reported()
-        {
+        self.end_when_complete(now);
+    }
+
+    /// `--once` ends with a whole dataset of the newest generation that is offered, when the sender knows, or
+    /// after a moment in which no sender with a newer one was heard.
+    fn end_when_complete(&mut self, now: Time) {
+        let Some(at) = self.complete_at else { return };
+        if !self.engine.is_complete() || !self.engine.is_current() {
+            self.complete_at = None;
+            return;
+        }
+        let told = self.engine.has_reported() && self.engine.snapshot().senders > 0;
+        if told || now >= at + LAST_WORD {
             self.ended.get_or_insert(Ok(()));
         }
     }

@@ -721,6 +721,16 @@ impl ReceiverEngine {
         self.cycle.has_reported()
     }
 
+    /// No sender that is heard offers a newer manifest than the one that is held.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let Some((_, session)) = self.sessions.chosen() else { return true };
+        let advertisement = &session.advertisement;
+        advertisement
+            .manifest
+            .is_none_or(|reference| !self.acquisition.would_follow(&reference, advertisement.generation))
+    }
+
     /// Whether a manifest that is advertised would be followed.
     #[must_use]
     pub fn would_follow(&self, reference: &ManifestRef, generation: Generation) -> bool {
