@@ -62,7 +62,9 @@ impl Site {
         for name in &names {
             network.fabric().set_link(name, Direction::ToHost, Link { loss, ..Link::default() }).unwrap();
         }
-        let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // For whoever wants to read all logs of a test.
+        place.disable_cleanup(std::env::var_os("NACKCAST_TEST_KEEP").is_some());
         std::fs::create_dir(place.path().join("source")).unwrap();
         let site = Self { network, place };
         let mut new = Command::new(program());

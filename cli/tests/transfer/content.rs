@@ -139,7 +139,8 @@ fn a_file_that_vanishes_before_it_is_sent_fails_the_sender_by_name() {
         let site = Site::new(1, 0.0);
         fs::write(site.source().join("a"), noise(1, 20_000_000)).unwrap();
         fs::write(site.source().join("b"), noise(2, 20_000_000)).unwrap();
-        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "1s"]);
+        // One job at a time: what is open already could still be sent.
+        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "1s", "--max-jobs", "1"]);
         let mut receiver = site.receive(1, &[]);
         site.until_sent(3_000_000);
         fs::remove_file(site.source().join("b")).unwrap();
