@@ -1,5 +1,7 @@
 //! A manifest survives its bytes, and nobody but the publisher makes one.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -25,8 +25,8 @@ pub(crate) struct Buffer {
 /// All slots.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    slots: Vec<Option<Box<Buffer>>>,
-    spare: Vec<Box<Buffer>>,
+    slots: Vec<Option<Buffer>>,
+    spare: Vec<Buffer>,
 }
 
 impl Buffer {
@@ -111,17 +111,17 @@ impl Arena {
     }
 
     /// Takes a slot's buffer; it comes back through [`Self::give_back`].
-    pub(crate) fn take(&mut self, slot: Slot) -> Box<Buffer> {
+    pub(crate) fn take(&mut self, slot: Slot) -> Buffer {
         self.slots.get_mut(slot.0 as usize).and_then(Option::take).unwrap_or_default()
     }
 
     /// A copy, for a checkpoint.
-    pub(crate) fn copy(&self, slot: Slot) -> Option<Box<Buffer>> {
+    pub(crate) fn copy(&self, slot: Slot) -> Option<Buffer> {
         self.slots.get(slot.0 as usize)?.clone()
     }
 
     /// A buffer that is no longer needed.
-    pub(crate) fn give_back(&mut self, buffer: Box<Buffer>) {
+    pub(crate) fn give_back(&mut self, buffer: Buffer) {
         if self.spare.len() < self.slots.len() {
             self.spare.push(buffer);
         }

@@ -39,10 +39,10 @@ pub(crate) enum Keep {
 /// An order.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Complete { object: ObjectId, layout: Layout, block: u32, slot: Slot, buffer: Box<Buffer>, check: Check, keep: Keep },
-    Spill { object: ObjectId, layout: Layout, block: u32, slot: Slot, buffer: Box<Buffer> },
+    Complete { object: ObjectId, layout: Layout, block: u32, slot: Slot, buffer: Buffer, check: Check, keep: Keep },
+    Spill { object: ObjectId, layout: Layout, block: u32, slot: Slot, buffer: Buffer },
     Load { object: ObjectId, block: u32, slot: Slot },
-    Checkpoint { blocks: Vec<(ObjectId, Layout, u32, Box<Buffer>)> },
+    Checkpoint { blocks: Vec<(ObjectId, Layout, u32, Buffer)> },
 }
 
 /// A result.
@@ -52,7 +52,7 @@ pub(crate) enum Report {
         object: ObjectId,
         block: u32,
         slot: Slot,
-        buffer: Box<Buffer>,
+        buffer: Buffer,
         outcome: BlockOutcome,
         /// The bytes, for [`Keep::Memory`].
         bytes: Option<Vec<u8>>,
@@ -61,7 +61,7 @@ pub(crate) enum Report {
         object: ObjectId,
         block: u32,
         slot: Slot,
-        buffer: Box<Buffer>,
+        buffer: Buffer,
         held: Option<FixedBitSet>,
     },
     Load {
@@ -71,7 +71,7 @@ pub(crate) enum Report {
         held: Option<HeldSymbols>,
     },
     Checkpoint {
-        buffers: Vec<Box<Buffer>>,
+        buffers: Vec<Buffer>,
     },
     /// The disk refused; shown to people.
     Trouble(DiskError),
@@ -200,7 +200,7 @@ impl Blocks {
         }
     }
 
-    fn checkpoint(&mut self, blocks: Vec<(ObjectId, Layout, u32, Box<Buffer>)>) -> Vec<Box<Buffer>> {
+    fn checkpoint(&mut self, blocks: Vec<(ObjectId, Layout, u32, Buffer)>) -> Vec<Buffer> {
         let mut buffers = Vec::with_capacity(blocks.len());
         for (object, layout, block, buffer) in blocks {
             self.write(object, layout, block, &buffer);

@@ -1,6 +1,8 @@
 //! The two engines against each other in virtual time: one sender, receivers behind lossy links, disks that
 //! always work. What is asserted are counts and order, never time on a clock.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;

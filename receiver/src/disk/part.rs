@@ -149,6 +149,8 @@ struct State {
     pinned: FixedBitSet,
     /// Whether the map on disk says less.
     changed: bool,
+    /// Given out to be installed: its data file may be renamed away at any time, so it is no longer recorded.
+    finished: bool,
 }
 
 impl PartStore {
@@ -231,7 +233,7 @@ impl PartStore {
         let count = map.slots().count() as u64;
         self.repair_bytes.fetch_add(count * symbol, Ordering::Relaxed);
         let pinned = map.slots().map(|slot| slot as usize).collect();
-        let state = Mutex::new(State { map, pinned, changed: false });
+        let state = Mutex::new(State { map, pinned, changed: false, finished: false });
         Ok(Some(Arc::new(Part { id, layout, state, recording: Mutex::new(()) })))
     }
 
@@ -316,10 +318,15 @@ impl PartStore {
     /// When blocks are missing, or the file system refuses.
     pub fn finish(&self, id: ObjectId) -> Result<Finished, PartError> {
         let part = self.part(id)?;
-        let missing = u64::from(part.layout.block_count()) - lock(&part.state).map.verified.count();
+        // A recording that is under way ends first: it must not find the file gone.
+        let recording = lock(&part.recording);
+        let mut state = lock(&part.state);
+        let missing = u64::from(part.layout.block_count()) - state.map.verified.count();
         if missing > 0 {
             return Err(PartError::Incomplete { id, missing });
         }
+        state.finished = true;
+        drop((state, recording));
         let file = self.open_data(&part, OFlags::RDWR)?;
         Ok(Finished { id, layout: part.layout, file })
     }

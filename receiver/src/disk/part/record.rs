@@ -176,7 +176,7 @@ impl Part {
     /// both are kept.
     fn begin_record(&self) -> Option<Map> {
         let mut state = lock(&self.state);
-        if !state.changed {
+        if !state.changed || state.finished {
             return None;
         }
         state.changed = false;

@@ -121,6 +121,31 @@ fn a_complete_object_is_handed_out_and_its_files_go() {
 type Damage = fn(&std::path::Path);
 
 #[test]
+fn an_object_that_is_being_installed_does_not_cost_the_others_their_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = bytes_of(&layout());
+    let (store, _) = open(directory.path());
+    let other = ObjectId(0x77);
+    for id in [ID, other] {
+        store.create(layout(), id).unwrap();
+        for of in 0..5 {
+            store.write_block(id, of, block(&bytes, of)).unwrap();
+        }
+    }
+    // The installer renames the data file away while a checkpoint that knows of it is still to come.
+    store.finish(other).unwrap();
+    std::fs::remove_file(directory.path().join(PART_DIRECTORY).join(format!("{other}.data"))).unwrap();
+    store.sync(&[ID, other]).unwrap();
+    assert_eq!(store.state(ID).unwrap().verified.count(), 5);
+    let (store, survivors) = {
+        drop(store);
+        open(directory.path())
+    };
+    assert_eq!(survivors.objects.iter().map(|o| o.id).collect::<Vec<_>>(), [ID]);
+    assert_claims_are_true(&store, &bytes);
+}
+
+#[test]
 fn damaged_maps_are_discarded_with_their_data() {
     let damage: [(&str, Damage); 4] = [
         ("changed", |part| {
