@@ -27,7 +27,9 @@ const GROUP: Ipv4Addr = Ipv4Addr::new(239, 192, 7, 7);
 const GROUP_PORT: u16 = 7600;
 const NACK_PORT: u16 = 7701;
 /// What tests send with, in bits per second.
-pub(crate) const RATE: u64 = 200_000_000;
+const RATE: u64 = 200_000_000;
+/// Bytes of one second at that rate, headers included.
+pub(crate) const ONE_SECOND: u64 = RATE / 8;
 /// Bytes on the sender's cable for each byte of content: a symbol of 1,400 bytes is a frame of 1,492.
 pub(crate) const FRAMING: f64 = 1492.0 / 1400.0;
 
@@ -136,6 +138,16 @@ impl Site {
     /// What a receiver's cable delivered so far.
     pub(crate) fn given(&self, receiver: usize) -> Counters {
         self.counters(&receiver_name(receiver), Direction::ToHost)
+    }
+
+    /// Datagrams that a receiver's program was too slow to take from its sockets: loss that nobody asked for.
+    pub(crate) fn overflowed(&self, receiver: usize) -> u64 {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+        let text = self.network.host(&receiver_name(receiver)).run(read).unwrap();
+        let mut rows = text.lines().filter_map(|line| line.strip_prefix("Udp: ")).map(str::split_whitespace);
+        let (mut names, mut values) = (rows.next().unwrap(), rows.next().unwrap());
+        let at = names.position(|name| name == "RcvbufErrors").unwrap();
+        values.nth(at).unwrap().parse().unwrap()
     }
 
     fn counters(&self, host: &str, direction: Direction) -> Counters {

@@ -110,7 +110,7 @@ fn exit_codes_say_whether_all_receivers_completed() {
         let site = Site::new(2, 0.0);
         fs::write(site.source().join("file"), noise(1, 20_000_000)).unwrap();
         // The first pass begins when both are there; then one dies.
-        let mut sender = site.send(&["--once", "--expect", "2", "--linger", "1s"]);
+        let mut sender = site.send(&["--once", "--expect", "2", "--linger", "3s"]);
         let mut first = site.receive(1, &[]);
         let mut second = site.receive(2, &[]);
         site.until_sent(3_000_000);
@@ -120,10 +120,10 @@ fn exit_codes_say_whether_all_receivers_completed() {
         let said = summary(&sender);
         assert_eq!((&said["receivers"], &said["receivers_complete"]), (&2.into(), &1.into()), "{said}");
         // Without --expect it is enough to have sent everything.
-        let mut sender = site.send(&["--once", "--linger", "1s"]);
+        let mut sender = site.send(&["--once", "--linger", "3s"]);
         assert_ends(&mut sender, 0);
         // The one that died needs a sender that is there.
-        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "1s"]);
+        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "3s"]);
         let mut second = site.receive(2, &[]);
         assert_ends(&mut second, 0);
         assert_ends(&mut sender, 0);
@@ -140,14 +140,16 @@ fn a_file_that_vanishes_before_it_is_sent_fails_the_sender_by_name() {
         fs::write(site.source().join("a"), noise(1, 20_000_000)).unwrap();
         fs::write(site.source().join("b"), noise(2, 20_000_000)).unwrap();
         // One job at a time: what is open already could still be sent.
-        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "1s", "--max-jobs", "1"]);
+        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "3s", "--max-jobs", "1"]);
         let mut receiver = site.receive(1, &[]);
         site.until_sent(3_000_000);
         fs::remove_file(site.source().join("b")).unwrap();
         assert_ends(&mut sender, 1);
         let problems = summary(&sender)["problems"].to_string();
         assert!(problems.contains('b'), "{problems}");
-        receiver.kill9().unwrap();
+        // It follows the generation that knows of this.
+        assert_ends(&mut receiver, 0);
+        assert_eq!(fs::read(site.target(1).join("a")).unwrap(), noise(1, 20_000_000));
         assert!(!site.target(1).join("b").exists(), "never a partial file under its name");
     });
 }

@@ -2,12 +2,10 @@
 
 use nackcast_testbed::netns::with_namespaces;
 
-use crate::site::{FRAMING, PATIENCE, RATE, Site, alone, assert_ends, progress, until, until_idle};
+use crate::site::{FRAMING, ONE_SECOND, PATIENCE, Site, alone, assert_ends, progress, until, until_idle};
 use crate::times;
 use crate::tree::{Tree, noise};
 
-/// Bytes of one second at the rate that tests send with; headers included.
-const ONE_SECOND: u64 = RATE / 8;
 const MIB: usize = 1 << 20;
 
 /// Small files in packs, files of some blocks, and large ones: the shapes that are kept in different ways.
