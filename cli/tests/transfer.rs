@@ -3,7 +3,6 @@
 //! Judged by bytes on cables, by exit codes and by the trees that result; never by the clock.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::print_stderr, reason = "numbers for whoever reads the log")]
 
 #[path = "common/site.rs"]
 mod site;

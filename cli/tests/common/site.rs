@@ -177,6 +177,13 @@ impl Site {
         observer.run(bind).unwrap()
     }
 
+    /// Hears data: shows that the observer would notice.
+    pub(crate) fn assert_sends_data(&self) {
+        let data = self.listen(GROUP_PORT + 1);
+        data.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(data.recv(&mut [0; 2048]).unwrap() > 1400);
+    }
+
     /// Hears `advertisements` more of them and fails if the sender sent anything else meanwhile.
     pub(crate) fn assert_sends_no_data_during(&self, advertisements: usize) {
         let (control, data) = (self.listen(GROUP_PORT), self.listen(GROUP_PORT + 1));

