@@ -13,7 +13,24 @@ use crate::ids::Digest;
 
 const CURRENT: &str = "current";
 /// More new files than this are made durable by one sync of the whole file system.
-const SYNC_SINGLY_MAX: usize = 16;
+const SYNC_SINGLY_MAX: usize = 32;
+
+/// Why something stored could not be had, or something could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The file system refused, or the file is missing.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The bytes are not those that the name promises.
+    #[error("{} is not what its name says", .0.display())]
+    Damaged(PathBuf),
+}
 
 /// A directory of manifest roots and parts.
 #[derive(Clone, Debug)]
@@ -34,34 +51,35 @@ impl Archive {
         &self.directory
     }
 
-    /// The root in force; none before the first was saved, or when it is damaged.
+    /// The root in force; none before the first was saved.
     ///
     /// # Errors
-    /// When the directory cannot be read.
-    pub fn current(&self) -> io::Result<Option<(Digest, Vec<u8>)>> {
-        let name = match fs::read_to_string(self.directory.join(CURRENT)) {
+    /// When it cannot be read or is damaged.
+    pub fn current(&self) -> Result<Option<(Digest, Vec<u8>)>, ArchiveError> {
+        let path = self.directory.join(CURRENT);
+        let name = match fs::read_to_string(&path) {
             Ok(name) => name,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(source) => return Err(ArchiveError::Io { path, source }),
         };
-        let Some(digest) = parse(name.trim()) else { return Ok(None) };
-        Ok(self.get(&digest)?.map(|bytes| (digest, bytes)))
+        let digest = parse(name.trim()).ok_or(ArchiveError::Damaged(path))?;
+        Ok(Some((digest, self.get(&digest)?)))
     }
 
-    /// The bytes with this hash; none when they are missing or damaged.
+    /// The bytes with this hash.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn get(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.directory.join(digest.to_string())) {
-            Ok(bytes) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    /// When they are missing, cannot be read, or are damaged.
+    pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, ArchiveError> {
+        let path = self.directory.join(digest.to_string());
+        match fs::read(&path) {
+            Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
+            Ok(_) => Err(ArchiveError::Damaged(path)),
+            Err(source) => Err(ArchiveError::Io { path, source }),
         }
     }
 
-    /// Puts a root and its parts in force; what they do not need is removed.
+    /// Puts a root and its parts in force, durably; what they do not need is removed.
     ///
     /// # Errors
     /// When something cannot be written; then the root before stays in force.
@@ -69,45 +87,67 @@ impl Archive {
         &self,
         root: (Digest, &'a [u8]),
         parts: impl IntoIterator<Item = (Digest, &'a [u8])>,
-    ) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
+    ) -> Result<(), ArchiveError> {
+        let fail = |source| ArchiveError::Io { path: self.directory.clone(), source };
+        fs::create_dir_all(&self.directory).map_err(fail)?;
         let mut needed = BTreeSet::new();
-        let mut written = Vec::new();
+        let mut new = Vec::new();
         for (digest, bytes) in std::iter::once(root).chain(parts) {
             let name = digest.to_string();
-            let path = self.directory.join(&name);
-            let whole = fs::metadata(&path).is_ok_and(|m| m.len() == bytes.len() as u64);
-            if needed.insert(name) && !whole {
-                let mut file = File::create(&path)?;
-                file.write_all(bytes)?;
-                written.push(file);
+            // A file of this name was whole when it was renamed there; whether it is sound is seen when it is read.
+            let known = fs::metadata(self.directory.join(&name)).is_ok_and(|m| m.len() == bytes.len() as u64);
+            if needed.insert(name.clone()) && !known {
+                new.push((name, bytes));
             }
         }
-        let directory = File::open(&self.directory)?;
-        if written.len() > SYNC_SINGLY_MAX {
-            rustix::fs::syncfs(&directory)?;
-        } else {
-            written.iter().try_for_each(File::sync_data)?;
-        }
-        let temporary = self.directory.join("current.new");
-        let mut pointer = File::create(&temporary)?;
-        pointer.write_all(root.0.to_string().as_bytes())?;
-        pointer.sync_data()?;
-        fs::rename(&temporary, self.directory.join(CURRENT))?;
-        directory.sync_all()?;
-        self.remove_others(&needed)
+        self.write_all(&new).map_err(fail)?;
+        self.write(CURRENT, root.0.to_string().as_bytes(), true).map_err(fail)?;
+        self.sync().map_err(fail)?;
+        self.remove_others(&needed);
+        Ok(())
     }
 
-    fn remove_others(&self, needed: &BTreeSet<String>) -> io::Result<()> {
-        for entry in fs::read_dir(&self.directory)? {
-            let entry = entry?;
+    /// Removes everything, so that nothing damaged passes for a part that is there already.
+    pub fn forget(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            tracing::debug!(path = %self.directory.display(), %error, "a useless manifest stays");
+        }
+    }
+
+    fn write_all(&self, files: &[(String, &[u8])]) -> io::Result<()> {
+        let singly = files.len() <= SYNC_SINGLY_MAX;
+        for (name, bytes) in files {
+            self.write(name, bytes, singly)?;
+        }
+        if !singly {
+            rustix::fs::syncfs(File::open(&self.directory)?)?;
+        }
+        self.sync()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+        let temporary = self.directory.join(format!("{name}.new"));
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        if sync {
+            file.sync_all()?;
+        }
+        fs::rename(temporary, self.directory.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Harmless when it fails: they only take room.
+    fn remove_others(&self, needed: &BTreeSet<String>) {
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let ours = name.to_str().is_some_and(|n| parse(n).is_some() && !needed.contains(n));
-            if ours {
-                fs::remove_file(entry.path())?;
+            let kept = name.to_str().is_some_and(|name| name == CURRENT || needed.contains(name));
+            if !kept && let Err(error) = fs::remove_file(entry.path()) {
+                tracing::debug!(path = %entry.path().display(), %error, "an old part of a manifest stays");
             }
         }
-        Ok(())
     }
 }
 
@@ -135,11 +175,13 @@ mod tests {
         archive.save((a, b"a"), [(p, &b"part"[..])]).unwrap();
         archive.save((b, b"b"), [(p, &b"part"[..])]).unwrap();
         assert_eq!(archive.current().unwrap(), Some((b, b"b".to_vec())));
-        assert_eq!(archive.get(&a).unwrap(), None, "what is not needed is removed");
-        assert_eq!(archive.get(&p).unwrap(), Some(b"part".to_vec()));
+        assert!(matches!(archive.get(&a), Err(ArchiveError::Io { .. })), "what is not needed is removed");
+        assert_eq!(archive.get(&p).unwrap(), b"part".to_vec());
         fs::write(archive.directory().join(p.to_string()), b"pert").unwrap();
-        assert_eq!(archive.get(&p).unwrap(), None);
+        assert!(matches!(archive.get(&p), Err(ArchiveError::Damaged(_))));
         fs::write(archive.directory().join(CURRENT), b"../../etc/passwd").unwrap();
+        assert!(matches!(archive.current(), Err(ArchiveError::Damaged(_))));
+        archive.forget();
         assert!(archive.current().unwrap().is_none());
     }
 }

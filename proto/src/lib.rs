@@ -6,6 +6,8 @@
 //! - [`ticket`]: what operators copy.
 //! - [`rpc`]: the admin interface's generated services.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod manifest;
 pub mod rpc;
 pub mod ticket;

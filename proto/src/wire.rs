@@ -1,4 +1,4 @@
-//! Datagrams: a 20-byte header, a sealed body, a 16-byte tag (`docs/protocol.md`, Datagrams).
+//! Datagrams: a 20-byte header, a sealed body, a 16-byte tag (`docs/src/protocol.md`, Datagrams).
 //!
 //! | type | group or address | sealed by | signed |
 //! |---|---|---|---|

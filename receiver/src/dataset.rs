@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nackcast_common::archive::Archive;
+use nackcast_common::archive::{Archive, ArchiveError};
 use nackcast_common::ids::{ChannelId, Digest, ObjectId, ObjectIndex};
 use nackcast_common::keys::VerifyingKey;
 use nackcast_common::manifest::{
@@ -102,8 +102,8 @@ pub struct ScanReport {
 pub(crate) enum AdoptError {
     #[error(transparent)]
     Codec(#[from] ManifestCodecError),
-    #[error("cannot keep the manifest in {path}: {source}")]
-    Archive { path: String, source: std::io::Error },
+    #[error("cannot keep the manifest: {0}")]
+    Archive(#[from] ArchiveError),
     #[error("the manifest's root is not at hand")]
     NoRoot,
 }
@@ -137,6 +137,8 @@ pub(crate) struct Dataset {
     members: BTreeMap<ObjectIndex, Vec<usize>>,
     /// Entries whose bytes are wanted of an object.
     wanted: BTreeSet<usize>,
+    /// Entries with something in their way that only a person can remove: not fetched over and over.
+    refused: BTreeSet<usize>,
     chaining: BTreeMap<ObjectId, Arc<[ChainingValue]>>,
 }
 
@@ -163,6 +165,7 @@ impl Dataset {
             manifest: None,
             members: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            refused: BTreeSet::new(),
             chaining: BTreeMap::new(),
         }
     }
@@ -174,7 +177,10 @@ impl Dataset {
             match order {
                 Order::Remember => self.remember(),
                 Order::Assemble { hash, blobs } => self.assemble(hash, &blobs),
-                Order::Scan { depth, answer } => self.scan(depth, answer),
+                Order::Scan { depth, answer } => {
+                    self.refused.clear();
+                    self.scan(depth, answer);
+                }
                 Order::Finish => {
                     let whole = self.finish();
                     self.tell(Report::Finished { whole });
@@ -228,20 +234,19 @@ impl Dataset {
     fn adopt(&self, hash: Digest, blobs: &BTreeMap<Digest, Bytes>) -> Result<Manifest, AdoptError> {
         let at_hand = |digest: &Digest| match blobs.get(digest) {
             Some(bytes) => Some(bytes.clone()),
-            None => self.archive.get(digest).ok().flatten().map(Bytes::from),
+            None => self.archive.get(digest).ok().map(Bytes::from),
         };
         let bytes = at_hand(&hash).ok_or(AdoptError::NoRoot)?;
         let root = decode_root(&bytes, &self.settings.publisher, self.settings.channel)?;
         let manifest = root.assemble(at_hand)?;
         let parts: Vec<_> = root.parts().filter_map(|(digest, _)| Some((digest, at_hand(&digest)?))).collect();
-        self.archive
-            .save((hash, &bytes), parts.iter().map(|(digest, bytes)| (*digest, &bytes[..])))
-            .map_err(|source| AdoptError::Archive { path: self.archive.directory().display().to_string(), source })?;
+        self.archive.save((hash, &bytes), parts.iter().map(|(digest, bytes)| (*digest, &bytes[..])))?;
         Ok(manifest)
     }
 
     fn take(&mut self, hash: Digest, manifest: Arc<Manifest>) {
         self.members = manifest.members();
+        self.refused.clear();
         self.manifest = Some((hash, manifest));
         self.load_chaining();
     }
@@ -414,6 +419,11 @@ impl Dataset {
                 }
                 Err(error) => {
                     let outcome = self.judge(&error);
+                    if outcome == InstallOutcome::Refused
+                        && let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path))
+                    {
+                        self.refused.insert(at);
+                    }
                     if let Some(id) = object_of(manifest, &path) {
                         outcomes.insert(id, outcome);
                     }
@@ -519,10 +529,9 @@ pub(crate) fn load_manifest(
     publisher: &VerifyingKey,
     channel: ChannelId,
 ) -> Result<Option<(Digest, Manifest)>, AdoptError> {
-    let io = |source| AdoptError::Archive { path: archive.directory().display().to_string(), source };
-    let Some((hash, bytes)) = archive.current().map_err(io)? else { return Ok(None) };
+    let Some((hash, bytes)) = archive.current()? else { return Ok(None) };
     let root = decode_root(&bytes, publisher, channel)?;
-    Ok(Some((hash, root.assemble(|digest| archive.get(digest).ok().flatten().map(Bytes::from))?)))
+    Ok(Some((hash, root.assemble(|digest| archive.get(digest).ok().map(Bytes::from))?)))
 }
 
 /// A path for people.

@@ -569,7 +569,7 @@ impl Channel {
                     }
                 }
                 let archive = self.archive.clone();
-                let at_hand = |digest: &Digest| archive.get(digest).ok().flatten().is_some();
+                let at_hand = |digest: &Digest| archive.get(digest).is_ok();
                 self.engine.handle_root(now, digest, &root, at_hand);
             }
             Err(error) => {

@@ -49,6 +49,9 @@ use slots::Slots;
 const CHECKPOINT: Duration = Duration::from_millis(500);
 /// After something could not be kept (disk full), nothing is asked for so long.
 const BLOCKED: Duration = Duration::from_secs(2);
+/// A dataset that is not whole although nothing is wanted (somebody changes it, or stands in the way) is looked
+/// at again after so long.
+const FINISH_RETRY: Duration = Duration::from_secs(5);
 /// What is heard of the end of a pass counts only when stragglers have arrived.
 const STRAGGLERS: Duration = Duration::from_millis(4);
 
@@ -139,7 +142,7 @@ impl ReceiverEngine {
             self.cycle.greet(id);
         }
         self.settling.push_back((now + STRAGGLERS.max(advertisement.grtt.min(STRAGGLERS * 10)), id));
-        self.follow_manifest(now, advertisement);
+        self.follow_manifest(advertisement);
         self.cycle.look();
         self.advance(now);
     }
@@ -151,7 +154,7 @@ impl ReceiverEngine {
         self.cycle.void();
     }
 
-    fn follow_manifest(&mut self, now: Time, advertisement: &Advertisement) {
+    fn follow_manifest(&mut self, advertisement: &Advertisement) {
         let Some(reference) = advertisement.manifest else { return };
         match self.acquisition.offer(reference, advertisement.generation) {
             manifest::Offer::Ours => {}
@@ -160,7 +163,7 @@ impl ReceiverEngine {
             manifest::Offer::New { root, layout } => {
                 self.drop_manifest_receptions();
                 self.receptions.insert(root, Reception::new(layout, Class::Manifest, RangeSet::new()));
-                self.acquire(now);
+                self.acquire();
             }
         }
     }
@@ -204,12 +207,12 @@ impl ReceiverEngine {
             });
         }
         self.cycle.look();
-        self.acquire(now);
+        self.acquire();
         self.advance(now);
     }
 
     /// Orders the manifest's assembly when everything of it is here.
-    fn acquire(&mut self, now: Time) {
+    fn acquire(&mut self) {
         let confirmed = self.config.remembered.is_some()
             || self.held.is_some()
             || self.sessions.chosen().is_some_and(|(_, s)| s.confirmed);
@@ -219,7 +222,6 @@ impl ReceiverEngine {
             self.work.push_back(Work::Assemble(reference));
         }
         self.cycle.look();
-        let _ = now;
     }
 
     /// A verified Digest of a known session.
@@ -369,7 +371,7 @@ impl ReceiverEngine {
         let Some(session) = self.sessions.get_mut(answer.session) else { return };
         if signed && self.cycle.is_our_nonce(answer.nonce) {
             session.confirmed = true;
-            self.acquire(now);
+            self.acquire();
         }
         let until = now + answer.wait;
         let table = self.held.as_ref().map(|h| Arc::clone(&h.manifest));
@@ -519,7 +521,7 @@ impl ReceiverEngine {
         }
         let done = reception.is_done();
         match reception.class {
-            Class::Manifest if done => self.acquire(now),
+            Class::Manifest if done => self.acquire(),
             Class::Manifest => {}
             Class::Table { .. } => self.install_if_done(object),
         }
@@ -583,7 +585,7 @@ impl ReceiverEngine {
             }
             self.cycle.report();
         } else {
-            self.blocked_until = now + BLOCKED;
+            self.blocked_until = now + FINISH_RETRY;
         }
     }
 
@@ -650,14 +652,15 @@ impl ReceiverEngine {
 
     /// What could not go on (no slot, no disk space) is tried again.
     fn unblock(&mut self) {
-        let Some(held) = &self.held else { return };
+        if self.held.is_none() {
+            return;
+        }
         let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
         if all_installed && !self.finishing && !self.complete {
             self.finishing = true;
             self.work.push_back(Work::Finish);
             return;
         }
-        let _ = held;
         let stuck: Vec<_> = self
             .receptions
             .iter()
@@ -693,7 +696,8 @@ impl ReceiverEngine {
             at(self.settling.front().map(|(at, _)| *at), "stragglers"),
             at(self.checkpoint_at, "checkpoint"),
             at((self.blocked_until > Time::ZERO && self.is_stuck()).then_some(self.blocked_until), "blocked"),
-            at(self.cycle.deadline(), "NACK"),
+            // Without a sender there is nobody to ask.
+            at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),
         ]
         .into_iter()
         .fold(None, Deadline::earlier)
@@ -701,7 +705,8 @@ impl ReceiverEngine {
 
     fn is_stuck(&self) -> bool {
         let done = self.receptions.values().any(|r| r.is_done() && !r.installing);
-        self.held.is_some() && !self.complete && !self.finishing && (done || self.receptions.is_empty())
+        let nothing_left = self.receptions.is_empty() && self.missing.is_empty();
+        self.held.is_some() && !self.complete && !self.finishing && (done || nothing_left)
     }
 
     /// The session's last advertisement, to verify what it signs.

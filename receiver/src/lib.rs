@@ -14,6 +14,8 @@ mod dataset;
 pub mod disk;
 mod driver;
 pub mod engine;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod keys;
 pub mod report;
 

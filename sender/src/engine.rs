@@ -62,6 +62,9 @@ const ENTRIES_PER_SECOND: u64 = 20_000;
 const HELLO: Duration = Duration::from_millis(300);
 /// Repair symbols that manifest blocks get unasked: losing one would make a receiver drop what follows.
 const MANIFEST_PROACTIVE_PPM: u32 = 150_000;
+/// An expected receiver that is not complete may be silent for so long (it writes, or it says that it is there
+/// only now and then) before it is given up.
+const EXPECTED_PATIENCE: Duration = Duration::from_secs(10);
 /// Packet numbers of a session; far below what one key may seal.
 const SESSION_PACKETS_MAX: u64 = 1 << 31;
 /// Answers that wait for the socket.
@@ -79,7 +82,6 @@ pub struct SenderEngine {
     manifest: Option<(ManifestRef, Arc<Manifest>)>,
     started: Option<Time>,
     manifest_sent_at: Option<Time>,
-    holds_manifest: std::collections::BTreeSet<RunId>,
     sequence: u64,
     pass_serial: u64,
     finished: VecDeque<FinishedPass>,
@@ -88,6 +90,8 @@ pub struct SenderEngine {
     data_packets: u64,
     next_job: usize,
     last_demand: Time,
+    /// When a receiver last said that its dataset is not whole yet, although it demands nothing.
+    last_incomplete: Time,
     work: VecDeque<Work>,
     answers: VecDeque<(SocketAddr, NackAnswer)>,
     events: VecDeque<Event>,
@@ -124,7 +128,6 @@ impl SenderEngine {
             manifest: None,
             started: None,
             manifest_sent_at: None,
-            holds_manifest: std::collections::BTreeSet::new(),
             sequence: 0,
             pass_serial: 0,
             finished: VecDeque::new(),
@@ -133,6 +136,7 @@ impl SenderEngine {
             data_packets: 0,
             next_job: 0,
             last_demand: Time::ZERO,
+            last_incomplete: Time::ZERO,
             work: VecDeque::new(),
             answers: VecDeque::new(),
             events: VecDeque::new(),
@@ -158,10 +162,7 @@ impl SenderEngine {
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
         if let Some(hash) = ours {
             let holds = nack.manifest == hash.prefix();
-            if holds {
-                self.holds_manifest.insert(run);
-            }
-            if self.feedback.on_report(run, (nack.complete && holds).then_some(nack.manifest)) {
+            if self.feedback.on_report(run, nack.manifest, nack.complete && holds) {
                 self.events.push_back(Event::ReceiverComplete(hash));
             }
         }
@@ -192,15 +193,17 @@ impl SenderEngine {
             ..NackAnswer::default()
         };
         if nack.is_report() {
+            if !nack.complete {
+                self.last_incomplete = now;
+            }
             return answer;
         }
         let mut statuses = [false; 2];
         let (mut unicast, mut unknown) = (Vec::new(), Vec::new());
         let mut note = |status: NackStatus, unicast: &mut dyn FnMut(), unknown: &mut dyn FnMut()| match status {
             NackStatus::Unicast => unicast(),
-            NackStatus::Unknown | NackStatus::OtherGeneration | NackStatus::PrimaryAlive | NackStatus::Noted => {
-                unknown()
-            }
+            NackStatus::Unknown | NackStatus::OtherGeneration | NackStatus::PrimaryAlive => unknown(),
+            NackStatus::Noted => {}
             NackStatus::Queued => statuses[0] = true,
             NackStatus::Sending => statuses[1] = true,
         };
@@ -322,7 +325,6 @@ impl SenderEngine {
         }
         self.manifest = Some((reference, manifest));
         self.manifest_sent_at = None;
-        self.holds_manifest.clear();
         (self.said.first_pass_over, self.said.finished) = (false, false);
         self.started.get_or_insert(now);
         self.last_demand = now;
@@ -396,8 +398,9 @@ impl SenderEngine {
         if self.feedback.group_size() < expected || (!greeted && expected == 0) {
             return FirstPassMay::Nothing;
         }
-        let known = self.feedback.group_size() as usize;
-        let all_hold = known > 0 && self.holds_manifest.len() >= known;
+        let known = self.feedback.group_size();
+        let prefix = self.manifest.as_ref().map_or(0, |(reference, _)| reference.hash.prefix());
+        let all_hold = known > 0 && self.feedback.holding(prefix) >= known;
         match self.manifest_sent_at {
             Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,
@@ -467,9 +470,15 @@ impl SenderEngine {
         }
         let once = self.config.once?;
         let idle = self.said.first_pass_over && self.schedule.is_idle();
-        let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt());
-        let since = self.manifest_sent_at?.max(self.last_demand);
+        let awaited = once.expect.is_some_and(|expected| self.complete_receivers() < expected);
+        let patience = if awaited { EXPECTED_PATIENCE } else { Duration::ZERO };
+        let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt()).max(patience);
+        let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete);
         idle.then_some(since + quiet)
+    }
+
+    fn complete_receivers(&self) -> u32 {
+        self.manifest.as_ref().map_or(0, |(reference, _)| self.feedback.complete(reference.hash.prefix()))
     }
 
     /// The next work order.
@@ -606,7 +615,6 @@ impl SenderEngine {
         let (left, bytes_left) = self.schedule.first_pass_left();
         let objects = self.manifest.as_ref().map_or(0, |(_, m)| m.objects().len() as u64);
         let bytes = self.manifest.as_ref().map_or(0, |(_, m)| m.objects().iter().map(|o| o.layout.size()).sum());
-        let prefix = self.manifest.as_ref().map(|(reference, _)| reference.hash.prefix());
         Snapshot {
             generation: self.manifest.as_ref().map_or_else(Default::default, |(_, m)| m.head().generation),
             objects,
@@ -616,7 +624,7 @@ impl SenderEngine {
             sent_bytes: self.counters.sent_bytes,
             repair_bytes: self.counters.repair_bytes,
             receivers: self.feedback.group_size(),
-            receivers_complete: prefix.map_or(0, |p| self.feedback.complete(p)),
+            receivers_complete: self.complete_receivers(),
             nacks: self.counters.nacks,
             pool: self.schedule.pool_len(),
             jobs: self.schedule.jobs.len(),

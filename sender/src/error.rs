@@ -49,6 +49,13 @@ pub enum RunError {
     /// The state store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The manifest cannot be stored.
+    #[error("cannot store the manifest: {source}; check the state directory and its space")]
+    NotStored {
+        /// Where and why.
+        #[source]
+        source: nackcast_common::archive::ArchiveError,
+    },
     /// A file of the state directory.
     #[error("state file {path} cannot be {action}: {source}", path = path.display())]
     StateFile {
@@ -123,7 +130,7 @@ impl RunError {
             Self::Store(error) => {
                 matches!(error, StoreError::Locked(_) | StoreError::NewerVersion { .. } | StoreError::Io { .. })
             }
-            Self::StateFile { .. } | Self::Broken(_) => false,
+            Self::StateFile { .. } | Self::NotStored { .. } | Self::Broken(_) => false,
         }
     }
 }

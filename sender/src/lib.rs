@@ -11,6 +11,8 @@ pub mod config;
 mod driver;
 pub mod engine;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod library;
 mod publish;
 mod report;

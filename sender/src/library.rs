@@ -37,6 +37,8 @@ pub use content::{BlockError, Content};
 pub use problem::{Problem, ProblemKind};
 
 use cache::HashCache;
+#[cfg(feature = "fuzzing")]
+pub(crate) use cache::fuzz;
 use former::Former;
 use gather::{Gatherer, Tally};
 use plan::{Plan, Planner};

@@ -1,16 +1,14 @@
 //! The signed manifest of a channel on disk, and as the engine is told of it.
 //!
-//! Root and parts lie in `STATE/manifest-CHANNEL/`, each in a file with the name of its hash; the file `current`
-//! names the root. It is renamed into place after everything that it needs is durable, so a reader finds the last
-//! generation or the one before, whole. What is read back is verified like what comes from the network.
+//! It lies in `STATE/manifest-CHANNEL/` (see [`Archive`]); what is read back is verified like what comes from the
+//! network.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nackcast_common::archive::{Archive, ArchiveError};
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Digest, ObjectId};
 use nackcast_common::keys::VerifyingKey;
@@ -20,11 +18,6 @@ use nackcast_proto::wire::ManifestRef;
 
 use crate::engine::Publication;
 use crate::error::RunError;
-
-/// Names the root of the generation that is served.
-const CURRENT: &str = "current";
-/// More new files than this are made durable by one sync of the whole file system.
-const SYNC_SINGLY_MAX: usize = 32;
 
 /// A signed manifest with all its bytes.
 #[derive(Clone, Debug)]
@@ -71,14 +64,8 @@ impl Published {
 /// Why a stored manifest is of no use.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
-    #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{} is not what its name says", .0.display())]
-    Damaged(PathBuf),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     #[error(transparent)]
     Codec(#[from] ManifestCodecError),
 }
@@ -86,110 +73,40 @@ pub(crate) enum LoadError {
 /// The place of one channel's manifest.
 #[derive(Clone, Debug)]
 pub(crate) struct ManifestStore {
-    dir: PathBuf,
+    archive: Archive,
 }
 
 impl ManifestStore {
     pub(crate) fn new(state: &Path, channel: ChannelId) -> Self {
-        Self { dir: state.join(format!("manifest-{channel}")) }
+        Self { archive: Archive::new(state.join(format!("manifest-{channel}"))) }
     }
 
     /// The generation that was stored last, if there is one.
     pub(crate) fn load(&self, publisher: &VerifyingKey, channel: ChannelId) -> Result<Option<Published>, LoadError> {
-        let current = self.dir.join(CURRENT);
-        let name = match fs::read_to_string(&current) {
-            Ok(name) => name,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LoadError::Io { path: current, source }),
-        };
-        let root = self.read(name.trim(), None)?;
-        let parsed = manifest::decode_root(&root.bytes, publisher, channel)?;
+        let Some((hash, bytes)) = self.archive.current()? else { return Ok(None) };
+        let parsed = manifest::decode_root(&bytes, publisher, channel)?;
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let reference = ManifestRef { hash, length, geometry: parsed.head.geometry };
         let mut seen = BTreeSet::new();
-        let mut parts = Vec::new();
+        let mut parts = vec![Part { digest: hash, bytes: bytes.into() }];
         for (digest, _) in parsed.parts().filter(|(digest, _)| seen.insert(*digest)) {
-            parts.push(self.read(&digest.to_string(), Some(digest))?);
+            parts.push(Part { digest, bytes: self.archive.get(&digest)?.into() });
         }
         let by_digest: HashMap<Digest, Bytes> = parts.iter().map(|p| (p.digest, p.bytes.clone())).collect();
         let manifest = parsed.assemble(|digest| by_digest.get(digest).cloned())?;
-        let length = u32::try_from(root.bytes.len()).unwrap_or(u32::MAX);
-        let reference = ManifestRef { hash: root.digest, length, geometry: parsed.head.geometry };
-        let parts = std::iter::once(root).chain(parts).collect();
         Ok(Some(Published { reference, manifest: Arc::new(manifest), parts }))
-    }
-
-    fn read(&self, name: &str, expected: Option<Digest>) -> Result<Part, LoadError> {
-        let path = self.dir.join(name);
-        let bytes: Bytes = fs::read(&path).map_err(|source| LoadError::Io { path: path.clone(), source })?.into();
-        let digest = Digest::of(&bytes);
-        if expected.is_some_and(|expected| expected != digest) || digest.to_string() != name {
-            return Err(LoadError::Damaged(path));
-        }
-        Ok(Part { digest, bytes })
     }
 
     /// Stores a generation; durable when this returns. Files of earlier ones are removed.
     pub(crate) fn save(&self, published: &Published) -> Result<(), RunError> {
-        let failed = |action| {
-            let path = self.dir.clone();
-            move |source| RunError::StateFile { path, action, source }
-        };
-        fs::create_dir_all(&self.dir).map_err(failed("made"))?;
-        self.write_parts(&published.parts).map_err(failed("written"))?;
-        let root = published.reference.hash.to_string();
-        self.write(CURRENT, format!("{root}\n").as_bytes(), true).map_err(failed("written"))?;
-        self.sync_dir().map_err(failed("synced"))?;
-        self.remove_others(&published.parts);
-        Ok(())
+        let mut parts = published.parts.iter().map(|part| (part.digest, &part.bytes[..]));
+        let Some(root) = parts.next() else { return Ok(()) };
+        self.archive.save(root, parts).map_err(|source| RunError::NotStored { source })
     }
 
     /// Removes what is of no use, so that nothing damaged passes for a part that is there already.
     pub(crate) fn forget(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::debug!(path = %self.dir.display(), %error, "a useless manifest stays");
-        }
-    }
-
-    fn write_parts(&self, parts: &[Part]) -> io::Result<()> {
-        // A file of this name was whole when it was renamed there; whether it is sound is checked when it is read.
-        let is_new = |part: &&Part| {
-            let known = fs::metadata(self.dir.join(part.digest.to_string()));
-            known.map_or(true, |meta| meta.len() != part.bytes.len() as u64)
-        };
-        let new: Vec<_> = parts.iter().filter(is_new).collect();
-        let singly = new.len() <= SYNC_SINGLY_MAX;
-        for part in &new {
-            self.write(&part.digest.to_string(), &part.bytes, singly)?;
-        }
-        if !singly {
-            rustix::fs::syncfs(File::open(&self.dir)?)?;
-        }
-        self.sync_dir()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let temporary = self.dir.join(format!("{name}.new"));
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        if sync {
-            file.sync_all()?;
-        }
-        fs::rename(temporary, self.dir.join(name))
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
-    }
-
-    /// Harmless when it fails: they only take room.
-    fn remove_others(&self, parts: &[Part]) {
-        let kept: BTreeSet<String> = parts.iter().map(|part| part.digest.to_string()).collect();
-        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let needed = name.to_str().is_some_and(|name| name == CURRENT || kept.contains(name));
-            if !needed && let Err(error) = fs::remove_file(entry.path()) {
-                tracing::debug!(path = %entry.path().display(), %error, "an old part of a manifest stays");
-            }
-        }
+        self.archive.forget();
     }
 }
 
@@ -226,7 +143,7 @@ mod tests {
     }
 
     fn files_in(store: &ManifestStore) -> usize {
-        fs::read_dir(&store.dir).unwrap().count()
+        std::fs::read_dir(store.archive.directory()).unwrap().count()
     }
 
     #[test]
@@ -260,12 +177,12 @@ mod tests {
         store.save(&published).unwrap();
         let stranger = SigningKey::generate().verifying_key();
         assert!(matches!(store.load(&stranger, CHANNEL), Err(LoadError::Codec(_))));
-        let part = store.dir.join(published.parts[1].digest.to_string());
-        let mut bytes = fs::read(&part).unwrap();
+        let part = store.archive.directory().join(published.parts[1].digest.to_string());
+        let mut bytes = std::fs::read(&part).unwrap();
         bytes[3] ^= 1;
-        fs::write(&part, &bytes).unwrap();
-        assert!(matches!(store.load(&key.verifying_key(), CHANNEL), Err(LoadError::Damaged(_))));
-        fs::remove_file(&part).unwrap();
-        assert!(matches!(store.load(&key.verifying_key(), CHANNEL), Err(LoadError::Io { .. })));
+        std::fs::write(&part, &bytes).unwrap();
+        assert!(matches!(store.load(&key.verifying_key(), CHANNEL), Err(LoadError::Archive(ArchiveError::Damaged(_)))));
+        std::fs::remove_file(&part).unwrap();
+        assert!(matches!(store.load(&key.verifying_key(), CHANNEL), Err(LoadError::Archive(ArchiveError::Io { .. }))));
     }
 }

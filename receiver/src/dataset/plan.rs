@@ -140,6 +140,7 @@ impl Dataset {
         for (at, (entry, status)) in manifest.entries().iter().zip(&comparison.entries).enumerate() {
             match (status, &entry.kind) {
                 (Status::Same, _) => {}
+                _ if self.refused.contains(&at) => {}
                 (Status::MetadataDiffers, EntryKind::Directory) => {}
                 (Status::MetadataDiffers, _) => {
                     let stamp = seen.get(&at).copied().or_else(|| self.record.stamp(&entry.path));

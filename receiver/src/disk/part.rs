@@ -10,6 +10,8 @@
 //! - Failed writing back loses what was written since the last map, so the state then falls back to it.
 //! - No file stays open: any number of objects may be partial.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod map;
 mod record;
 mod symbols;

@@ -16,7 +16,7 @@ use nackcast_common::clock::Time;
 use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
-use nackcast_proto::wire::limits::SHORT_MAX;
+use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
 use nackcast_proto::wire::{Nack, NackAnswer, NackStatus, SenderState, ShortObject};
 use rand::RngExt;
 
@@ -29,6 +29,10 @@ const LOOK_SPACING: Duration = Duration::from_millis(3);
 /// A report is repeated after so long without an answer, at first; each time twice as long.
 const REPORT_RETRY: Duration = Duration::from_millis(250);
 const REPORT_RETRY_MAX: Duration = Duration::from_secs(8);
+/// A receiver whose dataset is not whole says so at least so often, so that a sender knows that it is there...
+const ALIVE: Duration = Duration::from_secs(3);
+/// ...but in a large group less often: so many reports a second reach the sender in all.
+const ALIVE_PER_SECOND: u32 = 100;
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// What was refused (`unicast`, `unknown`) is asked again after so long.
@@ -56,6 +60,8 @@ pub(super) struct Cycle {
     report: Option<Report>,
     nonce: u64,
     said: Vec<Event>,
+    /// Say that we are here then, if nothing else was said.
+    alive_at: Option<Time>,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +91,7 @@ impl Cycle {
             report: None,
             nonce: 0,
             said: Vec::new(),
+            alive_at: None,
         }
     }
 
@@ -202,14 +209,14 @@ impl Cycle {
         let look = if self.nack_at.is_some() { None } else { look.map(|at| at.max(self.hold_until)) };
         let look_at = if self.nack_at.is_some() { None } else { self.look_at.map(|at| at.max(self.hold_until)) };
         let report = self.report.as_ref().and_then(|r| r.at);
-        [self.nack_at, look, look_at, report].into_iter().flatten().min()
+        [self.nack_at, look, look_at, report, self.alive_at].into_iter().flatten().min()
     }
 }
 
 /// What is short now.
 #[derive(Debug, Default)]
 struct Needs {
-    manifest_ids: Vec<ObjectId>,
+    ids: Vec<ObjectId>,
     short: Vec<ShortObject>,
     missing: RangeSet,
     look_again: Option<Time>,
@@ -217,7 +224,7 @@ struct Needs {
 
 impl Needs {
     fn is_empty(&self) -> bool {
-        self.manifest_ids.is_empty() && self.short.is_empty() && self.missing.is_empty()
+        self.ids.is_empty() && self.short.is_empty() && self.missing.is_empty()
     }
 
     fn again(&mut self, at: Option<Time>) {
@@ -239,6 +246,7 @@ impl ReceiverEngine {
             let until = (now < self.blocked_until).then_some(self.blocked_until);
             self.cycle.look_at = until;
             self.cycle.look = false;
+            self.cycle.nack_at = None;
             return;
         }
         let (window, size) = (advertisement.nack_window, advertisement.group_size);
@@ -287,7 +295,7 @@ impl ReceiverEngine {
                 let (short, again) = reception.short_blocks(now);
                 needs.again(again);
                 if !short.is_empty() || (reception.pass_over && again.is_none()) {
-                    needs.manifest_ids.push(*id);
+                    needs.ids.push(*id);
                 }
                 continue;
             }
@@ -317,12 +325,18 @@ impl ReceiverEngine {
         for range in ahead.ranges() {
             needs.missing.remove(range);
         }
+        // A sender with another manifest knows other places in its table: it is asked by id.
+        if advertisement.manifest.is_none_or(|reference| reference.hash != held.hash) {
+            let ids = needs.missing.iter().take(self.config.nack_budget * IDS_MAX);
+            needs.ids.extend(ids.filter_map(|index| held.manifest.object(ObjectIndex(index))).map(|o| o.id));
+            needs.missing = RangeSet::new();
+        }
         needs
     }
 
     /// Sends what is short, within the budget.
     fn ask(&mut self, now: Time, window: Duration) {
-        let Needs { mut manifest_ids, mut short, mut missing, look_again } = self.needs(now);
+        let Needs { mut ids, mut short, mut missing, look_again } = self.needs(now);
         self.cycle.look_at = look_again;
         self.cycle.looked_at = now;
         let Some(base) = self.nack_base(now) else { return };
@@ -330,13 +344,15 @@ impl ReceiverEngine {
         self.cycle.hold_until = now + window;
         let mut asked = RangeSet::new();
         for _ in 0..self.config.nack_budget {
-            if manifest_ids.is_empty() && short.is_empty() && missing.is_empty() {
+            if ids.is_empty() && short.is_empty() && missing.is_empty() {
                 break;
             }
-            let nack = base.1.clone().fill(&mut manifest_ids, &mut short, &mut missing);
+            let nack = base.1.clone().fill(&mut ids, &mut short, &mut missing);
             for id in &nack.missing_ids {
                 if let Some(reception) = self.receptions.get_mut(id) {
                     reception.on_asked(0..reception.layout.block_count(), quiet);
+                } else if let Some(index) = self.index_of(*id) {
+                    asked.insert(index.0..index.0 + 1);
                 }
             }
             for object in &nack.short {
@@ -365,6 +381,10 @@ impl ReceiverEngine {
         let wanted_bytes = self.held.as_ref().map_or(0, |h| h.wanted_bytes - h.installed_bytes);
         let here: u64 =
             self.receptions.values().filter(|r| r.class != Class::Manifest).map(Reception::bytes_done).sum();
+        if let Some(at) = &mut self.cycle.alive_at {
+            // Any NACK says that we are here.
+            *at = (*at).max(now + ALIVE);
+        }
         let nack = Nack {
             channel: self.config.channel,
             session: advertisement.session,
@@ -389,6 +409,15 @@ impl ReceiverEngine {
         let Some((_, session)) = self.sessions.chosen() else { return };
         let (window, size) = (session.advertisement.nack_window, session.advertisement.group_size);
         let delay = backoff::draw(&mut self.rng, window, size);
+        if self.complete {
+            self.cycle.alive_at = None;
+        } else if self.cycle.alive_at.is_none_or(|at| now >= at) {
+            if self.cycle.alive_at.is_some() && self.cycle.report.is_none() {
+                self.cycle.report();
+            }
+            let every = ALIVE.max(Duration::from_secs(1) * (size / ALIVE_PER_SECOND));
+            self.cycle.alive_at = Some(now + every + delay);
+        }
         let Some(report) = &mut self.cycle.report else { return };
         match report.at {
             None => report.at = Some(now + delay),

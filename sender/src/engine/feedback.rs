@@ -34,6 +34,8 @@ pub(super) struct Row {
     pub(super) last_heard: Time,
     pub(super) address: SocketAddr,
     pub(super) loss_ppm: u32,
+    /// Prefix of the hash of the manifest that it holds; 0: none.
+    holds: u64,
     /// Prefix of the manifest hash that it reported complete.
     pub(super) complete: Option<u64>,
     /// Highest packet number and a bitmap of the 64 before: a NACK counts once.
@@ -96,7 +98,8 @@ impl Feedback {
 
     /// A NACK arrived: notes its sender; says whether it was seen before.
     pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, loss_ppm: u32) -> Heard {
-        let fresh = Row { last_heard: now, address: from, loss_ppm, complete: None, highest: packet, window: 0 };
+        let fresh =
+            Row { last_heard: now, address: from, loss_ppm, holds: 0, complete: None, highest: packet, window: 0 };
         let Some(row) = self.receivers.get_mut(&run) else {
             self.make_room(now);
             self.receivers.insert(run, fresh);
@@ -129,12 +132,19 @@ impl Feedback {
         }
     }
 
-    /// What a receiver said of its completeness; true when that is news.
-    pub(super) fn on_report(&mut self, run: RunId, complete: Option<u64>) -> bool {
+    /// Which manifest a receiver holds, and whether its dataset is whole; true when that is news.
+    pub(super) fn on_report(&mut self, run: RunId, manifest: u64, complete: bool) -> bool {
         let Some(row) = self.receivers.get_mut(&run) else { return false };
+        let complete = complete.then_some(manifest);
         let news = complete.is_some() && row.complete != complete;
-        row.complete = complete;
+        (row.holds, row.complete) = (manifest, complete);
         news
+    }
+
+    /// How many hold the manifest with this hash.
+    pub(super) fn holding(&self, manifest: u64) -> u32 {
+        let count = self.receivers.values().filter(|r| r.holds == manifest).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// A round-trip time was measured.

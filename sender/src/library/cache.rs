@@ -23,6 +23,9 @@ use nackcast_common::path::DatasetPath;
 use super::hashing::Sums;
 use super::root::Stamp;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
+
 /// How long before it was hashed a file must have been left alone.
 pub(super) const RACY_MS: i64 = 50;
 /// Name and version: change the last digit with the layout.

@@ -1,0 +1,5 @@
+//! An advertisement.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| nackcast_proto::fuzz::advertisement(input));

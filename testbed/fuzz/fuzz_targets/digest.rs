@@ -1,0 +1,5 @@
+//! A Digest.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| nackcast_proto::fuzz::digest(input));

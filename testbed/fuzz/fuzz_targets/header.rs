@@ -1,0 +1,5 @@
+//! A datagram's header.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| nackcast_proto::fuzz::header(input));

@@ -1,0 +1,5 @@
+//! The parts of a manifest.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| nackcast_proto::fuzz::manifest_parts(input));

@@ -1,0 +1,5 @@
+//! A NACK's body.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| nackcast_proto::fuzz::nack(input));
