@@ -60,6 +60,14 @@ pub enum RunError {
     /// The directory could not be used.
     #[error(transparent)]
     Disk(DiskError),
+    /// Nothing could be installed there.
+    #[error("target directory {path} cannot be written: {cause}; change its owner or mode, or give another --into")]
+    NotWritable {
+        /// The directory.
+        path: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
     /// The state could not be used.
     #[error(transparent)]
     Store(StoreError),
@@ -127,6 +135,7 @@ impl RunError {
         match self {
             Self::Network(_)
             | Self::Disk(_)
+            | Self::NotWritable { .. }
             | Self::OtherChannel { .. }
             | Self::OtherDirectory { .. }
             | Self::SharedDirectory { .. }
@@ -284,6 +293,7 @@ fn prepare(
     tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
     let target = TargetDir::open(&subscription.into).map_err(RunError::Disk)?;
+    check_writable(&subscription.into)?;
     let state = channel_directory(&config.state, ticket.channel);
     make_private(&state)?;
     remember_directory(&state, &subscription.into, &ticket)?;
@@ -318,6 +328,12 @@ fn prepare(
         progress,
         scans,
     })
+}
+
+/// Else this would only show when the first file is to be installed, perhaps hours later.
+fn check_writable(into: &Path) -> Result<(), RunError> {
+    let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(into, wanted).map_err(|errno| RunError::NotWritable { path: shown(into), cause: errno.into() })
 }
 
 fn copy(ticket: &Ticket) -> Ticket {

@@ -108,6 +108,7 @@ struct Channel {
     opened_at: Option<Time>,
     unopened_since: Option<Time>,
     told_wrong_ticket: bool,
+    told_other_channel: bool,
     data_group: Option<SocketAddr>,
     received_bytes: u64,
     repair_bytes: u64,
@@ -297,6 +298,7 @@ impl Channel {
             opened_at: None,
             unopened_since: None,
             told_wrong_ticket: false,
+            told_other_channel: false,
             data_group: None,
             received_bytes: 0,
             repair_bytes: 0,
@@ -640,7 +642,7 @@ impl Channel {
             ),
         };
         let Ok(body) = opened else {
-            self.unopened(now);
+            self.unopened(now, from);
             return;
         };
         match header.datagram_type {
@@ -690,8 +692,17 @@ impl Channel {
         self.notes.say(now, &self.ticket.name, &format!("ignored an advertisement from {from}: {why}"));
     }
 
-    fn unopened(&mut self, now: Time) {
+    fn unopened(&mut self, now: Time, from: SocketAddr) {
         self.dropped.unopened += 1;
+        // Two channels may well share a group: it is worth a line, and no trouble.
+        if !self.told_other_channel && self.opened_at.is_some() {
+            self.told_other_channel = true;
+            tracing::info!(
+                "{}: datagrams of another channel, or damaged ones, arrive on {} from {from}: they are ignored",
+                self.ticket.name,
+                self.ticket.advertise
+            );
+        }
         let since = *self.unopened_since.get_or_insert(now);
         let silent = self.opened_at.is_none_or(|at| now.since(at) > WRONG_TICKET_AFTER);
         if !self.told_wrong_ticket && silent && now.since(since) > WRONG_TICKET_AFTER {

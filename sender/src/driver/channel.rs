@@ -181,6 +181,7 @@ impl Channel {
         loop {
             let is_more = self.drain_outputs();
             if self.is_over() {
+                self.look_back().await;
                 return self.end();
             }
             if is_more {
@@ -492,6 +493,17 @@ impl Channel {
         match self.drain_until {
             Some(until) => (self.is_finished && !self.outlet.is_held_up()) || now >= until,
             None => self.once.is_some() && self.is_finished && self.scans_answered >= self.scans_asked,
+        }
+    }
+
+    /// Whoever sends once must hear of what changed meanwhile, even where every block was still to be had: a large
+    /// file that was replaced or removed is sent from the descriptor that was open.
+    async fn look_back(&mut self) {
+        let Some(content) = self.origin.content.clone().filter(|_| self.once.is_some()) else { return };
+        let Ok(changed) = tokio::task::spawn_blocking(move || content.changed_files()).await else { return };
+        for error in changed {
+            tracing::warn!(channel = self.name, "{error}");
+            self.note(Trouble { line: error.to_string(), is_failure: true });
         }
     }
 

@@ -186,6 +186,15 @@ impl Router {
     }
 }
 
+impl Drop for Router {
+    fn drop(&mut self) {
+        // A run may be shorter than the time between two reports.
+        if self.dropped != Dropped::default() {
+            tracing::debug!(dropped = ?self.dropped, "datagrams on the NACK port that came to nothing, in all");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

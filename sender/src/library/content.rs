@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nackcast_common::hash;
 use nackcast_common::ids::{Digest, ObjectIndex};
-use nackcast_common::manifest::{Chaining, ChainingValue, Manifest, ObjectRecord};
+use nackcast_common::manifest::{Chaining, ChainingValue, EntryKind, Manifest, ObjectRecord};
 use nackcast_common::path::DatasetPath;
 
 use super::hashing::read_range;
@@ -108,6 +108,17 @@ impl Content {
             ObjectSource::Pack(members) => members.first().map(|m| &m.path),
             ObjectSource::Memory(_) | ObjectSource::Spilled { .. } => None,
         }
+    }
+
+    /// Files that are gone or were written to since they were hashed, by their metadata. What was sent of them is
+    /// right all the same; this is for whoever must know that the directory is another one by now.
+    #[must_use]
+    pub fn changed_files(&self) -> Vec<BlockError> {
+        let files = self.manifest.entries().iter().filter(|entry| match entry.kind {
+            EntryKind::File { size, .. } => !self.root.still_has(&entry.path, size, entry.mtime),
+            EntryKind::Directory | EntryKind::Symlink { .. } => false,
+        });
+        files.map(|entry| BlockError::Changed { path: entry.path.clone() }).collect()
     }
 
     /// Reads a block into `buffer` (which then has exactly its bytes) and verifies it.

@@ -87,6 +87,14 @@ impl Root {
         rustix::fs::statat(&self.directory, path.as_path(), AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|s| s.st_ino == stamp.inode && s.st_dev == stamp.device)
     }
+
+    /// Whether the path names a file of this size and modification time.
+    pub(super) fn still_has(&self, path: &DatasetPath, size: u64, mtime: Mtime) -> bool {
+        rustix::fs::statat(&self.directory, path.as_path(), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| {
+            let modified = time(found.st_mtime, i64::try_from(found.st_mtime_nsec).unwrap_or(-1));
+            u64::try_from(found.st_size) == Ok(size) && modified == mtime
+        })
+    }
 }
 
 /// Whether an error says that the file is gone (or that something else stands in its place).
