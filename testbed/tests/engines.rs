@@ -609,9 +609,8 @@ fn receivers_without_a_sender_rest_and_go_on_when_it_returns() {
     let back = world.now + Duration::from_secs(60);
     while let Some(happening) = world.next_without_sender(back) {
         woken += 1;
-        match happening {
-            Some(happening) => world.step_receivers_only(happening),
-            None => {}
+        if let Some(happening) = happening {
+            world.step_receivers_only(happening);
         }
     }
     assert!(woken < 20_000, "receivers woke {woken} times in a minute of silence");
