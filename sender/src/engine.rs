@@ -285,6 +285,7 @@ impl SenderEngine {
                 self.config.session = session;
                 self.config.start_number = start_number;
                 self.data_packets = 0;
+                self.schedule.jobs.iter_mut().for_each(Job::on_roll);
                 self.said.session_ending = false;
                 self.advertise_at = now;
             }

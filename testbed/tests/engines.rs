@@ -113,7 +113,29 @@ enum Happening {
     Wants(usize),
 }
 
+fn sender_config(
+    session: SessionId,
+    start_number: StartNumber,
+    certificate: SenderCertificate,
+    rate: u64,
+) -> sender::EngineConfig {
+    sender::EngineConfig {
+        channel: CHANNEL,
+        session,
+        start_number,
+        epoch: Epoch(1),
+        role: Role::Primary,
+        certificate,
+        data_group: "239.1.1.1:7601".parse().unwrap(),
+        nack_port: 7701,
+        rate: RateLimit::Fixed(BitRate(rate)),
+        schedule: ScheduleConfig::default(),
+        once: Some(Once { expect: None, linger: Duration::from_secs(3) }),
+    }
+}
+
 struct World {
+    rate: u64,
     now: Time,
     queue: BTreeMap<(Time, u64), Happening>,
     number: u64,
@@ -145,19 +167,8 @@ impl World {
         let manifest = Arc::new(manifest(&scenario.sizes, 1));
         let encoded = encode(&manifest, &publisher).unwrap();
         let session = SessionId(77);
-        let config = sender::EngineConfig {
-            channel: CHANNEL,
-            session,
-            start_number: StartNumber(1),
-            epoch: Epoch(1),
-            role: Role::Primary,
-            certificate: SenderCertificate::issue(&publisher, CHANNEL, key.verifying_key()),
-            data_group: "239.1.1.1:7601".parse().unwrap(),
-            nack_port: 7701,
-            rate: RateLimit::Fixed(BitRate(scenario.rate)),
-            schedule: ScheduleConfig::default(),
-            once: Some(Once { expect: None, linger: Duration::from_secs(3) }),
-        };
+        let certificate = SenderCertificate::issue(&publisher, CHANNEL, key.verifying_key());
+        let config = sender_config(session, StartNumber(1), certificate, scenario.rate);
         let node = |at: usize| Node {
             engine: ReceiverEngine::new(receiver::EngineConfig {
                 channel: CHANNEL,
@@ -178,6 +189,7 @@ impl World {
             unicast: 0,
         };
         let mut world = Self {
+            rate: scenario.rate,
             now: Time::ZERO,
             queue: BTreeMap::new(),
             number: 0,
@@ -501,6 +513,19 @@ impl World {
         }
     }
 
+    /// Another run of the same sender, with the manifest and the pass counts that the first stored.
+    fn restart_sender(&mut self) {
+        self.session = SessionId(self.session.0 + 1);
+        let key = SigningKey::from_seed([2; 32]);
+        let certificate = SenderCertificate::issue(&self.publisher, CHANNEL, key.verifying_key());
+        self.sender =
+            SenderEngine::new(sender_config(self.session, StartNumber(self.session.0), certificate, self.rate));
+        let passes = self.passes.iter().map(|(id, count)| (*id, *count)).collect();
+        let publication = Publication { passes, ..self.publication(false) };
+        self.sender.handle_command(self.now, sender::Command::Publish(Box::new(publication)));
+        self.drain_sender();
+    }
+
     fn source_symbols(&self) -> u64 {
         self.manifest.objects().iter().map(|o| o.layout.source_symbols_total()).sum()
     }
@@ -618,6 +643,37 @@ fn receivers_without_a_sender_rest_and_go_on_when_it_returns() {
     world.drain_sender();
     world.run(Duration::from_secs(120));
     world.assert_all_complete();
+}
+
+#[test]
+fn a_session_rolls_in_mid_transfer() {
+    let sizes = vec![10_000_000, 1_000_000];
+    let mut world = World::new(&Scenario { sizes, receivers: 3, loss: 0.03, rate: 50_000_000, seed: 9 });
+    world.run(Duration::from_millis(1300));
+    assert!(world.nodes.iter().all(|n| n.complete_at.is_none()), "it is in the middle");
+    world.session = SessionId(78);
+    let roll = sender::Command::Roll(world.session, StartNumber(2));
+    world.sender.handle_command(world.now, roll);
+    world.drain_sender();
+    world.run(Duration::from_secs(60));
+    world.assert_all_complete();
+    let ratio = sent_ratio(&world);
+    assert!(ratio < 1.25, "sent {ratio:.3}: what was heard before the roll stays");
+}
+
+#[test]
+fn a_sender_that_restarts_sends_only_what_is_asked() {
+    let sizes = vec![10_000_000, 2_000_000];
+    let mut world = World::new(&Scenario { sizes, receivers: 2, loss: 0.02, rate: 50_000_000, seed: 12 });
+    world.run(Duration::from_millis(1500));
+    let before = world.sent_symbols;
+    assert!(before > 2000, "it is in the middle");
+    let lacking = world.source_symbols() - before.min(world.source_symbols());
+    world.restart_sender();
+    world.run(Duration::from_secs(60));
+    world.assert_all_complete();
+    let after = world.sent_symbols - before;
+    assert!(after < lacking + world.source_symbols() / 5, "{after} symbols after the restart, {lacking} were lacking");
 }
 
 #[test]

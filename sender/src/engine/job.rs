@@ -178,6 +178,16 @@ impl Job {
         Ok(new)
     }
 
+    /// Packet numbers begin anew: what was sent before counts as heard or lost.
+    pub(super) fn on_roll(&mut self) {
+        for end in self.whole_end.values_mut().filter(|end| end.is_some()) {
+            *end = Some(0);
+        }
+        for under_way in self.repairs.values_mut().filter(|r| r.end.is_some()) {
+            under_way.end = Some(0);
+        }
+    }
+
     /// The block's whole run was not over when the asking receiver had heard so far.
     fn whole_under_way(&self, block: u32, heard: u64) -> bool {
         match self.whole_end.get(&block) {
