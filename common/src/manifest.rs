@@ -226,6 +226,14 @@ impl Manifest {
         self.entries.get(at)
     }
 
+    /// Whether entries lie below this path.
+    #[must_use]
+    pub fn has_below(&self, path: &[u8]) -> bool {
+        let prefix = [path, b"/"].concat();
+        let at = self.entries.partition_point(|e| e.path.as_bytes() < &prefix[..]);
+        self.entries.get(at).is_some_and(|e| e.path.as_bytes().starts_with(&prefix))
+    }
+
     /// Bytes of all files together.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {

@@ -26,6 +26,7 @@ use nackcast_proto::manifest::{ManifestCodecError, decode_root};
 use tokio::sync::mpsc;
 
 use crate::disk::DiskError;
+use crate::disk::facts::Kind;
 use crate::disk::install::{InstallError, Installer, Obstacles, Outcome, Policy, Source};
 use crate::disk::part::{Finished, PartError, PartStore};
 use crate::disk::scan::{Depth, ScanError};
@@ -119,6 +120,8 @@ pub(crate) enum CompareError {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Store(#[from] nackcast_common::store::StoreError),
+    #[error(transparent)]
+    Codec(#[from] ManifestCodecError),
     #[error("{} entries differ", .0.len())]
     NotOurs(Vec<String>),
 }
@@ -139,6 +142,8 @@ pub(crate) struct Dataset {
     wanted: BTreeSet<usize>,
     /// Entries with something in their way that only a person can remove: not fetched over and over.
     refused: BTreeSet<usize>,
+    /// A manifest that could not be kept yet.
+    pending: Option<(Digest, BTreeMap<Digest, Bytes>)>,
     chaining: BTreeMap<ObjectId, Arc<[ChainingValue]>>,
 }
 
@@ -166,6 +171,7 @@ impl Dataset {
             members: BTreeMap::new(),
             wanted: BTreeSet::new(),
             refused: BTreeSet::new(),
+            pending: None,
             chaining: BTreeMap::new(),
         }
     }
@@ -179,7 +185,10 @@ impl Dataset {
                 Order::Assemble { hash, blobs } => self.assemble(hash, &blobs),
                 Order::Scan { depth, answer } => {
                     self.refused.clear();
-                    self.scan(depth, answer);
+                    match self.pending.take() {
+                        Some((hash, blobs)) => self.assemble(hash, &blobs),
+                        None => self.scan(depth, answer),
+                    }
                 }
                 Order::Finish => {
                     let whole = self.finish();
@@ -226,6 +235,11 @@ impl Dataset {
             Ok(manifest) => {
                 self.take(hash, Arc::new(manifest));
                 self.scan(Depth::Quick, None);
+            }
+            Err(AdoptError::Archive(error)) => {
+                // The state's disk, not the manifest: tried again with the next comparison.
+                self.pending = Some((hash, blobs.clone()));
+                self.tell(Report::Failed(format!("cannot keep the manifest: {error}; trying again")));
             }
             Err(error) => self.tell(Report::Refused { hash, why: error.to_string() }),
         }
@@ -298,7 +312,7 @@ impl Dataset {
             }
         }
         for (id, outcome) in outcomes {
-            let keep = matches!(outcome, InstallOutcome::Later) || !durable;
+            let keep = matches!(outcome, InstallOutcome::Later | InstallOutcome::Full) || !durable;
             if !keep && let Err(error) = self.parts.remove(id) {
                 self.tell(Report::Trouble(error.to_string()));
             }
@@ -439,6 +453,7 @@ impl Dataset {
     fn judge(&self, error: &InstallError) -> InstallOutcome {
         self.tell(Report::Trouble(error.to_string()));
         match error {
+            InstallError::Disk(error) if error.is_full() => InstallOutcome::Full,
             InstallError::Disk(_) | InstallError::Interfered { .. } => InstallOutcome::Later,
             InstallError::Conflict(_) => InstallOutcome::Refused,
             InstallError::WrongBytes { .. } | InstallError::Misfit { .. } => InstallOutcome::Refetch,
@@ -463,7 +478,7 @@ impl Dataset {
                 let whole = plan::is_whole(&manifest, &comparison);
                 if !whole {
                     let left = plan::differing(&manifest, &comparison).take(3).collect::<Vec<_>>();
-                    tracing::info!("not whole yet: {}", left.join(", "));
+                    tracing::debug!("not whole yet: {}", left.join(", "));
                 }
                 whole
             }
@@ -485,6 +500,13 @@ impl Dataset {
             Ok(paths) => paths.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none()).collect(),
             Err(error) => return self.tell(Report::Trouble(error.to_string())),
         };
+        let (left, foreign): (Vec<_>, Vec<_>) = left.into_iter().partition(|path| self.is_still_ours(path));
+        for path in &foreign {
+            self.tell(Report::Trouble(format!("{path} left the dataset, but was changed here: it stays")));
+        }
+        if let Err(error) = self.record.forget(&foreign) {
+            self.tell(Report::Trouble(error.to_string()));
+        }
         if left.is_empty() {
             return;
         }
@@ -501,6 +523,55 @@ impl Dataset {
             }
             Err(error) => self.tell(Report::Trouble(error.to_string())),
         }
+    }
+
+    /// What stands there is what we put there: not another file, nor one that somebody wrote to since.
+    fn is_still_ours(&self, path: &DatasetPath) -> bool {
+        let Ok(Some(facts)) = self.target.facts(path) else { return true };
+        match self.record.stamp(path) {
+            Some(stamp) => {
+                let now = facts.stamp(&Digest::default());
+                facts.kind == Kind::File
+                    && (now.size, now.mtime, now.ctime, now.inode)
+                        == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
+            }
+            None if self.record.is_symlink(path) => facts.kind == Kind::Symlink,
+            None => facts.kind == Kind::Directory,
+        }
+    }
+
+    /// What we put where the manifest now wants something of another kind goes first: a file where a directory
+    /// shall be, and what is in a directory where a file or link shall be.
+    fn clear_the_way(&mut self, manifest: &Manifest) -> Result<(), CompareError> {
+        let mut files = Vec::new();
+        let mut inside = Vec::new();
+        for path in self.record.paths()? {
+            let blocked = |above: &[u8]| manifest.entry(above).is_some_and(|e| e.kind != EntryKind::Directory);
+            let becomes_directory = match manifest.entry(path.as_bytes()) {
+                Some(entry) => entry.kind == EntryKind::Directory,
+                None => manifest.has_below(path.as_bytes()),
+            };
+            let stands = self.target.facts(&path).ok().flatten().map(|f| f.kind);
+            if path.ancestors().any(blocked) {
+                inside.push(path);
+            } else if becomes_directory && matches!(stands, Some(Kind::File | Kind::Symlink)) {
+                files.push(path);
+            }
+        }
+        files.retain(|path| self.is_still_ours(path));
+        inside.retain(|path| self.is_still_ours(path));
+        if !inside.is_empty() {
+            self.installer.prune(&inside, manifest)?;
+        }
+        if !files.is_empty() {
+            // The manifest has these names, as directories: nothing of it is in the way yet.
+            let nothing =
+                Manifest::new(manifest.head().clone(), Vec::new(), Vec::new()).map_err(ManifestCodecError::from)?;
+            self.installer.prune(&files, &nothing)?;
+        }
+        self.record.forget(&files)?;
+        self.record.forget(&inside)?;
+        Ok(())
     }
 
     fn clean_up(&self) {

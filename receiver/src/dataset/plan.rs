@@ -88,7 +88,13 @@ impl Dataset {
     /// Compares, does what needs no fetching, and says what is wanted.
     pub(super) fn compare(&mut self, depth: Depth) -> Result<Option<(Wants, ScanReport)>, CompareError> {
         let Some((hash, manifest)) = self.manifest.clone() else { return Ok(None) };
-        let comparison = self.look(&manifest, depth)?;
+        let mut comparison = self.look(&manifest, depth)?;
+        if comparison.entries.iter().any(|s| matches!(s, Status::Differs(Difference::Kind(_))))
+            || comparison.extra.iter().any(|e| e.in_the_way)
+        {
+            self.clear_the_way(&manifest)?;
+            comparison = self.look(&manifest, depth)?;
+        }
         let report = ScanReport::new(&manifest, &comparison);
         self.check_ours(&manifest, &comparison)?;
         let stamps: Vec<_> = comparison
@@ -136,8 +142,18 @@ impl Dataset {
         let seen: HashMap<usize, FileStamp> = comparison.stamps.iter().copied().collect();
         let mut lacking = Vec::new();
         let here = self.content_here(manifest, comparison)?;
-        let mut fixed = Vec::new();
+        let (mut fixed, mut directories) = (Vec::new(), Vec::new());
         for (at, (entry, status)) in manifest.entries().iter().zip(&comparison.entries).enumerate() {
+            // What differs where we never put anything is somebody else's.
+            if matches!(status, Status::Differs(_)) && !self.settings.overwrite && !self.record.knows(&entry.path) {
+                if self.refused.insert(at) {
+                    self.tell(Report::Trouble(format!(
+                        "{} stands in the way and is not ours: move it away, or give --overwrite",
+                        entry.path
+                    )));
+                }
+                continue;
+            }
             match (status, &entry.kind) {
                 (Status::Same, _) => {}
                 _ if self.refused.contains(&at) => {}
@@ -162,7 +178,7 @@ impl Dataset {
                     if let Err(error) = self.installer.stage(entry, Source::Nothing) {
                         self.tell(Report::Trouble(error.to_string()));
                     } else if entry.kind == EntryKind::Directory {
-                        fixed.push((entry.path.clone(), None));
+                        directories.push(entry.path.clone());
                     }
                 }
             }
@@ -179,6 +195,7 @@ impl Dataset {
             }
         }
         self.record.put_stamps(&fixed)?;
+        self.record.put_directories(&directories)?;
         Ok(lacking)
     }
 

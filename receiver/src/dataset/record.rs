@@ -12,8 +12,9 @@ use nackcast_common::store::{Batch, Store, StoreError, Table};
 
 use crate::disk::facts::FileStamp;
 
-/// Marks a path that is no file.
-const NO_STAMP: &[u8] = b"-";
+/// Marks a symbolic link, and a directory.
+const SYMLINK: &[u8] = b"-";
+const DIRECTORY: &[u8] = b"d";
 /// Paths in one batch of the store.
 const BATCH: usize = 4096;
 
@@ -37,6 +38,11 @@ impl Record {
         FileStamp::from_bytes(&self.stamps.get(path.as_bytes()).ok()??)
     }
 
+    /// Whether we installed, verified or made what stood at this path.
+    pub(crate) fn knows(&self, path: &DatasetPath) -> bool {
+        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.is_some())
+    }
+
     /// Every path that we installed, verified or made.
     pub(crate) fn paths(&self) -> Result<Vec<DatasetPath>, StoreError> {
         let rows = self.stamps.iter().map(|row| row.map(|(path, _)| DatasetPath::new(&path).ok()));
@@ -56,12 +62,27 @@ impl Record {
             for (path, stamp) in chunk {
                 match stamp {
                     Some(stamp) => batch.put(path.as_bytes(), &stamp.to_bytes()),
-                    None => batch.put(path.as_bytes(), NO_STAMP),
+                    None => batch.put(path.as_bytes(), SYMLINK),
                 }
             }
             self.stamps.apply(batch)?;
         }
         Ok(())
+    }
+
+    /// Directories that we made.
+    pub(crate) fn put_directories(&self, paths: &[DatasetPath]) -> Result<(), StoreError> {
+        for chunk in paths.chunks(BATCH) {
+            let mut batch = Batch::new();
+            chunk.iter().for_each(|path| batch.put(path.as_bytes(), DIRECTORY));
+            self.stamps.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    /// We made a symbolic link there.
+    pub(crate) fn is_symlink(&self, path: &DatasetPath) -> bool {
+        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.as_deref() == Some(SYMLINK))
     }
 
     pub(crate) fn forget(&self, paths: &[DatasetPath]) -> Result<(), StoreError> {

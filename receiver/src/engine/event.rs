@@ -96,7 +96,7 @@ pub enum Work {
         /// The object.
         object: ObjectId,
     },
-    /// Put open blocks' symbols on disk, and record what is durable. Not answered.
+    /// Put open blocks' symbols on disk, and record what is durable.
     Checkpoint {
         /// Blocks that are open for a while, with their slots.
         blocks: Vec<(ObjectId, u32, Slot)>,
@@ -164,6 +164,8 @@ pub enum Done {
         /// What became of it.
         outcome: InstallOutcome,
     },
+    /// Of [`Work::Checkpoint`].
+    Checkpoint,
     /// Of [`Work::Finish`]: whether the dataset is whole and verified.
     Finish {
         /// It is.
@@ -176,7 +178,9 @@ pub enum Done {
 pub enum InstallOutcome {
     /// Its files are in place.
     Installed,
-    /// For now it is impossible (disk full): try again later.
+    /// The disk is full: nothing more is received for a while.
+    Full,
+    /// For now this object cannot be installed: try again later.
     Later,
     /// Its data is not what the manifest says: fetch it again.
     Refetch,

@@ -72,6 +72,7 @@ struct Asked {
 #[derive(Debug)]
 struct Report {
     at: Option<Time>,
+    sent: bool,
     retry: Duration,
 }
 
@@ -107,12 +108,13 @@ impl Cycle {
 
     /// There is something to report.
     pub(super) fn report(&mut self) {
-        self.report = Some(Report { at: None, retry: REPORT_RETRY });
+        self.report = Some(Report { at: None, sent: false, retry: REPORT_RETRY });
     }
 
     /// Nothing that was promised or asked will come.
     pub(super) fn void(&mut self) {
         self.quiet_missing.clear();
+        self.missing_serials.clear();
         self.hold_until = Time::ZERO;
         self.look = true;
     }
@@ -167,10 +169,16 @@ impl Cycle {
     }
 
     /// The sender's answer to a NACK.
-    pub(super) fn on_answer(&mut self, now: Time, answer: &NackAnswer, table: Option<&Manifest>) -> Vec<Event> {
+    pub(super) fn on_answer(
+        &mut self,
+        now: Time,
+        answer: &NackAnswer,
+        table: Option<&Manifest>,
+        here: &dyn Fn(&ObjectId) -> bool,
+    ) -> Vec<Event> {
         if answer.status == NackStatus::Noted
             && let Some(report) = &mut self.report
-            && report.at.is_some()
+            && report.sent
         {
             self.report = None;
         }
@@ -185,6 +193,11 @@ impl Cycle {
         };
         let unicast: Vec<_> = ids(&answer.unicast).into_iter().chain(answer.unicast_ids.iter().copied()).collect();
         let unknown: Vec<_> = ids(&answer.unknown).into_iter().chain(answer.unknown_ids.iter().copied()).collect();
+        // Only what we know can be refused: an answer must not grow our memory.
+        let ours = |id: &ObjectId| here(id) || table.is_some_and(|t| t.index_of(*id).is_some());
+        let unicast: Vec<_> = unicast.into_iter().filter(ours).collect();
+        let unknown: Vec<_> = unknown.into_iter().filter(ours).collect();
+        self.refused.retain(|_, until| *until > now);
         for id in unicast.iter().chain(&unknown) {
             self.refused.insert(*id, now + REFUSED_RETRY);
             if let Some(index) = table.and_then(|t| t.index_of(*id)) {
@@ -422,6 +435,7 @@ impl ReceiverEngine {
         match report.at {
             None => report.at = Some(now + delay),
             Some(at) if now >= at => {
+                report.sent = true;
                 report.at = Some(now + report.retry + delay);
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {

@@ -83,6 +83,8 @@ pub(super) struct Reception {
     /// All of it is promised until then.
     pub(super) whole_until: Time,
     pub(super) installing: bool,
+    /// An installation that failed is not tried again before.
+    pub(super) retry_at: Time,
     last_symbol: Time,
 }
 
@@ -111,6 +113,7 @@ impl Reception {
             finished_serial: 0,
             whole_until: Time::ZERO,
             installing: false,
+            retry_at: Time::ZERO,
             last_symbol: Time::ZERO,
         }
     }
@@ -361,6 +364,8 @@ impl Reception {
         self.asks.clear();
         self.whole_until = Time::ZERO;
         self.pass_over = true;
+        // Serials are of a session.
+        self.finished_serial = 0;
     }
 
     /// What to ask now: blocks that are short, not covered, and not asked lately. And when to look again.

@@ -31,6 +31,8 @@ pub(super) struct Session {
     pub(super) heard_at: Time,
     /// A signed answer echoed our nonce: it is live, not a recording.
     pub(super) confirmed: bool,
+    /// Sequence of the last Digest: a recorded one is worth nothing.
+    digest_sequence: u64,
     /// Next packet number on the data group.
     next_packet: u64,
     window_start: u64,
@@ -104,6 +106,7 @@ impl Sessions {
                 from,
                 heard_at: now,
                 confirmed: false,
+                digest_sequence: 0,
                 next_packet: advertisement.data_packets,
                 window_start: advertisement.data_packets,
                 window_received: 0,
@@ -150,9 +153,18 @@ impl Session {
         self.heard_at + (self.advertisement.interval * SILENT_INTERVALS).max(SILENT_MIN)
     }
 
+    /// A Digest arrived; false when it is not newer than the last.
+    pub(super) const fn on_digest(&mut self, sequence: u64) -> bool {
+        let newer = sequence > self.digest_sequence;
+        if newer {
+            self.digest_sequence = sequence;
+        }
+        newer
+    }
+
     /// A packet of the data group opened. False when its number is more than any sender could have reached.
     pub(super) fn on_packet(&mut self, number: u64) -> bool {
-        if number >= self.advertisement.data_packets.max(self.next_packet) + PACKETS_AHEAD_MAX {
+        if number >= self.advertisement.data_packets + PACKETS_AHEAD_MAX {
             return false;
         }
         self.window_received += 1;

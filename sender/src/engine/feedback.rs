@@ -23,6 +23,8 @@ const WINDOW_MAX: Duration = Duration::from_secs(30);
 /// NACK datagrams a window that make it longer, and shorter again.
 const NACKS_HIGH: u32 = 256;
 const NACKS_LOW: u32 = 64;
+/// A receiver's packet number does not jump further: one forged with its run must not make its own look old.
+const AHEAD_MAX: u64 = 1 << 16;
 /// Rows about single receivers.
 const RECEIVERS_MAX: usize = 4096;
 /// A receiver that was not heard for so long is no longer counted.
@@ -107,6 +109,9 @@ impl Feedback {
         };
         if packet > row.highest {
             let ahead = packet - row.highest;
+            if ahead > AHEAD_MAX {
+                return Heard::Again;
+            }
             row.window = if ahead > 64 { 0 } else { (row.window << (ahead - 1) << 1) | (1 << (ahead - 1)) };
             row.highest = packet;
         } else {

@@ -212,7 +212,10 @@ impl Schedule {
         if quiet && matches!(object.state, State::Idle | State::FirstPass) {
             object.passes = 0;
         }
-        object.last_asked = now;
+        if object.state != State::Idle || object.passes < self.config.max_passes {
+            // Asking for what has no passes left does not keep the round open.
+            object.last_asked = now;
+        }
         match object.state {
             State::Gone => (NackStatus::Unknown, nothing()),
             State::FirstPass => (NackStatus::Queued, nothing()),
