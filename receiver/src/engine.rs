@@ -145,7 +145,8 @@ impl ReceiverEngine {
         }
         if heard == Heard::First {
             self.events.push_back(Event::SenderHeard(id, from));
-            self.cycle.greet(id);
+            // A new sender is greeted.
+            self.cycle.report();
         }
         self.settling.push_back((now + STRAGGLERS.max(advertisement.grtt.min(STRAGGLERS * 10)), id));
         self.follow_manifest(advertisement);

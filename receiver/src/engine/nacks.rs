@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nackcast_common::clock::Time;
-use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
+use nackcast_common::ids::{ObjectId, ObjectIndex};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
@@ -99,11 +99,6 @@ impl Cycle {
     /// Something happened that may have made something short.
     pub(super) fn look(&mut self) {
         self.look = true;
-    }
-
-    /// A new sender is greeted.
-    pub(super) fn greet(&mut self, _session: SessionId) {
-        self.report();
     }
 
     /// There is something to report.
