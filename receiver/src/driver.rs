@@ -19,7 +19,7 @@ use nackcast_common::manifest::{Chaining, ChainingValue, Manifest};
 use nackcast_common::net::interface::Interface;
 use nackcast_common::net::multicast::GroupSocket;
 use nackcast_common::net::unicast::UnicastSocket;
-use nackcast_common::seal::{FlowKey, PacketNumbers};
+use nackcast_common::seal::FlowKey;
 use nackcast_proto::manifest::decode_root;
 use nackcast_proto::ticket::Ticket;
 use nackcast_proto::wire::limits::{DATAGRAM_LEN_MAX, TAG_LEN};
@@ -91,7 +91,6 @@ struct Channel {
     arena: Arena,
     run: RunId,
     run_key: FlowKey,
-    packets: PacketNumbers,
     clock: Clock,
     archive: Archive,
     nacks: Arc<UnicastSocket>,
@@ -282,7 +281,6 @@ impl Channel {
             keys,
             arena: Arena::new(slots),
             run: RunId(run),
-            packets: PacketNumbers::new(),
             clock,
             archive,
             nacks,
@@ -365,13 +363,12 @@ impl Channel {
             }
             let Some(transmit) = self.engine.poll_transmit() else { break };
             let body = transmit.nack.encode();
-            let packet = self.packets.take(1).start;
             let header = Header {
                 datagram_type: DatagramType::Nack,
                 flow: Flow::ToSender,
                 epoch_low: self.ticket.epoch.0.to_le_bytes()[0],
                 session: self.run.0,
-                packet_number: packet,
+                packet_number: transmit.packet,
             };
             self.outgoing.clear();
             self.outgoing.resize(header::LEN, 0);
@@ -380,7 +377,7 @@ impl Channel {
             }
             self.outgoing.extend_from_slice(&body);
             self.outgoing.resize(self.outgoing.len() + TAG_LEN, 0);
-            self.run_key.seal_in_place(packet, header::LEN, &mut self.outgoing);
+            self.run_key.seal_in_place(transmit.packet, header::LEN, &mut self.outgoing);
             // A NACK that the socket does not take is like one that was lost: it is asked again.
             if let Err(error) = self.nacks.try_send_to(&self.outgoing, transmit.to) {
                 tracing::debug!(%error, to = %transmit.to, "NACK not sent");
@@ -783,7 +780,9 @@ impl Channel {
         let signed = sender.and_then(|key| NackAnswer::decode(body, Some(&key)).ok());
         let is_signed = signed.is_some();
         match signed.map_or_else(|| NackAnswer::decode(body, None), Ok) {
-            Ok(answer) if answer.session == session && answer.channel == self.ticket.channel => {
+            Ok(answer)
+                if answer.session == session && answer.channel == self.ticket.channel && answer.run == self.run =>
+            {
                 self.engine.handle_answer(now, &answer, is_signed);
             }
             Ok(_) | Err(_) => self.dropped.refused += 1,
