@@ -170,9 +170,11 @@ impl ReceiverEngine {
         self.held.as_ref()?.manifest.index_of(id)
     }
 
-    /// An answer of a known session; `signed` when its signature was checked.
+    /// An answer of a known session to a NACK of this run; `signed` when its signature was checked. One that answers
+    /// no NACK of the last moments, or one that was answered before, does nothing.
     pub fn handle_answer(&mut self, now: Time, answer: &NackAnswer, signed: bool) {
         let Some(session) = self.sessions.get_mut(answer.session) else { return };
+        let Some(asked) = self.cycle.answered(now, answer) else { return };
         if signed && self.cycle.is_our_nonce(answer.nonce) {
             session.confirmed = true;
             self.acquire();
@@ -180,7 +182,7 @@ impl ReceiverEngine {
         let until = now + answer.wait;
         let table = self.held.as_ref().map(|h| Arc::clone(&h.manifest));
         let here = |id: &ObjectId| self.receptions.contains_key(id);
-        let events = self.cycle.on_answer(now, answer, table.as_deref(), &here);
+        let events = self.cycle.on_answer(now, answer, &asked, table.as_deref(), &here);
         self.events.extend(events);
         for reception in self.receptions.values_mut() {
             reception.on_answer(now, until);

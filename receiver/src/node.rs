@@ -22,7 +22,7 @@ use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::ids::{Digest, Generation, ObjectId, RunId};
 use nackcast_common::keys::Flow;
 use nackcast_common::manifest::{ChainingValue, EntryKind, Manifest};
-use nackcast_common::seal::{FlowKey, PacketNumbers};
+use nackcast_common::seal::FlowKey;
 use nackcast_proto::ticket::Ticket;
 use nackcast_proto::wire::limits::{DATAGRAM_LEN_MAX, TAG_LEN};
 use nackcast_proto::wire::{DatagramType, Header, header};
@@ -124,7 +124,6 @@ pub struct ReceiverNode {
     keys: Keys,
     arena: Arena,
     run_key: FlowKey,
-    packets: PacketNumbers,
     outgoing: Vec<u8>,
     orders: VecDeque<Order>,
     manifest: Option<Arc<Manifest>>,
@@ -161,7 +160,6 @@ impl ReceiverNode {
             run_key: keys.derive(config.run.0, Flow::ToSender),
             keys,
             arena: Arena::new(slots),
-            packets: PacketNumbers::new(),
             outgoing: Vec::with_capacity(DATAGRAM_LEN_MAX),
             orders: VecDeque::new(),
             manifest: None,
@@ -234,13 +232,12 @@ impl ReceiverNode {
     /// The next datagram to send, sealed, and the sender that it is for.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, &[u8])> {
         let transmit = self.engine.poll_transmit()?;
-        let packet = self.packets.take(1).start;
         let header = Header {
             datagram_type: DatagramType::Nack,
             flow: Flow::ToSender,
             epoch_low: self.config.ticket.epoch.0.to_le_bytes()[0],
             session: self.config.run.0,
-            packet_number: packet,
+            packet_number: transmit.packet,
         };
         self.outgoing.clear();
         self.outgoing.resize(header::LEN, 0);
@@ -249,7 +246,7 @@ impl ReceiverNode {
         }
         self.outgoing.extend_from_slice(&transmit.nack.encode());
         self.outgoing.resize(self.outgoing.len() + TAG_LEN, 0);
-        self.run_key.seal_in_place(packet, header::LEN, &mut self.outgoing);
+        self.run_key.seal_in_place(transmit.packet, header::LEN, &mut self.outgoing);
         Some((transmit.to, &self.outgoing))
     }
 

@@ -219,6 +219,8 @@ pub enum Ignored {
 pub struct Transmit {
     /// The sender's NACK address.
     pub to: SocketAddr,
+    /// Its packet number: the answer names it.
+    pub packet: u64,
     /// The NACK.
     pub nack: Nack,
 }

@@ -176,7 +176,11 @@ impl ReceiverNode {
         let signed = sender.and_then(|key| NackAnswer::decode(body, Some(&key)).ok());
         let is_signed = signed.is_some();
         match signed.map_or_else(|| NackAnswer::decode(body, None), Ok) {
-            Ok(answer) if answer.session == session && answer.channel == self.config.ticket.channel => {
+            Ok(answer)
+                if answer.session == session
+                    && answer.channel == self.config.ticket.channel
+                    && answer.run == self.config.run =>
+            {
                 self.engine.handle_answer(now, &answer, is_signed);
             }
             Ok(_) | Err(_) => self.listening.refused += 1,
