@@ -741,11 +741,11 @@ fn forged_answers_do_not_grow_memory() {
 #[test]
 fn a_replayed_answer_does_nothing() {
     let mut world = small(vec![2_000_000], 1, 0.0, 26);
-    world.run(Duration::from_millis(100));
+    world.run(Duration::from_millis(1000));
     let refused = world.manifest.objects()[0].id;
     let (channel, session, last) = (CHANNEL, world.session, world.nodes[0].packets);
     let answer = |nack| NackAnswer { channel, session, nack, unicast_ids: vec![refused], ..NackAnswer::default() };
-    world.drain_sender();
+    assert!(last > 0 && world.nodes[0].engine.snapshot().has_manifest);
     // Everything that was asked is answered; then an answer with other content comes under the same number, and one
     // under a number that was never used.
     let engine = &mut world.nodes[0].engine;
