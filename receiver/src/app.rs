@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use nackcast_common::archive::Archive;
 use nackcast_common::clock::Clock;
+use nackcast_common::files::linux;
 use nackcast_common::ids::ChannelId;
 use nackcast_common::net::{NetError, interface};
 use nackcast_common::store::{Store, StoreError};
@@ -292,7 +293,7 @@ fn prepare(
         interface::resolve(config.interface.as_deref(), ticket.advertise.ip()).map_err(RunError::Network)?;
     tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
-    let target = TargetDir::open(&subscription.into).map_err(RunError::Disk)?;
+    let target = TargetDir::open(linux(), &subscription.into).map_err(RunError::Disk)?;
     check_writable(&subscription.into)?;
     let state = channel_directory(&config.state, ticket.channel);
     make_private(&state)?;
@@ -301,12 +302,12 @@ fn prepare(
     if let Some(warning) = warning {
         tracing::warn!("{}: {warning}", ticket.name);
     }
-    let record = Record::new(store, state.join("chaining")).map_err(RunError::Store)?;
+    let record = Record::new(store, linux(), state.join("chaining")).map_err(RunError::Store)?;
     let (parts, survivors) = PartStore::open(&target).map_err(RunError::Disk)?;
     for warning in survivors.warnings {
         tracing::warn!("{}: {warning}", ticket.name);
     }
-    let archive = Archive::new(state.join("manifest"));
+    let archive = Archive::new(linux(), state.join("manifest"));
     let remembered = match load_manifest(&archive, &ticket.publisher, ticket.channel) {
         Ok(found) => found.map(|(hash, manifest)| (manifest.head().generation, hash)),
         Err(error) => {
@@ -404,14 +405,15 @@ pub fn verify(directory: &Path, state: &Path, deep: bool) -> Result<ScanReport, 
     let publisher = nackcast_common::keys::VerifyingKey(publisher);
     let name = home.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let channel = parse_channel(name).ok_or_else(|| damaged("its name is no channel".into()))?;
-    let archive = Archive::new(home.join("manifest"));
+    let archive = Archive::new(linux(), home.join("manifest"));
     let (_, manifest) = load_manifest(&archive, &publisher, channel)
         .map_err(|error: AdoptError| damaged(error.to_string()))?
         .ok_or_else(not_received)?;
-    let target = TargetDir::open(directory).map_err(RunError::Disk)?;
+    let target = TargetDir::open(linux(), directory).map_err(RunError::Disk)?;
     // A running receiver holds the store: without its stamps every file is read, which is slower, not worse.
-    let record =
-        Store::open(&home.join("store")).ok().and_then(|(store, _)| Record::new(store, home.join("chaining")).ok());
+    let record = Store::open(&home.join("store"))
+        .ok()
+        .and_then(|(store, _)| Record::new(store, linux(), home.join("chaining")).ok());
     let known = |path: &nackcast_common::path::DatasetPath| record.as_ref()?.stamp(path);
     let options = Options {
         depth: if deep { Depth::Deep } else { Depth::Quick },

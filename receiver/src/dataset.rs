@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nackcast_common::archive::{Archive, ArchiveError};
+use nackcast_common::files::Kind;
 use nackcast_common::ids::{ChannelId, Digest, ObjectId, ObjectIndex};
 use nackcast_common::keys::VerifyingKey;
 use nackcast_common::manifest::{
@@ -26,7 +27,7 @@ use nackcast_proto::manifest::{ManifestCodecError, decode_root};
 use tokio::sync::mpsc;
 
 use crate::disk::DiskError;
-use crate::disk::facts::Kind;
+use crate::disk::facts::FileStamp;
 use crate::disk::install::{InstallError, Installer, Obstacles, Outcome, Policy, Source};
 use crate::disk::part::{Finished, PartError, PartStore};
 use crate::disk::scan::{Depth, ScanError};
@@ -530,7 +531,7 @@ impl Dataset {
         let Ok(Some(facts)) = self.target.facts(path) else { return true };
         match self.record.stamp(path) {
             Some(stamp) => {
-                let now = facts.stamp(&Digest::default());
+                let now = FileStamp::of(&facts, &Digest::default());
                 facts.kind == Kind::File
                     && (now.size, now.mtime, now.ctime, now.inode)
                         == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
