@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nackcast_common::files::{Errno, Files, Handle, How};
+use nackcast_common::files::{Errno, Files, Handle, How, Opened};
 use nackcast_common::manifest::Mtime;
 
 use self::faults::Dice;

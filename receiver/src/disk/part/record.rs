@@ -39,20 +39,34 @@ impl PartStore {
         ids.dedup();
         let parts: Vec<_> = ids.into_iter().filter_map(|id| self.part(id).ok()).collect();
         let recordings: Vec<_> = parts.iter().map(|part| (part, lock(&part.recording))).collect();
-        let mut copies: Vec<_> =
-            recordings.iter().filter_map(|(part, _)| Some((*part, part.begin_record()?))).collect();
+        let copies: Vec<_> = recordings.iter().filter_map(|(part, _)| Some((*part, part.begin_record()?))).collect();
         if copies.is_empty() {
             return Ok(());
         }
-        let directory = self.target.part_directory()?;
-        if let Err(error) = self.flush_copies(&directory, &copies) {
-            copies.iter().for_each(|(part, _)| self.fall_back(part, &directory));
-            return Err(error.into());
+        let directory = match self.target.part_directory() {
+            Ok(directory) => directory,
+            Err(error) => {
+                copies.iter().for_each(|(part, _)| lock(&part.state).changed = true);
+                return Err(error.into());
+            }
+        };
+        // What one object lost must not cost the others their record.
+        let mut lost = None;
+        let mut sound = Vec::with_capacity(copies.len());
+        let flushed = self.flush_at_once(&directory, copies.len());
+        for (part, copy) in copies {
+            match if flushed { Ok(()) } else { self.flush_data(part, &directory, &copy) } {
+                Ok(()) => sound.push((part, copy)),
+                Err(error) => {
+                    self.fall_back(part, &directory);
+                    lost.get_or_insert(error);
+                }
+            }
         }
         // A map whose side file a power cut takes away would be worth less than the one before.
         let named = self.flush_names(&directory, &self.sides_made);
-        let result = named.and_then(|()| self.write_maps(&directory, &copies));
-        for (part, copy) in copies.drain(..) {
+        let result = named.and_then(|()| self.write_maps(&directory, &sound));
+        for (part, copy) in sound {
             let mut state = lock(&part.state);
             if result.is_ok() {
                 state.pinned = copy.slots().map(|slot| slot as usize).collect();
@@ -60,18 +74,20 @@ impl PartStore {
                 state.changed = true;
             }
         }
-        Ok(result?)
+        result?;
+        lost.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn flush_copies(&self, directory: &Handle, copies: &[(&Arc<Part>, Map)]) -> Result<(), DiskError> {
-        if copies.len() > FLUSH_EACH_MAX && !self.flush_each.load(Ordering::Relaxed) {
-            match self.flush_all(directory) {
-                Ok(()) => return Ok(()),
-                // Each file says for itself whether it was lost.
-                Err(error) => tracing::warn!(%error, "from now on each file is flushed alone"),
-            }
+    /// Many objects are flushed by one call, if that works.
+    fn flush_at_once(&self, directory: &Handle, count: usize) -> bool {
+        if count <= FLUSH_EACH_MAX || self.flush_each.load(Ordering::Relaxed) {
+            return false;
         }
-        copies.iter().try_for_each(|(part, copy)| self.flush_data(part, directory, copy))
+        let flushed = self.flush_all(directory);
+        if let Err(error) = &flushed {
+            tracing::warn!(%error, "from now on each file is flushed alone");
+        }
+        flushed.is_ok()
     }
 
     fn write_maps(&self, directory: &Handle, copies: &[(&Arc<Part>, Map)]) -> Result<(), DiskError> {
