@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use nackcast_common::archive::Archive;
 use nackcast_common::clock::Clock;
+use nackcast_common::files::linux;
 use nackcast_common::ids::{ChannelId, RunId};
 use nackcast_common::keys::fill_random;
 use nackcast_common::net::{NetError, interface};
@@ -299,7 +300,7 @@ fn prepare(
         interface::resolve(config.interface.as_deref(), ticket.advertise.ip()).map_err(RunError::Network)?;
     tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
-    let target = TargetDir::open(&subscription.into).map_err(RunError::Disk)?;
+    let target = TargetDir::open(linux(), &subscription.into).map_err(RunError::Disk)?;
     check_writable(&subscription.into)?;
     let state = channel_directory(&config.state, ticket.channel);
     make_private(&state)?;
@@ -402,14 +403,15 @@ pub fn verify(directory: &Path, state: &Path, deep: bool) -> Result<ScanReport, 
     let publisher = nackcast_common::keys::VerifyingKey(publisher);
     let name = home.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let channel = parse_channel(name).ok_or_else(|| damaged("its name is no channel".into()))?;
-    let archive = Archive::new(home.join("manifest"));
+    let archive = Archive::new(linux(), home.join("manifest"));
     let (_, manifest) = load_manifest(&archive, &publisher, channel)
         .map_err(|error: AdoptError| damaged(error.to_string()))?
         .ok_or_else(not_received)?;
-    let target = TargetDir::open(directory).map_err(RunError::Disk)?;
+    let target = TargetDir::open(linux(), directory).map_err(RunError::Disk)?;
     // A running receiver holds the store: without its stamps every file is read, which is slower, not worse.
-    let record =
-        Store::open(&home.join("store")).ok().and_then(|(store, _)| Record::new(store, home.join("chaining")).ok());
+    let record = Store::open(&home.join("store"))
+        .ok()
+        .and_then(|(store, _)| Record::new(store, linux(), home.join("chaining")).ok());
     let known = |path: &nackcast_common::path::DatasetPath| record.as_ref()?.stamp(path);
     let options = Options {
         depth: if deep { Depth::Deep } else { Depth::Quick },

@@ -314,8 +314,8 @@ mod tests {
     #[test]
     fn only_sound_parts_are_found_again() {
         let home = tempfile::tempdir().unwrap();
-        let target = TargetDir::open(home.path()).unwrap();
-        let archive = Archive::new(home.path().join("manifest"));
+        let target = TargetDir::open(nackcast_common::files::linux(), home.path()).unwrap();
+        let archive = Archive::new(nackcast_common::files::linux(), home.path().join("manifest"));
         let [root, sound, damaged, absent] = ["root", "sound", "damaged", "absent"].map(|s| Digest::of(s.as_bytes()));
         archive.save((root, b"root"), [(sound, &b"sound"[..]), (damaged, &b"damaged"[..])]).unwrap();
         std::fs::write(archive.directory().join(damaged.to_string()), b"damagEd").unwrap();

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use nackcast_common::files::Kind;
 use nackcast_common::ids::Digest;
 use nackcast_common::manifest::{EntryKind, Manifest};
 use nackcast_common::path::DatasetPath;
 use nackcast_proto::manifest::ManifestCodecError;
 
 use super::{CompareError, Dataset, Report, plan};
-use crate::disk::facts::Kind;
+use crate::disk::facts::FileStamp;
 use crate::disk::scan::Depth;
 
 impl Dataset {
@@ -82,7 +83,7 @@ impl Dataset {
         let Ok(Some(facts)) = self.target.facts(path) else { return true };
         match self.record.stamp(path) {
             Some(stamp) => {
-                let now = facts.stamp(&Digest::default());
+                let now = FileStamp::of(&facts, &Digest::default());
                 facts.kind == Kind::File
                     && (now.size, now.mtime, now.ctime, now.inode)
                         == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)

@@ -328,10 +328,7 @@ impl Dataset {
             }
             let (Ok(start), Ok(length)) = (usize::try_from(offset), usize::try_from(size)) else { continue };
             let Some(slice) = bytes.get_mut(start..start + length) else { continue };
-            let read = self.target.open_file(&entry.path).ok().and_then(|file| {
-                use std::os::unix::fs::FileExt;
-                file.read_exact_at(slice, 0).ok()
-            });
+            let read = self.target.open_file(&entry.path).ok().and_then(|file| file.read_exact_at(slice, 0).ok());
             if let (Some(()), Ok(start), Ok(end)) = (read, u32::try_from(start), u32::try_from(start + length)) {
                 have.insert(start..end);
             }
