@@ -65,7 +65,7 @@ impl TargetDir {
 
     /// The file system it is on.
     pub(crate) fn files(&self) -> &Arc<dyn Files> {
-        &*self.files
+        &self.files
     }
 
     /// Keeps other processes from receiving into the same directory, until this handle is dropped.
