@@ -1,7 +1,7 @@
 //! The receiver's side of the file system: the target directory, partial objects, install, scan, seed.
 //!
-//! Everything here blocks and knows no task: the driver calls it on its disk threads. It reaches the disk only
-//! through [`nackcast_common::files`], so that it runs on a simulated one too.
+//! Everything here blocks and knows no task: the workers call it. It reaches the disk only through
+//! [`nackcast_common::files`], so that it runs on a simulated one too.
 //!
 //! - Nothing that a manifest says, and nothing that stands in the target, leads a write outside it
 //!   ([`target`]).

@@ -64,8 +64,8 @@ impl TargetDir {
     }
 
     /// The file system it is on.
-    pub(super) fn files(&self) -> &dyn Files {
-        &*self.files
+    pub(crate) const fn files(&self) -> &Arc<dyn Files> {
+        &self.files
     }
 
     /// Keeps other processes from receiving into the same directory, until this handle is dropped.

@@ -49,11 +49,11 @@ pub struct Want {
     pub held: Vec<(u32, FixedBitSet)>,
 }
 
-/// Where the driver keeps an open block's symbols in memory.
+/// Where the node keeps an open block's symbols in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
-/// Order to the driver, answered by the [`Done`] of the same name.
+/// Order to the node, answered by the [`Done`] of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// The slot has K symbols or more: restore, verify, and keep the block. Frees the slot.
@@ -174,7 +174,7 @@ pub enum Done {
 }
 
 /// What became of an installation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InstallOutcome {
     /// Its files are in place.
     Installed,
@@ -182,8 +182,11 @@ pub enum InstallOutcome {
     Full,
     /// For now this object cannot be installed: try again later.
     Later,
-    /// Its data is not what the manifest says: fetch it again.
-    Refetch,
+    /// Its data is not what the manifest says, or was lost by the disk: fetch it again.
+    Refetch {
+        /// Blocks that are still here and sound.
+        left: RangeSet,
+    },
     /// Something stands in the way that only a person can remove.
     Refused,
 }

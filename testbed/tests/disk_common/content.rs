@@ -17,31 +17,31 @@ fn geometry() -> Geometry {
 }
 
 /// One generation.
-pub struct Dataset {
-    pub manifest: Manifest,
-    pub objects: BTreeMap<ObjectId, Object>,
+pub(crate) struct Dataset {
+    pub(crate) manifest: Manifest,
+    pub(crate) objects: BTreeMap<ObjectId, Object>,
 }
 
 /// An object and its bytes.
 #[derive(Clone)]
-pub struct Object {
-    pub id: ObjectId,
-    pub layout: Layout,
-    pub bytes: Vec<u8>,
+pub(crate) struct Object {
+    pub(crate) id: ObjectId,
+    pub(crate) layout: Layout,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Object {
-    pub fn block(&self, block: u32) -> &[u8] {
+    pub(crate) fn block(&self, block: u32) -> &[u8] {
         let start = block as usize * BLOCK;
         &self.bytes[start..self.bytes.len().min(start + BLOCK)]
     }
 
-    pub fn source(&self, block: u32, esi: u16) -> &[u8] {
+    pub(crate) fn source(&self, block: u32, esi: u16) -> &[u8] {
         &self.block(block)[self.layout.symbol_range(block, esi)]
     }
 
     /// Bytes that stand for a repair symbol.
-    pub fn repair(&self, block: u32, esi: u16) -> Vec<u8> {
+    pub(crate) fn repair(&self, block: u32, esi: u16) -> Vec<u8> {
         let seed = [&self.id.0.to_be_bytes()[..], &block.to_be_bytes(), &esi.to_be_bytes()].concat();
         Digest::of(&seed).0.iter().copied().cycle().take(100).collect()
     }
@@ -106,7 +106,7 @@ fn build(generation: u64, listed: &[(&str, u32, What<'_>)]) -> Dataset {
 }
 
 /// The same names with other bytes, names that come and go, and files that share an object.
-pub fn generations() -> [Dataset; 2] {
+pub(crate) fn generations() -> [Dataset; 2] {
     use What::{Directory, File, Link, Slice};
     let (one, two, three) = (bytes(1, 7 * BLOCK + 17), bytes(2, 5000), bytes(3, 300));
     let first = build(

@@ -102,7 +102,7 @@ impl State {
     /// Writes back all of one inode.
     pub(super) fn write_back(&mut self, number: u64, extent: Extent) {
         let Self { inodes, dice, faults, errors, counts, used, .. } = self;
-        let Some(inode) = inodes.get_mut(&number) else { return };
+        let Some(inode) = inodes.get_mut(&number).filter(|inode| !inode.gone) else { return };
         *used -= inode.pages();
         let mut lost = false;
         match &mut inode.content {
@@ -137,7 +137,7 @@ impl State {
         if !dice.falls(faults.write_back) {
             return;
         }
-        let Some(inode) = inodes.get_mut(&number) else { return };
+        let Some(inode) = inodes.get_mut(&number).filter(|inode| !inode.gone) else { return };
         *used -= inode.pages();
         match &mut inode.content {
             Content::File { now, durable, dirty } => {
