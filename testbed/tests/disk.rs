@@ -10,7 +10,7 @@ use disk_common::boots::{Life, Mood, live};
 use nackcast_testbed::sim::disk::Faults;
 
 /// Seeds of each kind of disk; each seed is a life of several boots.
-const LIVES: u64 = 250;
+const LIVES: u64 = 500;
 
 fn lives(name: &str, mood: Mood, faults: impl Fn(u64) -> Faults) {
     let mut sum = Life::default();

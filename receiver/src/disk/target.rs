@@ -163,6 +163,8 @@ impl TargetDir {
             }
         }
         let open = self.root.open(PART_DIRECTORY.as_bytes(), How::Directory)?;
+        // Whether we made it or a run that was killed: what is durable in it must not go with it.
+        self.root.sync()?;
         *part = Some(Arc::clone(&open));
         Ok(open)
     }

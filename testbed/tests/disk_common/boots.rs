@@ -71,7 +71,6 @@ pub(crate) fn live(seed: u64, mood: Mood, faults: Faults) -> Life {
         check_names(&disk, &datasets, &promised, mood, &at);
         let target = TargetDir::open(disk.files(), Path::new(TARGET)).unwrap();
         let (store, survivors) = PartStore::open(&target).unwrap();
-        assert!(mood == Mood::Wary || survivors.warnings.is_empty(), "{at}: {survivors:?}");
         life.taken_up += survivors.objects.len() as u64;
         check_claims(&store, &objects, &at);
         for (id, recorded) in &promised.recorded {
