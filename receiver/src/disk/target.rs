@@ -43,11 +43,13 @@ impl TargetDir {
         let root = match files.open_directory(path) {
             Err(Errno::NOENT) => {
                 files.make_directory(path, 0o755).map_err(io("make directory"))?;
-                files.open_directory(path)
+                let made = files.open_directory(path).map_err(io("open directory"))?;
+                // Its own name lies in a directory that we may not be allowed to open.
+                made.sync_file_system().map_err(io("make directory"))?;
+                made
             }
-            other => other,
+            other => other.map_err(io("open directory"))?,
         };
-        let root = root.map_err(io("open directory"))?;
         let (part, temporaries) = (Mutex::new(None), AtomicU64::new(0));
         Ok(Arc::new(Self { files, root, path: path.to_owned(), part, temporaries }))
     }

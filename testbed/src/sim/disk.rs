@@ -56,6 +56,8 @@ pub struct Counts {
     pub written: u64,
     /// Bytes that syncs wrote to the disk.
     pub stored: u64,
+    /// Times that pages could not be written back.
+    pub lost: u64,
 }
 
 /// A disk; clones share it.

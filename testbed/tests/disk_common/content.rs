@@ -108,33 +108,36 @@ fn build(generation: u64, listed: &[(&str, u32, What<'_>)]) -> Dataset {
 /// The same names with other bytes, names that come and go, and files that share an object.
 pub(crate) fn generations() -> [Dataset; 2] {
     use What::{Directory, File, Link, Slice};
+    // So many that the whole file system is flushed for them.
+    let small: Vec<_> = (0..10_usize).map(|nth| (format!("s/{nth}"), bytes(20 + nth, 700 + 90 * nth))).collect();
+    let small = || small.iter().map(|(path, bytes)| (&**path, 0o644, File(bytes)));
     let (one, two, three) = (bytes(1, 7 * BLOCK + 17), bytes(2, 5000), bytes(3, 300));
-    let first = build(
-        1,
-        &[
+    let (four, five, six) = (bytes(4, 900), bytes(5, 10), bytes(6, 1500));
+    let (seven, eight, nine) = (bytes(7, 8 * BLOCK), bytes(8, 1000), bytes(9, 2000));
+    let first: Vec<_> = small()
+        .chain([
             ("a", 0o644, File(&one)),
             ("d/b", 0o444, File(&two)),
             ("d/e/c", 0o600, File(&one)),
             ("link", 0o777, Link(b"a")),
-            ("p/1", 0o644, Slice(&bytes(4, 900))),
-            ("p/2", 0o644, Slice(&bytes(5, 10))),
-            ("p/3", 0o000, Slice(&bytes(6, 1500))),
+            ("p/1", 0o644, Slice(&four)),
+            ("p/2", 0o644, Slice(&five)),
+            ("p/3", 0o000, Slice(&six)),
             ("ro", 0o555, Directory),
             ("ro/x", 0o444, File(&three)),
-        ],
-    );
-    let second = build(
-        2,
-        &[
+        ])
+        .collect();
+    let second: Vec<_> = small()
+        .chain([
             ("a", 0o444, File(&two)),
             ("d/b", 0o644, File(&one)),
-            ("f/g/h", 0o644, File(&bytes(7, 8 * BLOCK))),
+            ("f/g/h", 0o644, File(&seven)),
             ("link", 0o777, Link(b"d/b")),
-            ("p/1", 0o644, Slice(&bytes(4, 900))),
-            ("p/2", 0o600, Slice(&bytes(8, 1000))),
+            ("p/1", 0o644, Slice(&four)),
+            ("p/2", 0o600, Slice(&eight)),
             ("ro", 0o555, Directory),
-            ("ro/x", 0o444, File(&bytes(9, 2000))),
-        ],
-    );
-    [first, second]
+            ("ro/x", 0o444, File(&nine)),
+        ])
+        .collect();
+    [build(1, &first), build(2, &second)]
 }
