@@ -6,11 +6,17 @@
 
 mod disk_common;
 
+use std::path::Path;
+
 use disk_common::boots::{Life, Mood, live};
-use nackcast_testbed::sim::disk::Faults;
+use disk_common::content::generations;
+use nackcast_receiver::disk::DiskError;
+use nackcast_receiver::disk::part::{PartError, PartStore};
+use nackcast_receiver::disk::target::TargetDir;
+use nackcast_testbed::sim::disk::{Disk, Faults, Settings};
 
 /// Seeds of each kind of disk; each seed is a life of several boots.
-const LIVES: u64 = 250;
+const LIVES: u64 = 500;
 
 fn lives(name: &str, mood: Mood, faults: impl Fn(u64) -> Faults) {
     let mut sum = Life::default();
@@ -48,4 +54,41 @@ fn failing_calls_of_all_kinds_do_no_harm() {
         ..Faults::default()
     };
     lives("failing calls", Mood::Wary, faults);
+}
+
+#[test]
+fn what_one_object_lost_costs_neither_its_record_nor_the_others() {
+    let disk = Disk::new(Settings { seed: 1, capacity: 1 << 20, privileged: false });
+    let [dataset, _] = generations();
+    let target = TargetDir::open(disk.files(), Path::new("/target")).unwrap();
+    let (store, _) = PartStore::open(&target).unwrap();
+    let [one, two] =
+        [0, 1].map(|nth| dataset.objects.values().filter(|o| o.layout.block_count() > 4).nth(nth).unwrap());
+    for object in [one, two] {
+        store.create(object.layout, object.id).unwrap();
+        store.write_block(object.id, 0, object.block(0)).unwrap();
+        store.record(object.id).unwrap();
+    }
+    store.write_block(one.id, 4, one.block(4)).unwrap();
+    disk.set_faults(Faults { write_back_error: 1.0, write_back: 1.0, ..Faults::default() });
+    while disk.counts().lost == 0 {
+        store.write_symbols(one.id, 2, [(0, one.source(2, 0))]).unwrap();
+        store.discard_symbols(one.id, 2).unwrap();
+    }
+    disk.set_faults(Faults::default());
+    store.write_block(two.id, 4, two.block(4)).unwrap();
+    let error = store.sync(&[one.id, two.id]).unwrap_err();
+    assert!(matches!(error, PartError::Disk(DiskError::Lost { .. })), "{error}");
+    let verified = |id| store.state(id).unwrap().verified.iter().collect::<Vec<_>>();
+    assert_eq!((verified(one.id), verified(two.id)), (vec![0], vec![0, 4]));
+    // It goes on from there, and the disk is believed again.
+    store.write_block(one.id, 4, one.block(4)).unwrap();
+    store.sync(&[one.id, two.id]).unwrap();
+    drop((store, target));
+    let target = TargetDir::open(disk.crash(7).files(), Path::new("/target")).unwrap();
+    let (store, _) = PartStore::open(&target).unwrap();
+    for object in [one, two] {
+        assert_eq!(store.state(object.id).unwrap().verified.iter().collect::<Vec<_>>(), [0, 4]);
+        assert_eq!(store.read_block(object.id, 4).unwrap(), object.block(4));
+    }
 }

@@ -1,4 +1,4 @@
 //! Parts of the tests of the disk code on the model disk.
 
-pub mod boots;
-pub mod content;
+pub(crate) mod boots;
+pub(crate) mod content;

@@ -198,7 +198,9 @@ impl Rig {
         let publisher = SigningKey::from_seed([1; 32]).verifying_key();
         let settings = Settings { channel: CHANNEL, publisher, mode_mask: 0o777, overwrite: false, prune: false };
         let (store, _) = Store::open(&state.join("store")).unwrap();
-        let workers = Workers::open(settings, TargetDir::open(nackcast_common::files::linux(), &into).unwrap(), store, &state).unwrap();
+        let workers =
+            Workers::open(settings, TargetDir::open(nackcast_common::files::linux(), &into).unwrap(), store, &state)
+                .unwrap();
         assert_eq!(workers.warnings, Vec::<String>::new());
         let ticket = Ticket {
             channel: CHANNEL,
