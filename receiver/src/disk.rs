@@ -1,6 +1,6 @@
 //! The receiver's side of the file system: the target directory, partial objects, install, scan, seed.
 //!
-//! Everything here blocks and knows no task: the driver calls it on its disk threads.
+//! Everything here blocks and knows no task: the workers call it.
 //!
 //! - Nothing that a manifest says, and nothing that stands in the target, leads a write outside it
 //!   ([`target`]).

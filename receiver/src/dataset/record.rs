@@ -20,7 +20,7 @@ const BATCH: usize = 4096;
 
 /// The record of one dataset.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub struct Record {
     store: Store,
     stamps: Table,
     chaining: PathBuf,
@@ -28,7 +28,10 @@ pub(crate) struct Record {
 
 impl Record {
     /// In an open store; block hashes go to files in `chaining`.
-    pub(crate) fn new(store: Store, chaining: PathBuf) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn new(store: Store, chaining: PathBuf) -> Result<Self, StoreError> {
         let stamps = store.tree("stamps")?;
         Ok(Self { store, stamps, chaining })
     }
