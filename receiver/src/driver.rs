@@ -38,7 +38,7 @@ use crate::disk::scan::Depth;
 use crate::disk::target::TargetDir;
 use crate::engine::{Admission, Done, EngineConfig, Event, ReceiverEngine, Wants, Work};
 use crate::keys::Keys;
-use crate::report::{ChannelProgress, ReceivedChannel};
+use crate::report::{ChannelProgress, ReceivedChannel, WAITING};
 
 /// Bytes of manifest parts kept in memory at most, while a manifest is being received.
 const BLOBS_MAX: usize = 1 << 30;
@@ -794,7 +794,9 @@ impl Channel {
         let snapshot = self.engine.snapshot();
         let state = match (snapshot.senders, snapshot.has_manifest, snapshot.complete) {
             (_, _, true) => "complete",
-            (0, _, _) => "waiting for a sender",
+            // Removing many files takes a disk its time: without a word it would look like a stall.
+            _ if snapshot.finishing => "finishing",
+            (0, _, _) => WAITING,
             (_, false, _) => "fetching the manifest",
             (_, true, _) => "receiving",
         };
@@ -810,6 +812,7 @@ impl Channel {
             rate_bps: 0,
             state: state.into(),
             note: self.notes.current.clone(),
+            ..ChannelProgress::default()
         }
     }
 

@@ -9,6 +9,7 @@ mod admin;
 pub mod app;
 mod arena;
 mod blocks;
+mod check;
 pub mod config;
 mod dataset;
 pub mod disk;
@@ -18,8 +19,10 @@ pub mod engine;
 pub mod fuzz;
 mod keys;
 pub mod report;
+mod silence;
 
 pub use app::{Control, RunError, run, verify};
+pub use check::check;
 pub use config::{Config, Subscription};
 pub use dataset::ScanReport;
 pub use report::{ChannelProgress, Progress, ReceivedChannel, Summary};
