@@ -84,8 +84,8 @@ const COLUMNS: usize = 9;
 const HEAD: [&str; COLUMNS] =
     ["receiver", "files", "objects", "bytes", "lost", "NACKs sent", "repair", "time", "all hashes verified"];
 const LEGEND: &str = "\
-objects: what is multicast; a large file is one, many small files share one, and the manifest is some more
-lost: datagrams that the network dropped on purpose; repair: bytes received again for what was lost";
+objects: the units that are multicast; a large file is one, its block hashes may be another, small files share one
+lost: datagrams that the network dropped on purpose; repair: FEC symbols received for what was lost";
 
 impl Outcome {
     /// Puts the result together.
