@@ -70,7 +70,7 @@ mod tests {
     fn a_target_in_or_at_one_that_is_filled_is_refused_and_nothing_is_made() {
         let place = tempfile::tempdir().unwrap();
         let outer = place.path().join("outer");
-        let filled = TargetDir::open(&outer).unwrap();
+        let filled = TargetDir::open(nackcast_common::files::linux(), &outer).unwrap();
         check_target(&outer.join("inner")).unwrap();
         filled.lock().unwrap();
         assert!(matches!(check_target(&outer), Err(RunError::Disk(DiskError::InUse { .. }))));

@@ -10,6 +10,7 @@
 //! - Reading, hashing, FEC, signing, sealing and storing are the driver's: they leave as [`Work`] and
 //!   [`Transmit`] and return as [`Done`].
 
+mod covered;
 mod demand;
 pub mod event;
 mod feedback;
@@ -160,7 +161,7 @@ impl SenderEngine {
         }
         self.counters.nacks += 1;
         self.feedback.count_nack(now);
-        self.feedback.on_rtt(Time(now.0).since(Time(nack.time)).saturating_sub(nack.hold));
+        self.feedback.on_rtt(now.since(Time(nack.time)).saturating_sub(nack.hold), self.config.schedule.interval);
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
         if let Some(hash) = ours {
             let holds = nack.manifest == hash.prefix();
@@ -169,7 +170,7 @@ impl SenderEngine {
             }
         }
         let mut answer = self.demands(now, nack);
-        answer.nack = packet;
+        (answer.run, answer.nack) = (run, packet);
         if self.answers.len() < ANSWERS_MAX {
             self.answers.push_back((from, answer));
         }
@@ -222,10 +223,17 @@ impl SenderEngine {
         if let (Some((_, manifest)), false) = (current, nack.missing.is_empty()) {
             let manifest = Arc::clone(manifest);
             let count = u32::try_from(manifest.objects().len()).unwrap_or(u32::MAX);
-            for index in nack.missing.ranges().flat_map(|r| r.start..r.end.min(count)) {
-                let Some(object) = manifest.object(ObjectIndex(index)) else { continue };
-                let status = self.demand_object(now, object.id, None, nack);
-                note(status, &mut || unicast.push(index), &mut || unknown.push(index));
+            for run in nack.missing.ranges().map(|run| run.start..run.end.min(count)) {
+                let fresh: Vec<_> = self.schedule.not_queued(run.clone(), nack.loss_ppm).collect();
+                if fresh.iter().map(ExactSizeIterator::len).sum::<usize>() < run.len() {
+                    self.last_demand = now;
+                    note(NackStatus::Queued, &mut || {}, &mut || {});
+                }
+                for index in fresh.into_iter().flatten() {
+                    let Some(object) = manifest.object(ObjectIndex(index)) else { continue };
+                    let status = self.demand_object(now, object.id, None, nack);
+                    note(status, &mut || unicast.push(index), &mut || unknown.push(index));
+                }
             }
             (answer.unicast, answer.unknown) = (unicast.into_iter().collect(), unknown.into_iter().collect());
         }
@@ -376,6 +384,7 @@ impl SenderEngine {
     /// Moves every machine as far as it goes.
     fn advance(&mut self, now: Time) {
         self.started.get_or_insert(now);
+        self.feedback.recount(now);
         self.schedule.end_closed(now);
         let may = self.first_pass_may(now);
         let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
@@ -473,15 +482,22 @@ impl SenderEngine {
         }
         let once = self.config.once?;
         let idle = self.said.first_pass_over && self.schedule.is_idle();
-        let awaited = once.expect.is_some_and(|expected| self.complete_receivers() < expected);
-        let patience = if awaited { EXPECTED_PATIENCE } else { Duration::ZERO };
+        let patience = if self.is_as_expected() { Duration::ZERO } else { EXPECTED_PATIENCE };
         let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt()).max(patience);
         let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete).max(self.last_symbol);
         idle.then_some(since + quiet)
     }
 
-    fn complete_receivers(&self) -> u32 {
-        self.manifest.as_ref().map_or(0, |(reference, _)| self.feedback.complete(reference.hash.prefix()))
+    /// Receivers that reported this manifest complete, those included that left since then.
+    fn complete_ever(&self) -> u32 {
+        self.manifest.as_ref().map_or(0, |(reference, _)| self.feedback.complete_ever(reference.hash.prefix()))
+    }
+
+    /// As many receivers as `once` expects reported complete.
+    #[must_use]
+    pub fn is_as_expected(&self) -> bool {
+        let expected = self.config.once.and_then(|once| once.expect);
+        expected.is_none_or(|expected| self.complete_ever() >= expected)
     }
 
     /// The next work order.
@@ -507,7 +523,7 @@ impl SenderEngine {
         if now >= self.advertise_at {
             return Some(self.advertisement(now));
         }
-        if let Some(promises) = self.promises.due(now) {
+        if let Some(promises) = self.promises.due(now, self.config.rate) {
             self.sequence += 1;
             let lapse = self.wait();
             return Some(Transmit::Digest(promises.into_digest(&self.config, self.sequence, now, lapse)));
@@ -628,7 +644,7 @@ impl SenderEngine {
             sent_bytes: self.counters.sent_bytes,
             repair_bytes: self.counters.repair_bytes,
             receivers: self.feedback.group_size(),
-            receivers_complete: self.complete_receivers(),
+            receivers_complete: self.manifest.as_ref().map_or(0, |(r, _)| self.feedback.complete(r.hash.prefix())),
             nacks: self.counters.nacks,
             pool: self.schedule.pool_len(),
             jobs: self.schedule.jobs.len(),
