@@ -282,6 +282,8 @@ pub struct Snapshot {
     pub open_blocks: u64,
     /// The dataset is whole.
     pub complete: bool,
+    /// All is installed; directories are put right, and what left the dataset is removed.
+    pub finishing: bool,
     /// Senders heard.
     pub senders: u32,
 }
