@@ -4,12 +4,21 @@
 //! - Never a map that claims what is not there.
 //! - What was told to be durable is there after a power cut.
 
-mod disk_common;
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed, and says what it did"
+)]
+
+#[path = "disk_common/boots.rs"]
+mod boots;
+#[path = "disk_common/content.rs"]
+mod content;
 
 use std::path::Path;
 
-use disk_common::boots::{Life, Mood, live};
-use disk_common::content::generations;
+use boots::{Life, Mood, live};
+use content::generations;
 use nackcast_receiver::disk::DiskError;
 use nackcast_receiver::disk::part::{PartError, PartStore};
 use nackcast_receiver::disk::target::TargetDir;
