@@ -2,13 +2,16 @@
 //!
 //! The loop takes one input (a batch of datagrams, a report, a timer), hands it to the [`ReceiverNode`], and
 //! carries out what comes out. Disk work is done by two threads; the loop itself never waits for a disk.
+//!
+//! A sender that is faster than this machine makes data readable at all times. What else waits is taken at the top of
+//! each turn, so that memory comes back from the disk threads, and senders are heard and answered.
 
 mod threads;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use nackcast_common::clock::{Clock, Time};
+use nackcast_common::clock::Clock;
 use nackcast_common::net::NetError;
 use nackcast_common::net::interface::Interface;
 use nackcast_common::net::multicast::GroupSocket;
@@ -26,6 +29,12 @@ use crate::report::{ChannelProgress, ReceivedChannel};
 
 /// Batches of datagrams read before reports and timers are looked at.
 const BATCHES_PER_TURN: usize = 8;
+/// Reports of each disk thread, and answers, taken in a turn before data is read.
+const WAITING_PER_TURN: usize = 64;
+/// Advertisements go in after the data that was sent before them. When data has no end, they go in after so many
+/// datagrams: about what a socket's buffer holds.
+const DATA_BEFORE_ADVERTISEMENTS: usize = 4096;
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// What one channel is given.
 pub(crate) struct Setup {
@@ -54,9 +63,39 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
         tracing::info!("{}: {warning}", node.name());
     }
     let (threads, mut reports) = Threads::start(blocks, dataset)?;
-    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    let mut progress_at = clock.now();
+    // Datagrams of data since all of it was read, or advertisements were.
+    let mut unbroken = 0;
     let mut incoming = vec![0; DATAGRAM_LEN_MAX];
     let result = loop {
+        for _ in 0..WAITING_PER_TURN {
+            let Ok(report) = reports.blocks.try_recv() else { break };
+            node.handle_block_report(clock.now(), report);
+            threads.carry_out(&mut node);
+        }
+        for _ in 0..WAITING_PER_TURN {
+            let Ok(report) = reports.dataset.try_recv() else { break };
+            node.handle_dataset_report(clock.now(), report);
+            threads.carry_out(&mut node);
+        }
+        for _ in 0..WAITING_PER_TURN {
+            let Ok((length, from)) = sockets.nacks.try_recv_from(&mut incoming) else { break };
+            if let Some(datagram) = incoming.get_mut(..length) {
+                node.handle_answer_datagram(clock.now(), from, datagram);
+            }
+        }
+        if unbroken >= DATA_BEFORE_ADVERTISEMENTS {
+            unbroken = 0;
+            let result = sockets.hear_advertisements(&mut node, clock);
+            complain(&mut node, clock, result);
+        }
+        if node.poll_deadline().is_some_and(|deadline| clock.now() >= deadline.at) {
+            node.handle_timeout(clock.now());
+        }
+        if clock.now() >= progress_at {
+            progress.send_replace(node.progress());
+            progress_at = clock.now() + PROGRESS_EVERY;
+        }
         threads.carry_out(&mut node);
         sockets.send(&mut node);
         match node.ended() {
@@ -65,7 +104,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             None => {}
         }
         sockets.follow(&network, node.data_group()).map_err(RunError::Network)?;
-        let deadline = node.poll_deadline().map_or(Time::NEVER, |deadline| deadline.at);
+        let deadline = node.poll_deadline().map_or(progress_at, |deadline| deadline.at.min(progress_at));
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break Ok(()),
@@ -82,25 +121,20 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
                         // Orders must not wait for the end of a large batch: slots run short.
                         threads.carry_out(&mut node);
                     });
+                    unbroken = result.as_ref().map_or(0, |count| unbroken + count);
                 }
                 complain(&mut node, clock, result);
             }
             Some(report) = reports.blocks.recv() => node.handle_block_report(clock.now(), report),
             Some(report) = reports.dataset.recv() => node.handle_dataset_report(clock.now(), report),
             ready = sockets.advertisements.readable() => {
-                let result = ready.and_then(|()| sockets.advertisements.try_recv(|from, datagram| {
-                    node.handle_advertisement_datagram(clock.now(), from, datagram);
-                }));
+                let result = ready.and_then(|()| sockets.hear_advertisements(&mut node, clock));
                 complain(&mut node, clock, result);
             }
-            result = sockets.nacks.recv_from(&mut incoming) => {
-                if let Ok((length, from)) = result && let Some(datagram) = incoming.get_mut(..length) {
-                    node.handle_answer_datagram(clock.now(), from, datagram);
-                }
-            }
+            // Read at the top of the next turn.
+            _ = sockets.nacks.readable() => {}
             Some(request) = scans.recv() => node.scan(request),
-            () = tokio::time::sleep_until(clock.instant(deadline).into()) => node.handle_timeout(clock.now()),
-            _ = tick.tick() => { progress.send_replace(node.progress()); }
+            () = tokio::time::sleep_until(clock.instant(deadline).into()) => {}
         }
     };
     // Orders given before now are carried out: what was received shall survive.
@@ -143,6 +177,10 @@ impl Sockets {
             self.data = GroupSocket::bind(data_group, &network.interface, &network.sources)?;
         }
         Ok(())
+    }
+
+    fn hear_advertisements(&mut self, node: &mut ReceiverNode, clock: Clock) -> std::io::Result<usize> {
+        self.advertisements.try_recv(|from, datagram| node.handle_advertisement_datagram(clock.now(), from, datagram))
     }
 
     fn send(&self, node: &mut ReceiverNode) {
