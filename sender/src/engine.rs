@@ -161,7 +161,8 @@ impl SenderEngine {
         }
         self.counters.nacks += 1;
         self.feedback.count_nack(now);
-        self.feedback.on_rtt(now.since(Time(nack.time)).saturating_sub(nack.hold), self.config.schedule.interval);
+        let rtt = now.since(Time(nack.time)).saturating_sub(nack.hold);
+        self.feedback.on_rtt(now, rtt, self.config.schedule.interval);
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
         if let Some(hash) = ours {
             let holds = nack.manifest == hash.prefix();
@@ -567,6 +568,7 @@ impl SenderEngine {
 
     fn advertisement(&mut self, now: Time) -> Transmit {
         self.sequence += 1;
+        self.feedback.follow(now);
         self.advertised_at = Some(now);
         self.advertise_at = now + self.config.schedule.interval;
         let first_pass = self.schedule.first_pass_cursor();

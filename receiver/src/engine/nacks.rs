@@ -7,7 +7,7 @@
 //! | any | a promise or an answer covers the need | (the need is looked at again when that lapses) |
 //!
 //! A report (nothing is asked) greets a new sender, says that the manifest is held, and that the dataset is whole;
-//! it is repeated until answered.
+//! it is repeated until answered. Reports suppress nothing, so they wait no longer than the group's size asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,6 +36,9 @@ const ALIVE: Duration = Duration::from_secs(3);
 const ALIVE_WHOLE: Duration = Duration::from_secs(10 * 60);
 /// ...but in a large group less often: so many reports a second reach the sender in all.
 const ALIVE_PER_SECOND: u32 = 100;
+/// Reports are spread over the NACK window, but over no more than this for each receiver of the group.
+const REPORT_SPREAD: Duration = Duration::from_millis(10);
+const REPORT_SPREAD_MIN: Duration = Duration::from_millis(5);
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// NACKs of which the answer is waited for: those of many windows.
@@ -255,6 +258,11 @@ impl Cycle {
     }
 }
 
+/// Over how long the reports of `size` receivers are spread.
+fn report_spread(window: Duration, size: u32) -> Duration {
+    window.min(REPORT_SPREAD.saturating_mul(size)).max(REPORT_SPREAD_MIN)
+}
+
 /// What is short now.
 #[derive(Debug, Default)]
 struct Needs {
@@ -291,11 +299,11 @@ impl ReceiverEngine {
             self.cycle.nack_at = None;
             return;
         }
-        let (window, size) = (advertisement.nack_window, advertisement.group_size);
+        let (window, size, grtt) = (advertisement.nack_window, advertisement.group_size, advertisement.grtt);
         match self.cycle.nack_at {
             Some(at) if now >= at => {
                 self.cycle.nack_at = None;
-                self.ask(now, window);
+                self.ask(now, window, grtt);
             }
             Some(_) => {}
             None => {
@@ -376,13 +384,13 @@ impl ReceiverEngine {
         needs
     }
 
-    /// Sends what is short, within the budget.
-    fn ask(&mut self, now: Time, window: Duration) {
+    /// Sends what is short, within the budget. What was asked is not asked again before an answer can be here.
+    fn ask(&mut self, now: Time, window: Duration, grtt: Duration) {
         let Needs { mut ids, mut short, mut missing, look_again } = self.needs(now);
         self.cycle.look_at = look_again;
         self.cycle.looked_at = now;
         let Some(base) = self.nack_base(now) else { return };
-        let quiet = now + self.config.nack_retry.max(window);
+        let quiet = now + self.config.nack_retry.max(window).max(grtt);
         self.cycle.hold_until = now + window;
         let mut asked = RangeSet::new();
         for _ in 0..self.config.nack_budget {
@@ -451,12 +459,13 @@ impl ReceiverEngine {
     fn send_report(&mut self, now: Time) {
         let Some((_, session)) = self.sessions.chosen() else { return };
         let (window, size) = (session.advertisement.nack_window, session.advertisement.group_size);
-        let delay = backoff::draw(&mut self.rng, window, size);
+        let spread = report_spread(window, size);
+        let delay = spread.mul_f64(self.rng.random_range(0.0..1.0));
         let most = if self.complete { ALIVE_WHOLE } else { ALIVE };
         let every = most.max(Duration::from_secs(1) * (size / ALIVE_PER_SECOND));
         match &mut self.cycle.alive_at {
             // Soon, if the dataset no longer is whole.
-            Some(at) if now < *at => *at = (*at).min(now + every + window),
+            Some(at) if now < *at => *at = (*at).min(now + every + spread),
             alive_at => {
                 let is_due = alive_at.replace(now + every + delay).is_some();
                 if is_due && self.cycle.report.is_none() {
@@ -481,5 +490,18 @@ impl ReceiverEngine {
             }
             Some(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_spread_by_the_groups_size() {
+        let spread = |window, size| report_spread(Duration::from_millis(window), size).as_millis();
+        assert_eq!((spread(60_000, 12), spread(60_000, 0), spread(60_000, 1)), (120, 5, 10));
+        assert_eq!(spread(60, 10_000), 60, "over no more than the window");
+        assert_eq!(spread(1, 10_000), 5);
     }
 }

@@ -47,6 +47,8 @@ struct Sender {
     content: Vec<u8>,
     sequence: u64,
     packets: PacketNumbers,
+    nack_window: Duration,
+    group_size: u32,
 }
 
 impl Sender {
@@ -79,7 +81,17 @@ impl Sender {
         let manifest = Manifest::new(head, vec![object.clone()], vec![entry]).unwrap();
         let encoded = encode(&manifest, &publisher).unwrap();
         let key = SigningKey::from_seed([2; 32]);
-        Self { publisher, key, encoded, object, content, sequence: 0, packets: PacketNumbers::new() }
+        Self {
+            publisher,
+            key,
+            encoded,
+            object,
+            content,
+            sequence: 0,
+            packets: PacketNumbers::new(),
+            nack_window: Duration::from_millis(60),
+            group_size: 1,
+        }
     }
 
     fn advertisement(&mut self, now: Time) -> Vec<u8> {
@@ -101,8 +113,8 @@ impl Sender {
             nack_port: 7701,
             quic_port: 0,
             grtt: Duration::from_millis(10),
-            nack_window: Duration::from_millis(60),
-            group_size: 1,
+            nack_window: self.nack_window,
+            group_size: self.group_size,
             max_passes: 16,
             rate_bps: 0,
             first_pass_cursor: 1,
@@ -320,6 +332,26 @@ fn a_file_is_received_without_sockets_threads_and_clock_and_always_alike() {
     assert!(rig.sent.len() > 1);
     let again = received(other.path());
     assert!(again.sent == rig.sent && again.now == rig.now, "the same inputs give the same datagrams");
+}
+
+#[test]
+fn reports_do_not_wait_for_a_long_nack_window() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
+    (sender.nack_window, sender.group_size) = (Duration::from_secs(30), 12);
+    // A step for the advertisement, and the moment over which twelve receivers spread their reports.
+    let moment = STEP * 2 + Duration::from_millis(12 * 10);
+    rig.step(&mut sender);
+    rig.steps_until(&mut sender, "greeted", |node| node.engine.snapshot().nacks > 0);
+    assert!(rig.now <= Time::ZERO + moment, "{:?}", rig.now);
+    rig.hear(sender.manifest_symbols());
+    rig.steps_until(&mut sender, "a manifest", |node| node.engine.snapshot().has_manifest);
+    let symbols = sender.file_symbols(|_| true);
+    rig.hear(symbols);
+    rig.steps_until(&mut sender, "whole", |node| node.engine.snapshot().complete);
+    let (whole, said) = (rig.now, rig.node.engine.snapshot().nacks);
+    rig.steps_until(&mut sender, "said so", |node| node.engine.snapshot().nacks > said);
+    assert!(rig.now <= whole + moment, "{:?} after {whole:?}", rig.now);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What NACKs tell about the group: round-trip time, size, and how far receivers must spread their NACKs.
 //!
-//! GRTT rises fast and falls slowly (RFC 5740, section 5.5.3): it at most doubles and at most halves in a window.
-//! More is not believed at once, since an echo is only as honest as its receiver. The NACK window is at least 6 GRTT (RFC 5401: receivers that cannot hear each other) and grows
-//! while more NACKs arrive than the sender wants to read.
+//! - GRTT rises fast and falls slowly (RFC 5740, section 5.5.3): it at most doubles and at most halves in a window.
+//!   More is not believed at once, since an echo is only as honest as its receiver. Silence halves it each second.
+//! - The NACK window is at least 6 GRTT (RFC 5401: receivers that cannot hear each other), but in a small group less,
+//!   since there is little to suppress; it grows while more NACKs arrive than the sender wants to read.
+//! - Windows end with time, whether NACKs come or not: call [`Feedback::follow`] before the values are used.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,9 +17,14 @@ use nackcast_common::ids::RunId;
 const GRTT_START: Duration = Duration::from_millis(20);
 /// Scheduling noise makes less than this meaningless.
 const GRTT_MIN: Duration = Duration::from_millis(1);
-const GRTT_MAX: Duration = Duration::from_secs(10);
+/// No way takes longer; a busy machine may.
+const GRTT_MAX: Duration = Duration::from_secs(2);
+/// Without an echo GRTT halves after each such time, down to what it began with.
+const GRTT_HALVES: Duration = Duration::from_secs(1);
 /// RFC 5401's K for unicast feedback.
 const WINDOW_GRTTS: u32 = 6;
+/// For each receiver the window needs no more than this, whatever GRTT is: a few NACKs too many do no harm.
+const WINDOW_RECEIVER: Duration = Duration::from_millis(50);
 const WINDOW_MIN: Duration = Duration::from_millis(10);
 const WINDOW_MAX: Duration = Duration::from_secs(30);
 /// NACK datagrams a window that make it longer, and shorter again.
@@ -69,6 +76,8 @@ pub(super) struct Feedback {
     nacks_in_window: u32,
     /// What GRTT may rise to in this window.
     ceiling: Duration,
+    /// When GRTT was last measured, or halved for want of an echo.
+    grtt_at: Time,
     receivers: BTreeMap<RunId, Row>,
     /// How many of them are counted, and when that was looked at.
     counted: u32,
@@ -95,6 +104,7 @@ impl Feedback {
             window_ends: Time::ZERO,
             nacks_in_window: 0,
             ceiling: Duration::from_millis(2 * 20),
+            grtt_at: Time::ZERO,
             receivers: BTreeMap::new(),
             counted: 0,
             counted_at: Time::ZERO,
@@ -207,10 +217,11 @@ impl Feedback {
     }
 
     /// A round-trip time was measured, by an echo of an advertisement.
-    pub(super) fn on_rtt(&mut self, rtt: Duration, interval: Duration) {
+    pub(super) fn on_rtt(&mut self, now: Time, rtt: Duration, interval: Duration) {
         if rtt > (interval * ECHO_INTERVALS).max(ECHO_MIN) {
             return;
         }
+        self.grtt_at = now;
         let rtt = rtt.clamp(GRTT_MIN, GRTT_MAX).min(self.ceiling);
         self.peak = self.peak.max(rtt);
         if rtt > self.grtt {
@@ -218,25 +229,41 @@ impl Feedback {
         }
     }
 
-    /// A NACK datagram was read; closes the window when it is over.
+    /// A NACK datagram was read.
     pub(super) fn count_nack(&mut self, now: Time) {
+        self.follow(now);
+        self.nacks_in_window = self.nacks_in_window.saturating_add(1);
+    }
+
+    /// Time went on: GRTT falls without echoes, and the window closes when it is over.
+    pub(super) fn follow(&mut self, now: Time) {
+        while self.grtt > GRTT_START && now.since(self.grtt_at) >= GRTT_HALVES {
+            self.grtt = (self.grtt / 2).max(GRTT_START);
+            self.grtt_at += GRTT_HALVES;
+            self.peak = Duration::ZERO;
+            // A window as long as GRTT was is not waited for.
+            self.window_ends = self.window_ends.min(now + self.least_window());
+        }
         if now >= self.window_ends {
             self.close_window(now);
         }
-        self.nacks_in_window = self.nacks_in_window.saturating_add(1);
+    }
+
+    /// The window that this group needs.
+    fn least_window(&self) -> Duration {
+        (self.grtt * WINDOW_GRTTS).min(WINDOW_RECEIVER.saturating_mul(self.group_size())).max(WINDOW_MIN)
     }
 
     fn close_window(&mut self, now: Time) {
         if self.peak > Duration::ZERO {
             self.grtt = self.peak.max(self.grtt / 2).clamp(GRTT_MIN, GRTT_MAX);
         }
-        let least = (self.grtt * WINDOW_GRTTS).max(WINDOW_MIN);
         if self.nacks_in_window > NACKS_HIGH {
             self.window = self.window.saturating_mul(2);
         } else if self.nacks_in_window < NACKS_LOW {
             self.window = self.window * 2 / 3;
         }
-        self.window = self.window.clamp(least, WINDOW_MAX.max(least));
+        self.window = self.window.clamp(self.least_window(), WINDOW_MAX);
         self.peak = Duration::ZERO;
         self.ceiling = (self.grtt * 2).max(GRTT_START);
         self.nacks_in_window = 0;
@@ -290,13 +317,70 @@ mod tests {
         for _ in 0..count {
             *now += feedback.window() + Duration::from_millis(1);
             feedback.count_nack(*now);
-            feedback.on_rtt(rtt, INTERVAL);
+            feedback.on_rtt(*now, rtt, INTERVAL);
+        }
+    }
+
+    fn group(size: u64) -> Feedback {
+        let mut feedback = Feedback::new();
+        for run in 0..size {
+            nack(&mut feedback, run, 1);
+        }
+        feedback
+    }
+
+    /// An echo every 5 ms, for a minute.
+    fn echoes(feedback: &mut Feedback, now: &mut Time, rtt: Duration, interval: Duration) {
+        for _ in 0..12_000 {
+            *now += Duration::from_millis(5);
+            feedback.follow(*now);
+            feedback.on_rtt(*now, rtt, interval);
         }
     }
 
     #[test]
+    fn a_small_group_needs_no_long_window() {
+        let slow = Duration::from_millis(1900);
+        for (size, window) in [(0, 10), (1, 50), (12, 600), (300, 6 * 1900)] {
+            let (mut feedback, mut now) = (group(size), Time(0));
+            echoes(&mut feedback, &mut now, slow, INTERVAL);
+            assert_eq!(feedback.window(), Duration::from_millis(window), "{size} receivers");
+        }
+        let (mut feedback, mut now) = (group(12), Time(0));
+        windows(&mut feedback, &mut now, 20, Duration::from_millis(2));
+        assert_eq!(feedback.window(), Duration::from_millis(12), "nor does it make a short one longer");
+    }
+
+    #[test]
+    fn grtt_is_bounded_whatever_is_echoed() {
+        let (mut feedback, mut now) = (group(1000), Time(0));
+        echoes(&mut feedback, &mut now, Duration::from_secs(8), Duration::from_secs(1));
+        assert_eq!((feedback.grtt(), feedback.window()), (GRTT_MAX, GRTT_MAX * WINDOW_GRTTS));
+    }
+
+    #[test]
+    fn silence_halves_grtt_each_second_and_ends_windows() {
+        let (mut feedback, mut now) = (group(1000), Time(0));
+        echoes(&mut feedback, &mut now, Duration::from_millis(1600), INTERVAL);
+        let before = feedback.grtt();
+        feedback.follow(now + Duration::from_millis(999));
+        assert_eq!(feedback.grtt(), before);
+        now += Duration::from_secs(2);
+        feedback.follow(now);
+        assert_eq!(feedback.grtt(), before / 4);
+        now += feedback.least_window();
+        feedback.follow(now);
+        assert!(feedback.window() <= before * WINDOW_GRTTS * 2 / 3, "its window was closed: {:?}", feedback.window());
+        for _ in 0..20 {
+            now += Duration::from_secs(1);
+            feedback.follow(now);
+        }
+        assert_eq!((feedback.grtt(), feedback.window()), (GRTT_START, GRTT_START * WINDOW_GRTTS));
+    }
+
+    #[test]
     fn the_window_follows_round_trip_time_and_load() {
-        let (mut feedback, mut now) = (Feedback::new(), Time(0));
+        let (mut feedback, mut now) = (group(100), Time(0));
         windows(&mut feedback, &mut now, 20, Duration::from_millis(2));
         assert_eq!(feedback.window(), Duration::from_millis(12));
         windows(&mut feedback, &mut now, 10, Duration::from_millis(100));
@@ -315,10 +399,10 @@ mod tests {
         let (mut feedback, mut now) = (Feedback::new(), Time(0));
         windows(&mut feedback, &mut now, 20, Duration::from_millis(2));
         let before = feedback.grtt();
-        feedback.on_rtt(Duration::from_secs(9), INTERVAL);
+        feedback.on_rtt(now, Duration::from_secs(9), INTERVAL);
         assert_eq!(feedback.grtt(), before, "it is older than any way takes");
         for _ in 0..100 {
-            feedback.on_rtt(Duration::from_millis(1900), INTERVAL);
+            feedback.on_rtt(now, Duration::from_millis(1900), INTERVAL);
         }
         assert!(feedback.grtt() <= GRTT_START, "no more than one doubling in a window: {:?}", feedback.grtt());
         windows(&mut feedback, &mut now, 10, Duration::from_millis(2));
