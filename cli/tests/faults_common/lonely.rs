@@ -96,7 +96,7 @@ fn a_target_inside_or_around_that_of_a_running_receiver_is_refused() {
         let mut receiver = Lonely::start(&machine, place.path(), &[]);
         receiver.says("receiving on interface lo");
         let elsewhere = tempfile::tempdir().unwrap();
-        for (into, part) in [("outer/inner", "outer/inner lies in"), (".", "overlaps"), ("outer", "in use")] {
+        for into in ["outer/inner", ".", "outer"] {
             let mut command = program(place.path());
             command
                 .args(["receive", "--ticket", "@sport.ticket", "--into", into, "--state"])
@@ -104,7 +104,8 @@ fn a_target_inside_or_around_that_of_a_running_receiver_is_refused() {
             let refused = machine.command(&mut command).output().unwrap();
             let stderr = String::from_utf8_lossy(&refused.stderr);
             assert_eq!(refused.status.code(), Some(2), "{stderr}");
-            assert!(stderr.contains(part) && stderr.contains("choose a"), "{stderr}");
+            // Nodes of one user know of each other; what locks say to others, the receiver's own tests check.
+            assert!(stderr.contains("overlaps ") && stderr.contains("puts channel news: choose a"), "{stderr}");
         }
         assert!(!elsewhere.path().join("s").exists(), "state was made");
         receiver.end();
