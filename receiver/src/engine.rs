@@ -17,6 +17,7 @@ pub mod event;
 mod manifest;
 mod nacks;
 mod object;
+mod runs;
 mod sessions;
 mod slots;
 

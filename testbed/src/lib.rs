@@ -9,4 +9,5 @@ pub mod fabric;
 pub mod netns;
 pub mod network;
 pub mod process;
+pub mod sim;
 mod sys;

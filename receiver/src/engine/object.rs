@@ -17,6 +17,7 @@
 //! | verified | installed | (forgotten) |
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use fixedbitset::FixedBitSet;
@@ -97,6 +98,15 @@ pub(super) enum Taken {
     NeedsSlot,
     /// Kept; the block has enough now if `enough`.
     Kept { slot: Slot, enough: bool },
+}
+
+/// What the rest of a run did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// Symbols that were kept.
+    pub(super) kept: u64,
+    /// The block has enough now, for the first time.
+    pub(super) enough: bool,
 }
 
 impl Reception {
@@ -198,6 +208,51 @@ impl Reception {
         }
         let enough = open.count >= k && matches!(open.place, Place::Memory(_));
         Taken::Kept { slot: at, enough }
+    }
+
+    /// Symbols `esis` arrived, all source or all repair, of a block that is in memory or needs none; nothing is done
+    /// (none returned) where it is not that simple. The same as [`Self::on_symbol`] for each.
+    pub(super) fn on_symbols(&mut self, session: SessionId, block: u32, esis: Range<u16>) -> Option<Rest> {
+        let k = self.layout.source_symbols(block);
+        let mixed = esis.start < k && esis.end > k;
+        if esis.end > self.layout.esi_end(block) || mixed {
+            return None;
+        }
+        let unneeded = Some(Rest { kept: 0, enough: false });
+        if self.done.contains(block) {
+            return unneeded;
+        }
+        if self.restarted.get(&block).is_some_and(|only| *only != Some(session)) {
+            return None;
+        }
+        let open = self.open.get_mut(&block)?;
+        match open.place {
+            Place::Memory(_) => {}
+            Place::Busy => return unneeded,
+            Place::Loading(_) | Place::Disk => return None,
+        }
+        let before = open.count;
+        let (start, end) = (usize::from(esis.start), usize::from(esis.end));
+        if open.held.count_ones(start..end) == 0 && usize::from(k.saturating_sub(before)) >= end - start {
+            open.held.insert_range(start..end);
+            open.count += esis.end - esis.start;
+        } else {
+            for esi in start..end {
+                if open.count < k && !open.held.put(esi) {
+                    open.count += 1;
+                }
+            }
+        }
+        let kept = open.count - before;
+        if let Some(ask) = self.asks.get_mut(&block) {
+            ask.promised = ask.promised.saturating_sub(kept);
+        }
+        Some(Rest { kept: kept.into(), enough: kept > 0 && open.count >= k })
+    }
+
+    /// Which ESIs of an open block are held.
+    pub(super) fn held(&self, block: u32) -> Option<&FixedBitSet> {
+        self.open.get(&block).map(|open| &open.held)
     }
 
     /// The slot into which the block's symbols are being brought from disk.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use nackcast_common::clock::Time;
@@ -164,7 +165,7 @@ impl Session {
 
     /// A packet of the data group opened. False when its number is more than any sender could have reached.
     pub(super) fn on_packet(&mut self, number: u64) -> bool {
-        if number >= self.advertisement.data_packets + PACKETS_AHEAD_MAX {
+        if !self.takes(number) {
             return false;
         }
         self.window_received += 1;
@@ -178,6 +179,26 @@ impl Session {
             (self.window_start, self.window_received) = (self.next_packet, 0);
         }
         true
+    }
+
+    /// Whether [`Self::on_packet`] would take this number.
+    pub(super) fn takes(&self, number: u64) -> bool {
+        number < self.advertisement.data_packets + PACKETS_AHEAD_MAX
+    }
+
+    /// All of these packets opened, one after the other; each must be one that [`Self::takes`] and the one before
+    /// the first opened just now.
+    pub(super) fn on_packets(&mut self, mut numbers: Range<u64>) {
+        while !numbers.is_empty() {
+            // As many as leave the window open, then the one that closes it.
+            let open = (self.window_start + LOSS_WINDOW - 1).clamp(numbers.start, numbers.end) - numbers.start;
+            self.window_received += open;
+            numbers.start += open;
+            self.next_packet = self.next_packet.max(numbers.start);
+            if let Some(closing) = numbers.next() {
+                self.on_packet(closing);
+            }
+        }
     }
 
     /// Everything below was sent before now, and has arrived if it ever will.

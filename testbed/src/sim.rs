@@ -1,0 +1,3 @@
+//! Simulations of nackcast in virtual time.
+
+pub mod scale;
