@@ -159,7 +159,9 @@ impl SenderEngine {
             Heard::Known => {}
         }
         self.counters.nacks += 1;
-        self.feedback.count_nack(now);
+        if !nack.is_report() {
+            self.feedback.count_nack();
+        }
         self.feedback.on_rtt(Time(now.0).since(Time(nack.time)).saturating_sub(nack.hold));
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
         if let Some(hash) = ours {
@@ -271,12 +273,17 @@ impl SenderEngine {
     fn wait(&self) -> Duration {
         let symbols = self.schedule.symbols_ahead();
         let bits = symbols * (symbol::datagram_len(1400) as u64 + IP_UDP_LEN) * 8;
-        let rate = match self.config.rate {
-            RateLimit::Fixed(BitRate(rate)) => rate,
-            RateLimit::Max => 500_000_000,
-        };
+        let rate = self.rate();
         let sending = Duration::from_micros(bits.saturating_mul(1_100_000) / rate.max(1));
         (sending + self.feedback.window() + self.feedback.grtt() * 2).min(WAIT_MAX)
+    }
+
+    /// Bits a second, about.
+    const fn rate(&self) -> u64 {
+        match self.config.rate {
+            RateLimit::Fixed(BitRate(rate)) => rate,
+            RateLimit::Max => 500_000_000,
+        }
     }
 
     /// What the admin, or the driver, wants.
@@ -376,6 +383,7 @@ impl SenderEngine {
     /// Moves every machine as far as it goes.
     fn advance(&mut self, now: Time) {
         self.started.get_or_insert(now);
+        self.feedback.follow(now, self.rate());
         self.schedule.end_closed(now);
         let may = self.first_pass_may(now);
         let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
@@ -403,7 +411,9 @@ impl SenderEngine {
         }
         let known = self.feedback.group_size();
         let prefix = self.manifest.as_ref().map_or(0, |(reference, _)| reference.hash.prefix());
-        let all_hold = known > 0 && self.feedback.holding(prefix) >= known;
+        // Of a large group more will be heard.
+        let heard_all = self.feedback.quiet_for(now) >= report_spread(known, self.advertised_rate());
+        let all_hold = known > 0 && self.feedback.holding(prefix) >= known && heard_all;
         match self.manifest_sent_at {
             Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,

@@ -1,14 +1,17 @@
 //! What NACKs tell about the group: round-trip time, size, and how far receivers must spread their NACKs.
 //!
-//! GRTT rises fast and falls slowly (RFC 5740, section 5.5.3: peaks are taken at once, decays are halvings per
-//! window). The NACK window is at least 6 GRTT (RFC 5401: receivers that cannot hear each other) and grows
-//! while more NACKs arrive than the sender wants to read.
+//! - GRTT rises fast and falls slowly (RFC 5740, section 5.5.3: peaks are taken at once, decays are halvings per
+//!   window).
+//! - The NACK window is at least 6 GRTT (RFC 5401: receivers that cannot hear each other) and grows while NACKs
+//!   take more than their share of the rate. Reports do not count: receivers spread them by the group's size.
+//! - What is kept about single receivers is bounded: of a group larger than [`RECEIVERS_MAX`] a sample of known
+//!   share, chosen by run id, from which sizes are scaled up.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nackcast_common::clock::Time;
+use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::RunId;
 
 /// Before anything was measured.
@@ -19,10 +22,13 @@ const GRTT_MAX: Duration = Duration::from_secs(10);
 /// RFC 5401's K for unicast feedback.
 const WINDOW_GRTTS: u32 = 6;
 const WINDOW_MIN: Duration = Duration::from_millis(10);
-const WINDOW_MAX: Duration = Duration::from_secs(30);
-/// NACK datagrams a window that make it longer, and shorter again.
-const NACKS_HIGH: u32 = 256;
-const NACKS_LOW: u32 = 64;
+const WINDOW_MAX: Duration = Duration::from_secs(4);
+/// NACKs may take so many millionths of the rate before the window grows; below half of it shrinks again.
+const SHARE_PPM: u64 = 6_000;
+/// About what a NACK takes on the wire, in bits.
+const NACK_BITS: u64 = 1_400;
+/// NACKs a second that a slow sender reads too, and that are enough for a fast one.
+const NACKS_PER_SECOND: (u64, u64) = (60, 3_000);
 /// A receiver's packet number does not jump further: one forged with its run must not make its own look old.
 const AHEAD_MAX: u64 = 1 << 16;
 /// Rows about single receivers.
@@ -51,9 +57,13 @@ pub(super) struct Feedback {
     grtt: Duration,
     peak: Duration,
     window: Duration,
-    window_ends: Time,
+    window_began: Time,
     nacks_in_window: u32,
     receivers: BTreeMap<RunId, Row>,
+    /// One in 2^`level` of the receivers has a row.
+    level: u32,
+    /// When a receiver was heard for the first time, last.
+    last_new: Time,
 }
 
 /// What a NACK did to the table.
@@ -73,9 +83,11 @@ impl Feedback {
             grtt: GRTT_START,
             peak: Duration::ZERO,
             window: Duration::from_millis(6 * 20),
-            window_ends: Time::ZERO,
+            window_began: Time::ZERO,
             nacks_in_window: 0,
             receivers: BTreeMap::new(),
+            level: 0,
+            last_new: Time::ZERO,
         }
     }
 
@@ -89,22 +101,40 @@ impl Feedback {
 
     /// Estimated number of receivers.
     pub(super) fn group_size(&self) -> u32 {
-        u32::try_from(self.receivers.len()).unwrap_or(u32::MAX)
+        self.scaled(self.receivers.len())
     }
 
     /// How many reported the manifest with this hash prefix complete.
     pub(super) fn complete(&self, manifest: u64) -> u32 {
-        let count = self.receivers.values().filter(|r| r.complete == Some(manifest)).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
+        self.scaled(self.receivers.values().filter(|r| r.complete == Some(manifest)).count())
+    }
+
+    /// So many rows stand for so many receivers.
+    fn scaled(&self, rows: usize) -> u32 {
+        u32::try_from((rows as u64) << self.level.min(32)).unwrap_or(u32::MAX)
+    }
+
+    fn has_row(&self, run: RunId) -> bool {
+        // Run ids are random; a round of multiplication spreads those that are not.
+        (run.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).trailing_zeros() >= self.level
+    }
+
+    /// No receiver was new for so long.
+    pub(super) fn quiet_for(&self, now: Time) -> Duration {
+        now.since(self.last_new)
     }
 
     /// A NACK arrived: notes its sender; says whether it was seen before.
     pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, loss_ppm: u32) -> Heard {
         let fresh =
             Row { last_heard: now, address: from, loss_ppm, holds: 0, complete: None, highest: packet, window: 0 };
+        if !self.has_row(run) {
+            return Heard::Known;
+        }
         let Some(row) = self.receivers.get_mut(&run) else {
-            self.make_room(now);
+            self.last_new = now;
             self.receivers.insert(run, fresh);
+            self.bound(now);
             return Heard::First;
         };
         if packet > row.highest {
@@ -125,15 +155,16 @@ impl Feedback {
         Heard::Known
     }
 
-    fn make_room(&mut self, now: Time) {
-        if self.receivers.len() >= RECEIVERS_MAX {
+    /// Forgets the silent, then takes a smaller sample.
+    fn bound(&mut self, now: Time) {
+        if self.receivers.len() > RECEIVERS_MAX {
             self.receivers.retain(|_, r| now.since(r.last_heard) < RECEIVER_FORGOTTEN);
         }
-        if self.receivers.len() >= RECEIVERS_MAX {
-            let oldest = self.receivers.iter().min_by_key(|(_, r)| r.last_heard).map(|(run, _)| *run);
-            if let Some(oldest) = oldest {
-                self.receivers.remove(&oldest);
-            }
+        while self.receivers.len() > RECEIVERS_MAX {
+            self.level += 1;
+            let mut rows = std::mem::take(&mut self.receivers);
+            rows.retain(|run, _| self.has_row(*run));
+            self.receivers = rows;
         }
     }
 
@@ -148,8 +179,7 @@ impl Feedback {
 
     /// How many hold the manifest with this hash.
     pub(super) fn holding(&self, manifest: u64) -> u32 {
-        let count = self.receivers.values().filter(|r| r.holds == manifest).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
+        self.scaled(self.receivers.values().filter(|r| r.holds == manifest).count())
     }
 
     /// A round-trip time was measured.
@@ -161,28 +191,32 @@ impl Feedback {
         }
     }
 
-    /// A NACK datagram was read; closes the window when it is over.
-    pub(super) fn count_nack(&mut self, now: Time) {
-        if now >= self.window_ends {
-            self.close_window(now);
-        }
+    /// A NACK datagram that asks for something was read.
+    pub(super) fn count_nack(&mut self) {
         self.nacks_in_window = self.nacks_in_window.saturating_add(1);
     }
 
-    fn close_window(&mut self, now: Time) {
+    /// Sets the next window when this one is over. `rate` in bits a second.
+    pub(super) fn follow(&mut self, now: Time, rate: u64) {
+        let passed = now.since(self.window_began);
+        if passed < self.window {
+            return;
+        }
         if self.peak > Duration::ZERO {
             self.grtt = self.peak.max(self.grtt / 2).clamp(GRTT_MIN, GRTT_MAX);
         }
         let least = (self.grtt * WINDOW_GRTTS).max(WINDOW_MIN);
-        if self.nacks_in_window > NACKS_HIGH {
-            self.window = self.window.saturating_mul(2);
-        } else if self.nacks_in_window < NACKS_LOW {
+        let wanted = (rate / 1_000_000 * SHARE_PPM / NACK_BITS).clamp(NACKS_PER_SECOND.0, NACKS_PER_SECOND.1);
+        let came = u64::from(self.nacks_in_window) * 1_000_000 / micros(passed).max(1);
+        if came > wanted {
+            self.window = self.window * 3 / 2;
+        } else if came < wanted / 2 {
             self.window = self.window * 2 / 3;
         }
         self.window = self.window.clamp(least, WINDOW_MAX.max(least));
         self.peak = Duration::ZERO;
         self.nacks_in_window = 0;
-        self.window_ends = now + self.window;
+        self.window_began = now;
     }
 }
 
@@ -217,13 +251,20 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded() {
+    fn a_large_group_is_sampled() {
         let mut feedback = Feedback::new();
-        for run in 0..10_000 {
+        for run in 0..50_000 {
             nack(&mut feedback, run, 1);
+            if run % 3 == 0 {
+                feedback.on_report(RunId(run), 7, true);
+            }
         }
-        assert_eq!(feedback.group_size(), 4096);
+        assert!(feedback.receivers.len() <= RECEIVERS_MAX);
+        assert!((45_000..55_000).contains(&feedback.group_size()), "{}", feedback.group_size());
+        assert!((14_000..19_500).contains(&feedback.complete(7)), "{}", feedback.complete(7));
     }
+
+    const RATE: u64 = 100_000_000;
 
     #[test]
     fn the_window_follows_round_trip_time_and_load() {
@@ -232,17 +273,23 @@ mod tests {
         for _ in 0..20 {
             feedback.on_rtt(Duration::from_millis(2));
             now += Duration::from_secs(1);
-            feedback.count_nack(now);
+            feedback.follow(now, RATE);
         }
         assert_eq!(feedback.window(), Duration::from_millis(12));
         feedback.on_rtt(Duration::from_millis(100));
         assert!(feedback.grtt() > Duration::from_millis(70));
-        for _ in 0..1000 {
-            feedback.count_nack(now);
-        }
         let before = feedback.window();
-        now += Duration::from_secs(40);
-        feedback.count_nack(now);
+        for _ in 0..3 {
+            (0..2000).for_each(|_| feedback.count_nack());
+            now += Duration::from_millis(700);
+            feedback.follow(now, RATE);
+        }
         assert!(feedback.window() >= before * 2);
+        // Without any NACK it falls back to what the round-trip time asks.
+        for _ in 0..20 {
+            now += Duration::from_secs(5);
+            feedback.follow(now, RATE);
+        }
+        assert!(feedback.window() <= feedback.grtt() * 6 + WINDOW_MIN);
     }
 }
