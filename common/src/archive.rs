@@ -1,14 +1,15 @@
 //! Signed manifests on disk: files named by the hash of their bytes, and a pointer to the root in force.
 //!
-//! - The pointer is renamed into place after everything that it needs is durable: a reader finds the last
+//! - Everything is renamed into place after its bytes are durable, the pointer last: a reader finds the last
 //!   generation or the one before, whole.
 //! - What is read back is checked against its name, so a damaged file is a missing one.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::files::{Errno, Files, Handle, How, make_directories};
 use crate::ids::Digest;
 
 const CURRENT: &str = "current";
@@ -35,14 +36,15 @@ pub enum ArchiveError {
 /// A directory of manifest roots and parts.
 #[derive(Clone, Debug)]
 pub struct Archive {
+    files: Arc<dyn Files>,
     directory: PathBuf,
 }
 
 impl Archive {
     /// In this directory, which is made when something is saved.
     #[must_use]
-    pub const fn new(directory: PathBuf) -> Self {
-        Self { directory }
+    pub const fn new(files: Arc<dyn Files>, directory: PathBuf) -> Self {
+        Self { files, directory }
     }
 
     /// Where it is.
@@ -56,13 +58,13 @@ impl Archive {
     /// # Errors
     /// When it cannot be read or is damaged.
     pub fn current(&self) -> Result<Option<(Digest, Vec<u8>)>, ArchiveError> {
-        let path = self.directory.join(CURRENT);
-        let name = match fs::read_to_string(&path) {
+        let name = match self.read(CURRENT) {
             Ok(name) => name,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ArchiveError::Io { path, source }),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(cause) => return Err(self.fail(CURRENT, cause)),
         };
-        let digest = parse(name.trim()).ok_or(ArchiveError::Damaged(path))?;
+        let digest = std::str::from_utf8(&name).ok().and_then(|name| parse(name.trim()));
+        let digest = digest.ok_or_else(|| ArchiveError::Damaged(self.directory.join(CURRENT)))?;
         Ok(Some((digest, self.get(&digest)?)))
     }
 
@@ -71,11 +73,11 @@ impl Archive {
     /// # Errors
     /// When they are missing, cannot be read, or are damaged.
     pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, ArchiveError> {
-        let path = self.directory.join(digest.to_string());
-        match fs::read(&path) {
+        let name = digest.to_string();
+        match self.read(&name) {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
-            Ok(_) => Err(ArchiveError::Damaged(path)),
-            Err(source) => Err(ArchiveError::Io { path, source }),
+            Ok(_) => Err(ArchiveError::Damaged(self.directory.join(name))),
+            Err(cause) => Err(self.fail(&name, cause)),
         }
     }
 
@@ -88,66 +90,99 @@ impl Archive {
         root: (Digest, &'a [u8]),
         parts: impl IntoIterator<Item = (Digest, &'a [u8])>,
     ) -> Result<(), ArchiveError> {
-        let fail = |source| ArchiveError::Io { path: self.directory.clone(), source };
-        fs::create_dir_all(&self.directory).map_err(fail)?;
+        let fail = |cause: Errno| ArchiveError::Io { path: self.directory.clone(), source: cause.into() };
+        self.try_save(root, parts).map_err(fail)
+    }
+
+    fn try_save<'a>(
+        &self,
+        root: (Digest, &'a [u8]),
+        parts: impl IntoIterator<Item = (Digest, &'a [u8])>,
+    ) -> Result<(), Errno> {
+        make_directories(&*self.files, &self.directory)?;
+        let directory = self.open()?;
         let mut needed = BTreeSet::new();
         let mut new = Vec::new();
         for (digest, bytes) in std::iter::once(root).chain(parts) {
             let name = digest.to_string();
             // A file of this name was whole when it was renamed there; whether it is sound is seen when it is read.
-            let known = fs::metadata(self.directory.join(&name)).is_ok_and(|m| m.len() == bytes.len() as u64);
+            let known = directory.facts_at(name.as_bytes()).is_ok_and(|f| f.size == bytes.len() as u64);
             if needed.insert(name.clone()) && !known {
                 new.push((name, bytes));
             }
         }
-        self.write_all(&new).map_err(fail)?;
-        self.write(CURRENT, root.0.to_string().as_bytes(), true).map_err(fail)?;
-        self.sync().map_err(fail)?;
-        self.remove_others(&needed);
+        write_all(&directory, &new)?;
+        write_all(&directory, &[(CURRENT.to_owned(), root.0.to_string().as_bytes())])?;
+        remove_others(&directory, &needed);
         Ok(())
     }
 
     /// Removes everything, so that nothing damaged passes for a part that is there already.
     pub fn forget(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            tracing::debug!(path = %self.directory.display(), %error, "a useless manifest stays");
-        }
-    }
-
-    fn write_all(&self, files: &[(String, &[u8])]) -> io::Result<()> {
-        let singly = files.len() <= SYNC_SINGLY_MAX;
-        for (name, bytes) in files {
-            self.write(name, bytes, singly)?;
-        }
-        if !singly {
-            rustix::fs::syncfs(File::open(&self.directory)?)?;
-        }
-        self.sync()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let temporary = self.directory.join(format!("{name}.new"));
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        if sync {
-            file.sync_all()?;
-        }
-        fs::rename(temporary, self.directory.join(name))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
-    }
-
-    /// Harmless when it fails: they only take room.
-    fn remove_others(&self, needed: &BTreeSet<String>) {
-        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let kept = name.to_str().is_some_and(|name| name == CURRENT || needed.contains(name));
-            if !kept && let Err(error) = fs::remove_file(entry.path()) {
-                tracing::debug!(path = %entry.path().display(), %error, "an old part of a manifest stays");
+        match self.open() {
+            Ok(directory) => {
+                // Without the pointer, what a crash leaves of the rest is not believed.
+                remove(&directory, CURRENT.as_bytes());
+                for name in directory.names().into_iter().flatten() {
+                    remove(&directory, &name);
+                }
+            }
+            Err(Errno::NOENT) => {}
+            Err(cause) => {
+                tracing::debug!(path = %self.directory.display(), %cause, "a useless manifest stays");
             }
         }
+    }
+
+    fn open(&self) -> Result<Handle, Errno> {
+        self.files.open_directory(&self.directory)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, Errno> {
+        self.open()?.open(name.as_bytes(), How::Read)?.read_to_end(u64::MAX)
+    }
+
+    fn fail(&self, name: &str, cause: Errno) -> ArchiveError {
+        ArchiveError::Io { path: self.directory.join(name), source: cause.into() }
+    }
+}
+
+/// First the bytes are durable, then the names.
+fn write_all(directory: &Handle, files: &[(String, &[u8])]) -> Result<(), Errno> {
+    let temporary = |name: &str| format!("{name}.new").into_bytes();
+    let singly = files.len() <= SYNC_SINGLY_MAX;
+    for (name, bytes) in files {
+        let file = directory.open(&temporary(name), How::WriteOrMake)?;
+        // A crash may have left one.
+        file.set_len(0)?;
+        file.write_all_at(bytes, 0)?;
+        if singly {
+            file.sync()?;
+        }
+    }
+    if !singly {
+        directory.sync_file_system()?;
+    }
+    for (name, _) in files {
+        directory.rename(&temporary(name), &**directory, name.as_bytes())?;
+    }
+    directory.sync()
+}
+
+/// Harmless when it fails: they only take room.
+fn remove_others(directory: &Handle, needed: &BTreeSet<String>) {
+    for name in directory.names().into_iter().flatten() {
+        let kept = std::str::from_utf8(&name).is_ok_and(|name| name == CURRENT || needed.contains(name));
+        if !kept {
+            remove(directory, &name);
+        }
+    }
+}
+
+fn remove(directory: &Handle, name: &[u8]) {
+    match directory.remove(name) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(cause) => tracing::debug!(name = %name.escape_ascii(), %cause, "an old part of a manifest stays"),
     }
 }
 
@@ -164,12 +199,14 @@ fn parse(hex: &str) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn the_last_saved_is_in_force_and_damage_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
-        let archive = Archive::new(directory.path().join("manifest"));
+        let archive = Archive::new(crate::files::linux(), directory.path().join("manifest"));
         assert!(archive.current().unwrap().is_none());
         let (a, b, p) = (Digest::of(b"a"), Digest::of(b"b"), Digest::of(b"part"));
         archive.save((a, b"a"), [(p, &b"part"[..])]).unwrap();

@@ -3,12 +3,13 @@
 //!
 //! - Types that describe content (`ids`, `geometry`, `manifest`, `path`) are checked when they are made;
 //!   code that holds one need not check again.
-//! - Only [`store`] knows sled and only [`net`] and the drivers know sockets. Everything else here is
-//!   pure: no clock, no file, no random source of its own.
+//! - Only [`store`] knows sled, only [`files`] and [`store`] know system calls of the file system, and only
+//!   [`net`] and the drivers know sockets. Everything else here is pure: no clock, no random source of its own.
 
 pub mod archive;
 pub mod clock;
 pub mod fec;
+pub mod files;
 pub mod geometry;
 pub mod hash;
 pub mod ids;

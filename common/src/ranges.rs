@@ -65,6 +65,19 @@ impl RangeSet {
         self.ranges.get(at).is_some_and(|r| r.start <= index)
     }
 
+    /// What of `range` is not in the set, ascending.
+    pub fn gaps(&self, range: Range<u32>) -> impl Iterator<Item = Range<u32>> + '_ {
+        let from = self.ranges.partition_point(|r| r.end <= range.start);
+        let to = self.ranges.partition_point(|r| r.start < range.end);
+        let members = self.ranges.get(from..to).unwrap_or_default().iter().cloned();
+        let mut next = range.start;
+        members.chain(std::iter::once(range.end..range.end)).filter_map(move |member| {
+            let gap = next..member.start;
+            next = member.end;
+            (gap.start < gap.end).then_some(gap)
+        })
+    }
+
     /// Adds a range.
     pub fn insert(&mut self, range: Range<u32>) {
         if range.is_empty() {
@@ -158,6 +171,8 @@ mod tests {
                 let ranges: Vec<_> = set.ranges().collect();
                 prop_assert!(ranges.windows(2).all(|w| w[0].end < w[1].start));
                 prop_assert_eq!(&set, &model.iter().copied().collect::<RangeSet>());
+                let gaps = set.gaps(start..start + 50).flatten();
+                prop_assert!(gaps.eq((start..start + 50).filter(|i| !model.contains(i))));
             }
         }
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nackcast_common::geometry::Geometry;
-use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, ObjectIndex, SessionId, StartNumber};
+use nackcast_common::ids::{
+    ChannelId, Digest, Epoch, Generation, ObjectId, ObjectIndex, RunId, SessionId, StartNumber,
+};
 use nackcast_common::keys::{EpochSecret, Flow, SigningKey};
 use nackcast_common::manifest::{Chaining, Content, Entry, EntryKind, Head, Manifest, Mtime, ObjectKind, ObjectRecord};
 use nackcast_common::path::DatasetPath;
@@ -288,6 +290,7 @@ fn answers() -> Vec<Vec<u8>> {
     let plain = NackAnswer {
         channel: CHANNEL,
         session: SessionId(3),
+        run: RunId(5),
         nack: 8,
         nonce: 1,
         status: NackStatus::Queued,

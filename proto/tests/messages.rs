@@ -5,13 +5,15 @@
 use std::time::Duration;
 
 use nackcast_common::geometry::Geometry;
-use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, SessionId, StartNumber};
+use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, RunId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::ranges::RangeSet;
+use nackcast_common::seal::TAG_LEN;
 use nackcast_proto::ticket::{Ticket, TicketError};
+use nackcast_proto::wire::header::LEN;
 use nackcast_proto::wire::limits::BODY_LEN_MAX;
 use nackcast_proto::wire::{
-    Advertisement, DigestBody, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Promise, Role,
+    Advertisement, DigestBody, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Promise, PromiseList, Role,
     SenderCertificate, SenderState, ShortObject,
 };
 use proptest::prelude::*;
@@ -75,27 +77,35 @@ fn an_advertisement_is_taken_only_from_a_certified_sender() {
 
 #[test]
 fn a_digest_fills_datagrams_and_loses_no_promise() {
-    let mut pending: Vec<Promise> = (0..300)
+    let mut pending: std::collections::VecDeque<Promise> = (0..300)
         .map(|i| match i % 3 {
             0 => Promise::Whole(ObjectId(i)),
             _ => Promise::Blocks(ObjectId(i), (0..40).map(|b| (b * 3, u16::try_from(b).unwrap() + 1)).collect()),
         })
         .collect();
-    let wanted = pending.clone();
+    let wanted: Vec<Promise> = pending.iter().cloned().collect();
     let mut got: Vec<Promise> = Vec::new();
     while !pending.is_empty() {
-        let mut digest = DigestBody {
+        let mut list = PromiseList::default();
+        while let Some(promise) = pending.pop_front() {
+            if let Some(rest) = list.add(promise) {
+                pending.push_front(rest);
+                break;
+            }
+        }
+        let most = list.datagram_len();
+        let digest = DigestBody {
             channel: CHANNEL,
             session: SessionId(3),
             epoch: Epoch(1),
             sequence: 1,
             time: 2,
             lapse: Duration::from_millis(300),
-            promises: Vec::new(),
+            promises: list.into_vec(),
         };
-        digest.fill(&mut pending);
         let body = digest.encode(&sender());
         assert!(body.len() <= BODY_LEN_MAX, "{} bytes", body.len());
+        assert!(LEN + body.len() + TAG_LEN <= most, "{} bytes, {most} expected", body.len());
         let decoded = DigestBody::decode(&body, &sender().verifying_key(), CHANNEL).unwrap();
         assert_eq!(decoded, digest);
         assert!(DigestBody::decode(&body, &publisher().verifying_key(), CHANNEL).is_err());
@@ -189,7 +199,7 @@ proptest! {
             NackStatus::OtherGeneration, NackStatus::PrimaryAlive, NackStatus::Noted,
         ];
         let answer = NackAnswer {
-            channel: CHANNEL, session: SessionId(1), nack: 5, nonce: 6, status: statuses[status],
+            channel: CHANNEL, session: SessionId(1), run: RunId(78), nack: 5, nonce: 6, status: statuses[status],
             wait: Duration::from_millis(40), unicast: RangeSet::full(unicast), unknown: RangeSet::full(unknown),
             unicast_ids: ids.iter().copied().map(ObjectId).collect(), unknown_ids: Vec::new(),
         };

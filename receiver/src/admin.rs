@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
-use crate::driver::ScanRequest;
+use crate::node::ScanRequest;
 use crate::report::ChannelProgress;
 
 /// Name of the socket in the state directory.

@@ -11,15 +11,16 @@
 //! | `admin.sock` | the admin interface |
 
 use std::fs;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use nackcast_common::archive::Archive;
 use nackcast_common::clock::Clock;
-use nackcast_common::ids::ChannelId;
+use nackcast_common::files::linux;
+use nackcast_common::ids::{ChannelId, RunId};
+use nackcast_common::keys::fill_random;
 use nackcast_common::net::{NetError, interface};
 use nackcast_common::store::{Store, StoreError};
 use nackcast_proto::ticket::Ticket;
@@ -29,12 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::config::{Config, Subscription};
-use crate::dataset::{AdoptError, CompareError, Record, ScanReport, load_manifest, shown};
+use crate::dataset::{AdoptError, CompareError, Record, ScanReport, Settings, load_manifest, shown};
 use crate::disk::DiskError;
-use crate::disk::part::PartStore;
 use crate::disk::scan::{Depth, Options, Progress as ScanProgress, scan};
 use crate::disk::target::TargetDir;
-use crate::driver::{self, ScanRequest, Setup};
+use crate::driver::{self, Network, Setup};
+use crate::node::{NodeConfig, OpenError, ReceiverNode, ScanRequest, Workers};
 use crate::report::{ChannelProgress, Progress, Summary};
 
 /// Requests for scans that wait.
@@ -128,6 +129,15 @@ pub enum RunError {
     Internal(&'static str),
 }
 
+impl From<OpenError> for RunError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Disk(error) => Self::Disk(error),
+            OpenError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl RunError {
     /// A mistake in what was asked for, found before anything was received.
     #[must_use]
@@ -156,7 +166,6 @@ impl RunError {
 pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> {
     let clock = Clock::start();
     let Control { shutdown, mut rescan, progress } = control;
-    let config = Arc::new(config);
     check_directories(&config)?;
     make_private(&config.state)?;
     check_channels(&config)?;
@@ -169,8 +178,7 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
         let setup = prepare(&config, subscription, clock, shutdown.clone(), row, scans)?;
         rows.push(watched);
         scanners.push((subscription.ticket.name.clone(), subscription.ticket.channel, scanner));
-        let config = Arc::clone(&config);
-        tasks.spawn(async move { (at, driver::run(setup, &config).await) });
+        tasks.spawn(async move { (at, driver::run(setup).await) });
     }
     let admin = admin::serve(&config.state, scanners.clone(), rows.clone(), directories(&config));
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
@@ -287,47 +295,50 @@ fn prepare(
     progress: watch::Sender<ChannelProgress>,
     scans: mpsc::Receiver<ScanRequest>,
 ) -> Result<Setup, RunError> {
-    let ticket = copy(&subscription.ticket);
+    let ticket = &subscription.ticket;
     let interface =
         interface::resolve(config.interface.as_deref(), ticket.advertise.ip()).map_err(RunError::Network)?;
     tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
-    let target = TargetDir::open(&subscription.into).map_err(RunError::Disk)?;
+    let target = TargetDir::open(linux(), &subscription.into).map_err(RunError::Disk)?;
     check_writable(&subscription.into)?;
     let state = channel_directory(&config.state, ticket.channel);
     make_private(&state)?;
-    remember_directory(&state, &subscription.into, &ticket)?;
+    remember_directory(&state, &subscription.into, ticket)?;
     let (store, warning) = Store::open(&state.join("store")).map_err(RunError::Store)?;
-    if let Some(warning) = warning {
-        tracing::warn!("{}: {warning}", ticket.name);
-    }
-    let record = Record::new(store, state.join("chaining")).map_err(RunError::Store)?;
-    let (parts, survivors) = PartStore::open(&target).map_err(RunError::Disk)?;
-    for warning in survivors.warnings {
-        tracing::warn!("{}: {warning}", ticket.name);
-    }
-    let archive = Archive::new(state.join("manifest"));
-    let remembered = match load_manifest(&archive, &ticket.publisher, ticket.channel) {
-        Ok(found) => found.map(|(hash, manifest)| (manifest.head().generation, hash)),
-        Err(error) => {
-            tracing::warn!("{}: the manifest of the last run is not usable: {error}", ticket.name);
-            None
-        }
+    let settings = Settings {
+        channel: ticket.channel,
+        publisher: ticket.publisher,
+        mode_mask: config.mode_mask,
+        overwrite: config.overwrite,
+        prune: config.prune,
     };
-    Ok(Setup {
-        ticket,
-        target,
-        parts: Arc::new(parts),
-        archive,
-        record,
+    let into = shown(target.path());
+    let Workers { blocks, dataset, remembered, warnings } = Workers::open(settings, target, store, &state)?;
+    for warning in warning.map(|w| w.to_string()).into_iter().chain(warnings) {
+        tracing::warn!("{}: {warning}", ticket.name);
+    }
+    let node = NodeConfig {
+        ticket: ticket.clone(),
+        into,
+        run: RunId(random()),
+        seed: random(),
         remembered,
-        interface,
-        sources,
-        clock,
-        shutdown,
-        progress,
-        scans,
-    })
+        nack_retry: config.nack_retry,
+        nack_budget: config.nack_budget,
+        memory: config.memory,
+        scan: config.scan,
+        once: config.once,
+    };
+    let node = ReceiverNode::new(clock.now(), node);
+    let network = Network { advertise: ticket.advertise, interface, sources };
+    Ok(Setup { node, blocks, dataset, network, clock, shutdown, progress, scans })
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes);
+    u64::from_be_bytes(bytes)
 }
 
 /// Else this would only show when the first file is to be installed, perhaps hours later.
@@ -336,24 +347,12 @@ fn check_writable(into: &Path) -> Result<(), RunError> {
     rustix::fs::access(into, wanted).map_err(|errno| RunError::NotWritable { path: shown(into), cause: errno.into() })
 }
 
-fn copy(ticket: &Ticket) -> Ticket {
-    Ticket {
-        channel: ticket.channel,
-        name: ticket.name.clone(),
-        publisher: ticket.publisher,
-        advertise: ticket.advertise,
-        senders: ticket.senders.clone(),
-        epoch: ticket.epoch,
-        secret: ticket.secret.clone(),
-    }
-}
-
 /// Addresses of senders. One named on the command line must resolve; one of the ticket may be unknown here.
-fn resolve<'a>(senders: impl Iterator<Item = &'a String>, must: &[String]) -> Result<Vec<SocketAddr>, RunError> {
+fn resolve<'a>(senders: impl Iterator<Item = &'a String>, must: &[String]) -> Result<Vec<IpAddr>, RunError> {
     let mut addresses = Vec::new();
     for sender in senders {
         match sender.to_socket_addrs() {
-            Ok(found) => addresses.extend(found),
+            Ok(found) => addresses.extend(found.map(|address| address.ip())),
             Err(_) if must.contains(sender) => return Err(RunError::Source(sender.clone())),
             Err(error) => tracing::debug!(%sender, %error, "the ticket's sender has no address here"),
         }
@@ -404,14 +403,15 @@ pub fn verify(directory: &Path, state: &Path, deep: bool) -> Result<ScanReport, 
     let publisher = nackcast_common::keys::VerifyingKey(publisher);
     let name = home.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let channel = parse_channel(name).ok_or_else(|| damaged("its name is no channel".into()))?;
-    let archive = Archive::new(home.join("manifest"));
+    let archive = Archive::new(linux(), home.join("manifest"));
     let (_, manifest) = load_manifest(&archive, &publisher, channel)
         .map_err(|error: AdoptError| damaged(error.to_string()))?
         .ok_or_else(not_received)?;
-    let target = TargetDir::open(directory).map_err(RunError::Disk)?;
+    let target = TargetDir::open(linux(), directory).map_err(RunError::Disk)?;
     // A running receiver holds the store: without its stamps every file is read, which is slower, not worse.
-    let record =
-        Store::open(&home.join("store")).ok().and_then(|(store, _)| Record::new(store, home.join("chaining")).ok());
+    let record = Store::open(&home.join("store"))
+        .ok()
+        .and_then(|(store, _)| Record::new(store, linux(), home.join("chaining")).ok());
     let known = |path: &nackcast_common::path::DatasetPath| record.as_ref()?.stamp(path);
     let options = Options {
         depth: if deep { Depth::Deep } else { Depth::Quick },

@@ -1,7 +1,7 @@
 //! Memory for the symbols of open blocks: one buffer for each slot of the engine.
 //!
-//! Buffers are reused. The driver fills them; a buffer that is restored, spilled or copied moves to the block
-//! thread and comes back with the result, so nobody waits for a lock.
+//! Buffers are reused. The node fills them; a buffer that is restored, spilled or copied moves to the block
+//! worker and comes back with the report, so nobody waits for a lock.
 
 use fixedbitset::FixedBitSet;
 use nackcast_common::geometry::Layout;
@@ -11,7 +11,7 @@ use crate::engine::Slot;
 
 /// The symbols of one open block.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Buffer {
+pub struct Buffer {
     /// K source symbols at their places.
     pub(crate) source: Vec<u8>,
     pub(crate) have: FixedBitSet,

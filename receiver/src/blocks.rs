@@ -1,26 +1,27 @@
-//! The block thread: restores, verifies and keeps blocks, in the order in which it is told.
+//! Block work: restores, verifies and keeps blocks, in the order in which it is told.
 //!
-//! It never decides anything: its orders come from the engine, through the driver, and its results go back.
+//! [`Blocks`] never decides anything: its orders come from [`crate::node::ReceiverNode`], and its reports go back
+//! there. It has no thread of its own: the daemon runs it on one, a simulator calls it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
+use nackcast_common::archive::Archive;
 use nackcast_common::fec::Decoder;
 use nackcast_common::geometry::Layout;
 use nackcast_common::hash::chaining_value;
 use nackcast_common::ids::{Digest, ObjectId};
 use nackcast_common::manifest::ChainingValue;
-use tokio::sync::mpsc;
 
-use crate::arena::Buffer;
+pub use crate::arena::Buffer;
 use crate::disk::DiskError;
 use crate::disk::part::{HeldSymbols, PartError, PartStore};
 use crate::engine::{BlockOutcome, Slot};
 
 /// How a block is checked.
 #[derive(Clone, Debug)]
-pub(crate) enum Check {
+pub enum Check {
     /// The object is this one block.
     Digest(Digest),
     /// One value for each block.
@@ -29,93 +30,180 @@ pub(crate) enum Check {
 
 /// Where a sound block goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// The manifest's own: back to the driver.
+pub enum Keep {
+    /// The manifest's own: back to the node.
     Memory,
     /// To the object's partial file.
     Disk,
 }
 
-/// An order.
+/// An order, answered by the [`Report`] of the same name.
 #[derive(Debug)]
-pub(crate) enum Order {
-    Complete { object: ObjectId, layout: Layout, block: u32, slot: Slot, buffer: Buffer, check: Check, keep: Keep },
-    Spill { object: ObjectId, layout: Layout, block: u32, slot: Slot, buffer: Buffer },
-    Load { object: ObjectId, block: u32, slot: Slot },
-    Checkpoint { blocks: Vec<(ObjectId, Layout, u32, Buffer)> },
+pub enum Order {
+    /// Restore a block from its symbols, check and keep it.
+    Complete {
+        /// The object.
+        object: ObjectId,
+        /// Its size and cut.
+        layout: Layout,
+        /// The block.
+        block: u32,
+        /// Where its symbols were.
+        slot: Slot,
+        /// Its symbols.
+        buffer: Buffer,
+        /// How it is checked.
+        check: Check,
+        /// Where it goes.
+        keep: Keep,
+    },
+    /// Put a block's symbols on disk: its memory is wanted.
+    Spill {
+        /// The object.
+        object: ObjectId,
+        /// Its size and cut.
+        layout: Layout,
+        /// The block.
+        block: u32,
+        /// Where its symbols were.
+        slot: Slot,
+        /// Its symbols.
+        buffer: Buffer,
+    },
+    /// Bring a block's symbols from disk.
+    Load {
+        /// The object.
+        object: ObjectId,
+        /// The block.
+        block: u32,
+        /// Where its symbols go.
+        slot: Slot,
+    },
+    /// Put copies of open blocks on disk, and record what is durable.
+    Checkpoint {
+        /// The blocks.
+        blocks: Vec<(ObjectId, Layout, u32, Buffer)>,
+    },
+    /// Say which parts of a manifest are on disk from an earlier one.
+    LookUp {
+        /// Hash of the manifest's root.
+        hash: Digest,
+        /// Its parts.
+        parts: Vec<Digest>,
+    },
 }
 
-/// A result.
+/// The result of an [`Order`].
 #[derive(Debug)]
-pub(crate) enum Report {
+pub enum Report {
+    /// Of [`Order::Complete`].
     Complete {
+        /// The object.
         object: ObjectId,
+        /// The block.
         block: u32,
+        /// Where its symbols were.
         slot: Slot,
+        /// The buffer, to be used again.
         buffer: Buffer,
+        /// How it came out.
         outcome: BlockOutcome,
         /// The bytes, for [`Keep::Memory`].
         bytes: Option<Vec<u8>>,
     },
+    /// Of [`Order::Spill`].
     Spill {
+        /// The object.
         object: ObjectId,
+        /// The block.
         block: u32,
+        /// Where its symbols were.
         slot: Slot,
+        /// The buffer, to be used again.
         buffer: Buffer,
+        /// ESIs that are on disk now; none when they could not be kept.
         held: Option<FixedBitSet>,
     },
+    /// Of [`Order::Load`].
     Load {
+        /// The object.
         object: ObjectId,
+        /// The block.
         block: u32,
+        /// Where its symbols go.
         slot: Slot,
+        /// The symbols; none when they could not be read.
         held: Option<HeldSymbols>,
     },
+    /// Of [`Order::Checkpoint`].
     Checkpoint {
+        /// The buffers, to be used again.
         buffers: Vec<Buffer>,
+    },
+    /// Of [`Order::LookUp`].
+    LookUp {
+        /// Hash of the manifest's root.
+        hash: Digest,
+        /// Parts that are here and sound.
+        here: BTreeSet<Digest>,
     },
     /// The disk refused; shown to people.
     Trouble(DiskError),
 }
 
-/// The thread's state.
+/// The worker. After each [`Self::handle`], and after [`Self::sync`], take its reports.
 #[derive(Debug)]
-pub(crate) struct Blocks {
+pub struct Blocks {
     parts: Arc<PartStore>,
-    reports: mpsc::UnboundedSender<Report>,
+    archive: Archive,
+    reports: VecDeque<Report>,
     decoder: Decoder,
     /// Objects written since the last checkpoint.
-    dirty: HashMap<ObjectId, ()>,
+    dirty: BTreeSet<ObjectId>,
 }
 
 impl Blocks {
-    pub(crate) fn new(parts: Arc<PartStore>, reports: mpsc::UnboundedSender<Report>) -> Self {
-        Self { parts, reports, decoder: Decoder::new(), dirty: HashMap::new() }
+    /// A worker on these partial objects; the archive is only read.
+    #[must_use]
+    pub fn new(parts: Arc<PartStore>, archive: Archive) -> Self {
+        Self { parts, archive, reports: VecDeque::new(), decoder: Decoder::new(), dirty: BTreeSet::new() }
     }
 
-    /// Works until nobody gives orders any more.
-    pub(crate) fn run(mut self, orders: &std::sync::mpsc::Receiver<Order>) {
-        while let Ok(order) = orders.recv() {
-            let report = match order {
-                Order::Complete { object, layout, block, slot, mut buffer, check, keep } => {
-                    let (outcome, bytes) = self.complete(object, layout, block, &mut buffer, &check, keep);
-                    Report::Complete { object, block, slot, buffer, outcome, bytes }
-                }
-                Order::Spill { object, layout, block, slot, buffer } => {
-                    let held = self.write(object, layout, block, &buffer);
-                    Report::Spill { object, block, slot, buffer, held }
-                }
-                Order::Load { object, block, slot } => {
-                    let held = self.parts.load_symbols(object, block).map_err(|e| self.trouble(e)).ok();
-                    Report::Load { object, block, slot, held }
-                }
-                Order::Checkpoint { blocks } => Report::Checkpoint { buffers: self.checkpoint(blocks) },
-            };
-            if self.reports.send(report).is_err() {
-                return;
+    /// Carries out an order.
+    pub fn handle(&mut self, order: Order) {
+        let report = match order {
+            Order::Complete { object, layout, block, slot, mut buffer, check, keep } => {
+                let (outcome, bytes) = self.complete(object, layout, block, &mut buffer, &check, keep);
+                Report::Complete { object, block, slot, buffer, outcome, bytes }
             }
+            Order::Spill { object, layout, block, slot, buffer } => {
+                let held = self.write(object, layout, block, &buffer);
+                Report::Spill { object, block, slot, buffer, held }
+            }
+            Order::Load { object, block, slot } => {
+                let held = self.parts.load_symbols(object, block).map_err(|e| self.trouble(e)).ok();
+                Report::Load { object, block, slot, held }
+            }
+            Order::Checkpoint { blocks } => Report::Checkpoint { buffers: self.checkpoint(blocks) },
+            Order::LookUp { hash, parts } => {
+                let here = parts.into_iter().filter(|part| self.archive.get(part).is_ok()).collect();
+                Report::LookUp { hash, here }
+            }
+        };
+        self.reports.push_back(report);
+    }
+
+    /// The next report.
+    pub fn poll_report(&mut self) -> Option<Report> {
+        self.reports.pop_front()
+    }
+
+    /// Makes durable, and records, what was written since the last checkpoint: for the end of a run.
+    pub fn sync(&mut self) {
+        let dirty: Vec<_> = std::mem::take(&mut self.dirty).into_iter().collect();
+        if let Err(error) = self.parts.sync(&dirty) {
+            self.trouble(error);
         }
-        // The last orders were given: what is known now shall survive.
-        self.sync();
     }
 
     fn complete(
@@ -152,7 +240,7 @@ impl Blocks {
         let written = self.parts.create(layout, object).and_then(|_| self.parts.write_block(object, block, bytes));
         match written {
             Ok(()) => {
-                self.dirty.insert(object, ());
+                self.dirty.insert(object);
                 (BlockOutcome::Sound, None)
             }
             Err(error) => {
@@ -186,7 +274,7 @@ impl Blocks {
         });
         match written {
             Ok(state) => {
-                self.dirty.insert(object, ());
+                self.dirty.insert(object);
                 let open = state.and_then(|s| s.open.get(&block).cloned()).unwrap_or_default();
                 let mut held = FixedBitSet::with_capacity(layout.esi_end(block).into());
                 open.source.ones().for_each(|esi| held.insert(esi));
@@ -210,20 +298,30 @@ impl Blocks {
         buffers
     }
 
-    fn sync(&mut self) {
-        let dirty: Vec<_> = self.dirty.drain().map(|(id, ())| id).collect();
-        if let Err(error) = self.parts.sync(&dirty) {
-            self.trouble(error);
+    fn trouble(&mut self, error: PartError) {
+        match error {
+            PartError::Disk(error) => self.reports.push_back(Report::Trouble(error)),
+            error => tracing::debug!(%error, "partial object"),
         }
     }
+}
 
-    fn trouble(&self, error: PartError) {
-        let PartError::Disk(error) = error else {
-            tracing::debug!(%error, "partial object");
-            return;
-        };
-        if self.reports.send(Report::Trouble(error)).is_err() {
-            tracing::debug!("nobody listens any more");
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::target::TargetDir;
+
+    #[test]
+    fn only_sound_parts_are_found_again() {
+        let home = tempfile::tempdir().unwrap();
+        let target = TargetDir::open(nackcast_common::files::linux(), home.path()).unwrap();
+        let archive = Archive::new(nackcast_common::files::linux(), home.path().join("manifest"));
+        let [root, sound, damaged, absent] = ["root", "sound", "damaged", "absent"].map(|s| Digest::of(s.as_bytes()));
+        archive.save((root, b"root"), [(sound, &b"sound"[..]), (damaged, &b"damaged"[..])]).unwrap();
+        std::fs::write(archive.directory().join(damaged.to_string()), b"damagEd").unwrap();
+        let mut blocks = Blocks::new(Arc::new(PartStore::open(&target).unwrap().0), archive);
+        blocks.handle(Order::LookUp { hash: root, parts: vec![sound, damaged, absent] });
+        let Some(Report::LookUp { hash, here }) = blocks.poll_report() else { panic!("no report") };
+        assert_eq!((hash, here), (root, BTreeSet::from([sound])));
     }
 }

@@ -1,6 +1,7 @@
 //! The receiver's side of the file system: the target directory, partial objects, install, scan, seed.
 //!
-//! Everything here blocks and knows no task: the driver calls it on its disk threads.
+//! Everything here blocks and knows no task: the workers call it. It reaches the disk only through
+//! [`nackcast_common::files`], so that it runs on a simulated one too.
 //!
 //! - Nothing that a manifest says, and nothing that stands in the target, leads a write outside it
 //!   ([`target`]).
@@ -9,6 +10,7 @@
 
 pub mod facts;
 pub mod install;
+mod parallel;
 pub mod part;
 pub mod scan;
 pub mod seed;
@@ -16,7 +18,7 @@ pub mod target;
 #[cfg(test)]
 mod testing;
 
-use rustix::io::Errno;
+use nackcast_common::files::Errno;
 
 /// Why the file system refused. Paths are written so that they fit one line of a log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,15 @@ pub enum DiskError {
         /// The target directory.
         path: String,
     },
+    /// The system took bytes and then did not store them. It says so once: what was written since the last
+    /// record cannot be relied on.
+    #[error("the disk did not store {path} ({cause}): what was lost is fetched again; look after the disk")]
+    Lost {
+        /// What was being made durable.
+        path: String,
+        /// What the system said.
+        cause: Errno,
+    },
     /// Anything else.
     #[error("cannot {action} {path}: {cause}")]
     Io {
@@ -60,7 +71,7 @@ impl DiskError {
     #[must_use]
     pub const fn cause(&self) -> Option<Errno> {
         match self {
-            Self::Full { cause, .. } | Self::Io { cause, .. } => Some(*cause),
+            Self::Full { cause, .. } | Self::Lost { cause, .. } | Self::Io { cause, .. } => Some(*cause),
             Self::Outside { .. } | Self::InUse { .. } => None,
         }
     }
@@ -70,11 +81,6 @@ impl DiskError {
     pub const fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
     }
-}
-
-/// The system's word in an error of the standard library.
-fn errno(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 /// A lock whose data stays usable when a thread that held it panicked: every holder leaves it whole.

@@ -2,21 +2,24 @@
 //!
 //! - [`engine`]: every decision, without sockets, files or clock.
 //! - [`disk`]: the target directory, partial objects, install, scan.
-//! - [`app`]: a node: configuration, state, admin interface, channels.
-//! - `driver`, `blocks`, `dataset` (private): sockets and disk threads around the engine.
+//! - [`node`]: one channel whole, without sockets, threads and clock: engine, keys, codecs, memory.
+//! - [`blocks`], [`dataset`]: the disk work that a node orders.
+//! - [`app`]: the process: configuration, state, admin interface, channels.
+//! - `driver` (private): sockets, threads and clock around a node.
 
 mod admin;
 pub mod app;
 mod arena;
-mod blocks;
+pub mod blocks;
 pub mod config;
-mod dataset;
+pub mod dataset;
 pub mod disk;
 mod driver;
 pub mod engine;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod keys;
+pub mod node;
 pub mod report;
 
 pub use app::{Control, RunError, run, verify};

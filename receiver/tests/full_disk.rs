@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use nackcast_common::files::linux;
 use nackcast_common::geometry::{Geometry, Layout};
 use nackcast_common::ids::{Digest, ObjectId, ObjectIndex};
 use nackcast_common::manifest::{Content, Entry, EntryKind, Mtime};
@@ -78,7 +79,7 @@ fn write_blocks(store: &PartStore, layout: Layout, bytes: &[u8]) -> (u64, Result
 }
 
 fn a_full_disk_loses_nothing_and_goes_on(directory: &Path) {
-    let target = TargetDir::open(directory).unwrap();
+    let target = TargetDir::open(linux(), directory).unwrap();
     assert!(target.free_bytes().unwrap() <= 2 << 20);
     let (store, _) = PartStore::open(&target).unwrap();
     let layout = Geometry::default().object(SIZE).unwrap();
@@ -101,7 +102,7 @@ fn a_full_disk_loses_nothing_and_goes_on(directory: &Path) {
     mount(None::<&str>, directory, None::<&str>, MsFlags::MS_REMOUNT, Some("size=4m")).unwrap();
     store.record(ID).unwrap();
     drop((store, target));
-    let target = TargetDir::open(directory).unwrap();
+    let target = TargetDir::open(linux(), directory).unwrap();
     let (store, survivors) = PartStore::open(&target).unwrap();
     assert_eq!(survivors.objects[0].verified.count(), held, "nothing was lost");
     assert_eq!(write_blocks(&store, layout, &bytes), (12, Ok(())));

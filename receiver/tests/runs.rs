@@ -28,8 +28,18 @@ const OBJECTS: u32 = 3;
 /// What happens to both engines.
 #[derive(Clone, Debug)]
 enum Input {
-    Run { object: u32, block: u32, esis: Range<u16>, skipped: u64, lost: Vec<u16> },
-    Promise { object: u32, block: u32, count: u16 },
+    Run {
+        object: u32,
+        block: u32,
+        esis: Range<u16>,
+        skipped: u64,
+        lost: Vec<u16>,
+    },
+    Promise {
+        object: u32,
+        block: u32,
+        count: u16,
+    },
     Wait(u64),
     /// The block turns out wrong, or cannot be kept.
     Outcome(BlockOutcome),
@@ -75,7 +85,8 @@ impl Side {
         let manifest = manifest();
         let (work, sent) = (Vec::new(), Vec::new());
         let mut side = Self { engine, manifest, in_runs, outcome, work, sent, sequence: 0 };
-        let wants = (0..OBJECTS).map(|index| Want { index: ObjectIndex(index), done: RangeSet::new(), held: Vec::new() });
+        let wants =
+            (0..OBJECTS).map(|index| Want { index: ObjectIndex(index), done: RangeSet::new(), held: Vec::new() });
         let manifest = Arc::clone(&side.manifest);
         side.engine.handle_wants(Time::ZERO, Wants { manifest, hash: Digest([7; 32]), objects: wants.collect() });
         side.drain(Time::ZERO);

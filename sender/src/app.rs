@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminChannel};
 use crate::config::{ChannelConfig, Config};
-use crate::driver::batch::SessionKeys;
-use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts};
+use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, new_session};
 use crate::driver::nacks::{QUEUE_LEN, Route, Router};
 use crate::driver::outlet::Sockets;
 use crate::driver::passes;
 use crate::engine::EngineConfig;
 use crate::error::RunError;
 use crate::library::{Library, LibraryConfig};
+use crate::node::{NodeConfig, SenderNode};
 use crate::report::{ChannelProgress, Progress, Summary};
 use crate::scanner::{self, Request, ScannerConfig, ScannerPorts};
 use crate::state::NodeState;
@@ -278,10 +278,9 @@ impl Tasks {
         opened: Opened,
         sockets: Sockets,
     ) -> (Route, mpsc::Sender<Request>) {
-        let keys = SessionKeys::new(&channel.secret, channel.channel, channel.epoch);
         let engine = EngineConfig {
             channel: channel.channel,
-            session: keys.session,
+            session: new_session(),
             start_number: opened.start_number,
             epoch: channel.epoch,
             role: settings.role,
@@ -318,13 +317,19 @@ impl Tasks {
         let ports =
             ChannelPorts { nacks, scanned, scans: scans.clone(), scan_progress, counts, recorded, progress, shutdown };
         let index = settings.index;
-        let task = Channel::new(ChannelParts {
-            index,
+        let node = SenderNode::new(NodeConfig {
             name: channel.name.clone(),
             secret: channel.secret.clone(),
             signer: channel.sender.clone(),
             engine,
-            keys,
+        });
+        let route = Route { opener: node.opener(), queue };
+        let task = Channel::new(ChannelParts {
+            index,
+            id,
+            name: channel.name.clone(),
+            node,
+            is_once: settings.once.is_some(),
             sockets,
             clock: common.clock,
             state: common.state.clone(),
@@ -333,7 +338,6 @@ impl Tasks {
             makers: Arc::clone(&common.makers),
         });
         self.set.spawn(async move { Ok(Ended::Channel(index, Box::new(task.run().await))) });
-        let route = Route { channel: id, epoch: channel.epoch, secret: channel.secret.clone(), queue };
         (route, scans)
     }
 }

@@ -1,17 +1,15 @@
-//! Sockets, disk and tasks around the engine.
+//! Sockets, disk and tasks around the [node](crate::node).
 //!
 //! | module | does |
 //! |---|---|
-//! | [`channel`] | one task for each channel: inputs to the engine, its outputs to where they belong |
+//! | [`channel`] | one task for each channel: inputs to the node, its outputs to where they belong |
 //! | [`outlet`] | what the sockets do not take yet, and what they refuse |
-//! | [`batch`] | datagrams as sealed bytes |
-//! | [`blocks`] | blocks in memory, read and encoded on other threads |
+//! | [`origin`] | where the bytes of blocks come from |
 //! | [`nacks`] | one socket for all channels |
 //! | [`passes`] | pass counts to the store |
 
-pub(crate) mod batch;
-pub(crate) mod blocks;
 pub(crate) mod channel;
 pub(crate) mod nacks;
+pub(crate) mod origin;
 pub(crate) mod outlet;
 pub(crate) mod passes;

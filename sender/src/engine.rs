@@ -10,9 +10,11 @@
 //! - Reading, hashing, FEC, signing, sealing and storing are the driver's: they leave as [`Work`] and
 //!   [`Transmit`] and return as [`Done`].
 
+mod covered;
 mod demand;
 pub mod event;
 mod feedback;
+mod foresight;
 mod job;
 mod promises;
 mod repair;
@@ -31,12 +33,13 @@ use nackcast_common::ranges::RangeSet;
 use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::wire::limits::{FINISHED_MAX, WAIT_MAX};
 use nackcast_proto::wire::{
-    Advertisement, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Role, SenderState, symbol,
+    Advertisement, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Role, SenderState, report_spread, symbol,
 };
 
 use demand::Demand;
 pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
 use feedback::{Feedback, Heard};
+use foresight::Foresight;
 use job::{Job, Phase};
 use promises::Promises;
 use schedule::{FirstPassMay, Object, Order, Schedule};
@@ -47,6 +50,8 @@ const IP_UDP_LEN: u64 = 48;
 const RUN_LEN_MAX: usize = 64_000;
 /// Least time between two advertisements, however much there is to tell.
 const ADVERTISE_SPACING: Duration = Duration::from_millis(20);
+/// A group that more than doubled, and grew by more than this, is advertised at once.
+const ADVERTISE_GROWTH: u32 = 32;
 /// Blocks prepared ahead, of each job.
 const STAGED_MAX: usize = 3;
 /// A NACK that echoes an advertisement older than this is stale.
@@ -77,6 +82,7 @@ pub struct SenderEngine {
     state: SenderState,
     schedule: Schedule,
     feedback: Feedback,
+    foresight: Foresight,
     promises: Promises,
     pacer: Pacer,
     manifest: Option<(ManifestRef, Arc<Manifest>)>,
@@ -87,6 +93,7 @@ pub struct SenderEngine {
     finished: VecDeque<FinishedPass>,
     advertise_at: Time,
     advertised_at: Option<Time>,
+    advertised_size: u32,
     data_packets: u64,
     next_job: usize,
     last_demand: Time,
@@ -124,6 +131,7 @@ impl SenderEngine {
             state: SenderState::Starting,
             schedule: Schedule::new(config.schedule),
             feedback: Feedback::new(),
+            foresight: Foresight::default(),
             promises: Promises::new(),
             pacer: Pacer::new(rate, default_burst(rate)),
             manifest: None,
@@ -134,6 +142,7 @@ impl SenderEngine {
             finished: VecDeque::new(),
             advertise_at: Time::ZERO,
             advertised_at: None,
+            advertised_size: 0,
             data_packets: 0,
             next_job: 0,
             last_demand: Time::ZERO,
@@ -155,14 +164,20 @@ impl SenderEngine {
         }
         match self.feedback.on_nack(now, run, packet, from, nack.loss_ppm) {
             Heard::Again => return,
-            Heard::First => self.events.push_back(Event::ReceiverHeard),
+            Heard::First => {
+                self.events.push_back(Event::ReceiverHeard);
+                // Who spreads reports by a group size that is no longer true must hear of it.
+                if self.feedback.group_size() > self.advertised_size * 2 + ADVERTISE_GROWTH {
+                    self.advertise_soon(now);
+                }
+            }
             Heard::Known => {}
         }
         self.counters.nacks += 1;
         if !nack.is_report() {
             self.feedback.count_nack();
         }
-        self.feedback.on_rtt(Time(now.0).since(Time(nack.time)).saturating_sub(nack.hold));
+        self.feedback.on_rtt(now.since(Time(nack.time)).saturating_sub(nack.hold), self.config.schedule.interval);
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
         if let Some(hash) = ours {
             let holds = nack.manifest == hash.prefix();
@@ -171,7 +186,7 @@ impl SenderEngine {
             }
         }
         let mut answer = self.demands(now, nack);
-        answer.nack = packet;
+        (answer.run, answer.nack) = (run, packet);
         if self.answers.len() < ANSWERS_MAX {
             self.answers.push_back((from, answer));
         }
@@ -224,10 +239,17 @@ impl SenderEngine {
         if let (Some((_, manifest)), false) = (current, nack.missing.is_empty()) {
             let manifest = Arc::clone(manifest);
             let count = u32::try_from(manifest.objects().len()).unwrap_or(u32::MAX);
-            for index in nack.missing.ranges().flat_map(|r| r.start..r.end.min(count)) {
-                let Some(object) = manifest.object(ObjectIndex(index)) else { continue };
-                let status = self.demand_object(now, object.id, None, nack);
-                note(status, &mut || unicast.push(index), &mut || unknown.push(index));
+            for run in nack.missing.ranges().map(|run| run.start..run.end.min(count)) {
+                let fresh: Vec<_> = self.schedule.not_queued(run.clone(), nack.loss_ppm).collect();
+                if fresh.iter().map(ExactSizeIterator::len).sum::<usize>() < run.len() {
+                    self.last_demand = now;
+                    note(NackStatus::Queued, &mut || {}, &mut || {});
+                }
+                for index in fresh.into_iter().flatten() {
+                    let Some(object) = manifest.object(ObjectIndex(index)) else { continue };
+                    let status = self.demand_object(now, object.id, None, nack);
+                    note(status, &mut || unicast.push(index), &mut || unknown.push(index));
+                }
             }
             (answer.unicast, answer.unknown) = (unicast.into_iter().collect(), unknown.into_iter().collect());
         }
@@ -384,7 +406,8 @@ impl SenderEngine {
     fn advance(&mut self, now: Time) {
         self.started.get_or_insert(now);
         self.feedback.follow(now, self.rate());
-        self.schedule.end_closed(now);
+        self.feedback.recount(now);
+        self.schedule.end_closed(now, &mut self.foresight);
         let may = self.first_pass_may(now);
         let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
         if self.state == SenderState::Active {
@@ -411,12 +434,23 @@ impl SenderEngine {
         }
         let known = self.feedback.group_size();
         let prefix = self.manifest.as_ref().map_or(0, |(reference, _)| reference.hash.prefix());
-        // Of a large group more will be heard.
-        let heard_all = self.feedback.quiet_for(now) >= report_spread(known, self.advertised_rate());
-        let all_hold = known > 0 && self.feedback.holding(prefix) >= known && heard_all;
+        let all_hold = known > 0 && self.feedback.holding(prefix) >= known && now >= self.heard_all_at();
         match self.manifest_sent_at {
             Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,
+        }
+    }
+
+    /// Of a large group more is heard until nobody new was for as long as its reports are spread.
+    fn heard_all_at(&self) -> Time {
+        self.feedback.last_new() + report_spread(self.feedback.group_size(), self.advertised_rate())
+    }
+
+    /// What advertisements say of the rate; 0: no limit.
+    const fn advertised_rate(&self) -> u64 {
+        match self.config.rate {
+            RateLimit::Fixed(BitRate(rate)) => rate,
+            RateLimit::Max => 0,
         }
     }
 
@@ -427,14 +461,16 @@ impl SenderEngine {
         }
         let entries = self.manifest.as_ref().map_or(0, |(_, m)| m.entries().len() as u64);
         let comparing = Duration::from_millis(entries * 1000 / ENTRIES_PER_SECOND).min(MANIFEST_SETTLE * 5);
-        (MANIFEST_SETTLE + comparing).max(self.feedback.window() * 4)
+        // Each says first that it is there, and then that it has it; some of that is lost.
+        let reports = report_spread(self.feedback.group_size(), self.advertised_rate()) * 4;
+        (MANIFEST_SETTLE + comparing).max(self.feedback.window() * 4).max(reports)
     }
 
     fn stage(&mut self, at: usize) {
         let session = self.config.session;
         let Some((job, steps)) = self.schedule.job_and_steps(at) else { return };
         while job.wants_staging(STAGED_MAX) {
-            let Some((block, repair)) = job.stage(session, steps) else { return };
+            let Some((block, repair)) = job.stage(session, steps, &self.foresight) else { return };
             self.work.push_back(Work::Prepare { object: job.object, block, repair });
         }
     }
@@ -483,15 +519,22 @@ impl SenderEngine {
         }
         let once = self.config.once?;
         let idle = self.said.first_pass_over && self.schedule.is_idle();
-        let awaited = once.expect.is_some_and(|expected| self.complete_receivers() < expected);
-        let patience = if awaited { EXPECTED_PATIENCE } else { Duration::ZERO };
+        let patience = if self.is_as_expected() { Duration::ZERO } else { EXPECTED_PATIENCE };
         let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt()).max(patience);
         let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete).max(self.last_symbol);
         idle.then_some(since + quiet)
     }
 
-    fn complete_receivers(&self) -> u32 {
-        self.manifest.as_ref().map_or(0, |(reference, _)| self.feedback.complete(reference.hash.prefix()))
+    /// Receivers that reported this manifest complete, those included that left since then.
+    fn complete_ever(&self) -> u32 {
+        self.manifest.as_ref().map_or(0, |(reference, _)| self.feedback.complete_ever(reference.hash.prefix()))
+    }
+
+    /// As many receivers as `once` expects reported complete.
+    #[must_use]
+    pub fn is_as_expected(&self) -> bool {
+        let expected = self.config.once.and_then(|once| once.expect);
+        expected.is_none_or(|expected| self.complete_ever() >= expected)
     }
 
     /// The next work order.
@@ -517,7 +560,7 @@ impl SenderEngine {
         if now >= self.advertise_at {
             return Some(self.advertisement(now));
         }
-        if let Some(promises) = self.promises.due(now) {
+        if let Some(promises) = self.promises.due(now, self.config.rate) {
             self.sequence += 1;
             let lapse = self.wait();
             return Some(Transmit::Digest(promises.into_digest(&self.config, self.sequence, now, lapse)));
@@ -562,6 +605,7 @@ impl SenderEngine {
     fn advertisement(&mut self, now: Time) -> Transmit {
         self.sequence += 1;
         self.advertised_at = Some(now);
+        self.advertised_size = self.feedback.group_size();
         self.advertise_at = now + self.config.schedule.interval;
         let first_pass = self.schedule.first_pass_cursor();
         Transmit::Advertisement(Box::new(Advertisement {
@@ -584,10 +628,7 @@ impl SenderEngine {
             nack_window: self.feedback.window(),
             group_size: self.feedback.group_size(),
             max_passes: self.config.schedule.max_passes,
-            rate_bps: match self.config.rate {
-                RateLimit::Fixed(BitRate(rate)) => rate,
-                RateLimit::Max => 0,
-            },
+            rate_bps: self.advertised_rate(),
             first_pass_cursor: first_pass.map_or(u32::MAX, |index| index.0),
             first_pass_since: self.schedule.first_pass_since().unwrap_or_default(),
             finished: self.finished.iter().copied().collect(),
@@ -608,7 +649,10 @@ impl SenderEngine {
         });
         let settle = match self.first_pass_may(now) {
             FirstPassMay::Nothing => self.started.map(|s| s + HELLO).filter(|at| *at > now),
-            FirstPassMay::Manifest => self.manifest_sent_at.map(|s| s + self.settle()),
+            FirstPassMay::Manifest => self.manifest_sent_at.map(|s| {
+                let heard_all = Some(self.heard_all_at()).filter(|at| *at > now);
+                heard_all.map_or(Time::NEVER, |at| at).min(s + self.settle())
+            }),
             FirstPassMay::All => None,
         };
         [
@@ -638,7 +682,7 @@ impl SenderEngine {
             sent_bytes: self.counters.sent_bytes,
             repair_bytes: self.counters.repair_bytes,
             receivers: self.feedback.group_size(),
-            receivers_complete: self.complete_receivers(),
+            receivers_complete: self.manifest.as_ref().map_or(0, |(r, _)| self.feedback.complete(r.hash.prefix())),
             nacks: self.counters.nacks,
             pool: self.schedule.pool_len(),
             jobs: self.schedule.jobs.len(),

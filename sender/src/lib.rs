@@ -2,8 +2,9 @@
 //!
 //! - [`run`]: a whole sending node, from its configuration to its summary.
 //! - [`engine`]: every decision, without sockets, files or clock.
+//! - [`node`]: one channel complete, with keys, blocks and sealed datagrams, and still without any of these.
 //! - [`library`]: the content: walk, hash, packs, manifest, and where each block's bytes are.
-//! - `driver` (private): sockets, disk and tasks around the two.
+//! - `driver` (private): sockets, disk and tasks around them.
 
 mod admin;
 mod app;
@@ -14,6 +15,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub mod library;
+pub mod node;
 mod publish;
 mod report;
 mod scanner;

@@ -197,6 +197,7 @@ impl Library {
     pub fn scan(
         &mut self,
         previous: Option<&Previous>,
+        least: Generation,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Scan, LibraryError> {
         let config = &self.config;
@@ -207,7 +208,7 @@ impl Library {
         let unknown = files.iter().filter(|f| cache.get(&f.path, &f.stamp).is_none());
         let tally = Tally::new(unknown, progress);
         let former = Former::of(previous.map(|p| &*p.manifest), config.geometry);
-        let next = Generation(former.generation().0.saturating_add(1));
+        let next = Generation(former.generation().0.saturating_add(1)).max(least);
 
         let gatherer = Gatherer { config, root: &root, cache: &cache, former: &former, next, tally: &tally };
         let gathered = gatherer.gather(files, &mut problems);

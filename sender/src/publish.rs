@@ -78,7 +78,7 @@ pub(crate) struct ManifestStore {
 
 impl ManifestStore {
     pub(crate) fn new(state: &Path, channel: ChannelId) -> Self {
-        Self { archive: Archive::new(state.join(format!("manifest-{channel}"))) }
+        Self { archive: Archive::new(nackcast_common::files::linux(), state.join(format!("manifest-{channel}"))) }
     }
 
     /// The generation that was stored last, if there is one.

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nackcast_common::clock::Clock;
 use nackcast_common::ids::{Epoch, Generation};
 use nackcast_common::keys::{SigningKey, VerifyingKey};
 use nackcast_common::manifest::{Head, Manifest};
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::error::RunError;
 use crate::library::{self, Change, Content, Library, Previous, Problem, ProblemKind};
+use crate::node::Trouble;
 use crate::publish::{ManifestStore, Published};
 use crate::state::NodeState;
 
@@ -60,15 +62,6 @@ pub(crate) struct Scanned {
     pub(crate) problems: Vec<Trouble>,
     /// The highest [`Request::Soon`] that this scan answers.
     pub(crate) answers: u64,
-}
-
-/// One thing that did not go well with the content.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Trouble {
-    /// For people.
-    pub(crate) line: String,
-    /// Something that belongs to the dataset was not sent as it is.
-    pub(crate) is_failure: bool,
 }
 
 /// What a scanner works with.
@@ -264,6 +257,12 @@ impl Scanner {
     }
 }
 
+/// A new generation is at least the wall clock in milliseconds, as a start number is: so a publisher that lost its
+/// state, or has an older copy of it, begins above everything that receivers hold.
+fn least_generation() -> Generation {
+    Generation(Clock::wall_ms().max(1))
+}
+
 /// What a scan of the publisher gives.
 #[derive(Debug)]
 struct Found {
@@ -314,7 +313,7 @@ impl Publisher {
         let config = &mut self.config;
         let scan = config
             .library
-            .scan(self.previous.as_ref(), progress)
+            .scan(self.previous.as_ref(), least_generation(), progress)
             .map_err(|source| RunError::Library { channel: config.name.clone(), source })?;
         let problems = self.troubles(scan.problems);
         let content = scan.content;

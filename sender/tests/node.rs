@@ -225,9 +225,9 @@ impl Listener {
         Some(root.assemble(|digest| parts.get(digest).map(|bytes| bytes.clone().into())).unwrap())
     }
 
-    /// The manifest of this generation, when all its objects are here and right.
-    fn dataset(&self, generation: u64) -> Option<Manifest> {
-        let manifest = self.manifest().filter(|m| m.head().generation == Generation(generation))?;
+    /// The manifest of a generation later than this one, when all its objects are here and right.
+    fn dataset(&self, after: Generation) -> Option<Manifest> {
+        let manifest = self.manifest().filter(|m| m.head().generation > after)?;
         for object in manifest.objects() {
             let mut whole = Vec::new();
             for block in 0..object.layout.block_count() {
@@ -276,7 +276,7 @@ impl Listener {
         let (head, body) = self.open(&mut buffer[..len]);
         assert_eq!((head.flow, head.session), (Flow::ToReceiver, advertisement.session.0));
         let answer = NackAnswer::decode(&body, Some(&self.sender)).unwrap();
-        assert_eq!((answer.nack, answer.nonce), (self.nacks, 99));
+        assert_eq!((answer.run.0, answer.nack, answer.nonce), (RUN, self.nacks, 99));
         answer
     }
 }
@@ -303,14 +303,15 @@ async fn a_directory_is_sent_once_and_a_receiver_is_counted() {
     listener.until("a manifest", |l| l.last.as_ref()?.0.manifest).await;
     assert!(listener.symbols.is_empty(), "it waits for one receiver");
     assert_eq!(listener.nack(|_| {}).await.status, NackStatus::Noted);
-    let manifest = listener.until("everything", |l| l.dataset(1)).await;
+    let manifest = listener.until("everything", |l| l.dataset(Generation(0))).await;
     let names: Vec<_> = manifest.entries().iter().map(|e| e.path.to_string()).collect();
     assert_eq!(names, ["empty", "large", "small"]);
     listener.nack(|nack| nack.complete = true).await;
     let summary = node.end().await;
     assert!(summary.success, "{summary:?}");
     let channel = &summary.channels[0];
-    assert_eq!((channel.receivers, channel.receivers_complete, channel.generation), (1, 1, 1));
+    assert_eq!((channel.receivers, channel.receivers_complete), (1, 1));
+    assert_eq!(channel.generation, manifest.head().generation.0);
     assert!(channel.problems.is_empty());
 }
 
@@ -359,7 +360,7 @@ async fn a_restarted_sender_sends_what_nacks_ask_and_goes_on_counting() {
     node.shutdown.cancel();
     let second = node.end().await;
     assert!(second.success);
-    assert_eq!(second.channels[0].generation, 1, "nothing changed");
+    assert_eq!(second.channels[0].generation, first.channels[0].generation, "nothing changed");
 
     // Two passes were made, one in each run: no more are left.
     let mut config = place.config(None);
@@ -386,17 +387,17 @@ async fn only_what_changed_is_sent_in_the_next_generation() {
     let mut config = place.config(None);
     config.watch = true;
     let node = Running::start(config);
-    listener.until("the first generation", |l| l.dataset(1)).await;
+    let first = listener.until("the first generation", |l| l.dataset(Generation(0))).await.head().generation;
     let before = listener.datagrams;
     place.write("new", &noise(300_000, 4));
-    let manifest = listener.until("the second generation", |l| l.dataset(2)).await;
+    let manifest = listener.until("the second generation", |l| l.dataset(first)).await;
     assert_eq!(manifest.entries().len(), 2);
     let sent = listener.datagrams - before;
     assert!((215..250).contains(&sent), "{sent} datagrams for 300,000 bytes and a manifest");
     fs::rename(place.content().join("large"), place.content().join("renamed")).unwrap();
     node.rescan.send(()).await.unwrap();
     let before = listener.datagrams;
-    listener.until("the third generation", |l| l.dataset(3)).await;
+    listener.until("the third generation", |l| l.dataset(manifest.head().generation)).await;
     assert!(listener.datagrams - before < 20, "a rename costs manifest bytes only");
     let shown = node.progress.borrow().clone();
     assert_eq!((shown.channels[0].name.as_str(), shown.channels.len()), ("news", 1));
@@ -411,10 +412,12 @@ async fn a_file_that_vanishes_before_it_is_sent_is_named_and_the_rest_arrives() 
     place.write("vanishes", &noise(400_000, 6));
     let mut listener = Listener::new(&place);
     let node = Running::start(place.config(Some(Once { expect: Some(1), linger: Duration::from_millis(300) })));
-    listener.until("a manifest", |l| l.last.as_ref()?.0.manifest).await;
+    let first = listener
+        .until("a manifest", |l| l.last.as_ref().filter(|(a, _)| a.manifest.is_some()).map(|(a, _)| a.generation))
+        .await;
     fs::remove_file(place.content().join("vanishes")).unwrap();
     listener.nack(|_| {}).await;
-    let manifest = listener.until("the generation without it", |l| l.dataset(2)).await;
+    let manifest = listener.until("the generation without it", |l| l.dataset(first)).await;
     assert_eq!(manifest.entries().len(), 1);
     listener.nack(|nack| nack.complete = true).await;
     let summary = node.end().await;
@@ -471,11 +474,12 @@ async fn a_backup_key_serves_what_the_publisher_published_and_an_empty_directory
 async fn a_damaged_manifest_in_the_state_costs_a_new_generation_and_not_the_numbering() {
     let place = Place::new("239.255.72.8:47215");
     place.write("x", b"x");
-    assert!(Running::start(place.config(Some(soon()))).end().await.success);
+    let first = Running::start(place.config(Some(soon()))).end().await;
+    assert!(first.success);
     let dir = place.state().join(format!("manifest-{CHANNEL}"));
     fs::write(Path::new(&dir).join("current"), b"../../etc/passwd\n").unwrap();
     let summary = Running::start(place.config(Some(soon()))).end().await;
-    assert_eq!(summary.channels[0].generation, 2);
+    assert!(summary.channels[0].generation > first.channels[0].generation);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -514,7 +518,7 @@ async fn a_flood_of_garbage_on_the_nack_port_does_not_hold_up_sending() {
     });
     let begun = listener.clock.now();
     listener.nack(|_| {}).await;
-    listener.until("everything", |l| (l.datagrams > 5714).then(|| l.dataset(1)).flatten()).await;
+    listener.until("everything", |l| (l.datagrams > 5714).then(|| l.dataset(Generation(0))).flatten()).await;
     let took = listener.clock.now().since(begun);
     flood.abort();
     // 0.7 s at the rate, and the manifest's time to settle before.
@@ -536,7 +540,7 @@ async fn two_channels_share_a_node_and_its_rate() {
     config.channels.push(other);
     let mut listener = Listener::new(&place);
     let node = Running::start(config);
-    listener.until("everything of the first", |l| l.dataset(1)).await;
+    listener.until("everything of the first", |l| l.dataset(Generation(0))).await;
     let rate = listener.last.as_ref().unwrap().0.rate_bps;
     assert_eq!(rate, 50_000_000);
     let summary = node.end().await;

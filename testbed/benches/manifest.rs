@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::geometry::Geometry;
-use nackcast_common::ids::{ChannelId, Epoch};
+use nackcast_common::ids::{ChannelId, Epoch, Generation};
 use nackcast_common::keys::SigningKey;
 use nackcast_sender::library::{Library, LibraryConfig};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -132,7 +132,7 @@ fn time_manifest(root: &Path, bytes: u64) -> Result<Duration> {
     };
     let key = SigningKey::from_seed([1; 32]);
     let clock = Clock::start();
-    let scan = Library::open(config)?.scan(None, &|_| {})?;
+    let scan = Library::open(config)?.scan(None, Generation(1), &|_| {})?;
     let encoded = nackcast_proto::manifest::encode(scan.content.manifest(), &key)?;
     let time = clock.now().since(Time::ZERO);
     ensure!(scan.problems.is_empty() && !encoded.parts.is_empty(), "not everything was taken along");

@@ -1,5 +1,6 @@
 //! Networks for tests and demonstrations: hosts in network namespaces, joined by a switch in user space
-//! that loses, delays and damages what it is told to, and real processes running on them.
+//! that loses, delays and damages what it is told to, and real processes running on them; and the parts of a
+//! simulator ([`sim`]).
 //!
 //! - [`network::Network`] builds it all with no program but this one; dropping it leaves nothing behind.
 //! - Root is not needed where user namespaces are allowed: see [`netns`].

@@ -94,7 +94,6 @@ struct Node {
     slots: BTreeMap<receiver::Slot, FixedBitSet>,
     disk: BTreeMap<(ObjectId, u32), FixedBitSet>,
     parts: BTreeSet<Digest>,
-    packets: u64,
     loss: f64,
     joins: Time,
     complete_at: Option<Time>,
@@ -182,7 +181,6 @@ impl World {
             slots: BTreeMap::new(),
             disk: BTreeMap::new(),
             parts: BTreeSet::new(),
-            packets: 0,
             loss: scenario.loss,
             joins: Time::ZERO,
             complete_at: None,
@@ -301,8 +299,7 @@ impl World {
         while let Some(transmit) = self.nodes[at].engine.poll_transmit() {
             let body = transmit.nack.encode();
             assert!(body.len() <= nackcast_proto::wire::limits::BODY_LEN_MAX);
-            self.nodes[at].packets += 1;
-            let packet = self.nodes[at].packets;
+            let packet = transmit.packet;
             self.nacks += 1;
             if !self.lost(at) {
                 self.at(DELAY, Happening::Nack(at, packet, Box::new(Nack::decode(&body).unwrap())));

@@ -328,8 +328,8 @@ impl World {
         while let Some(transmit) = self.nodes[at].engine.poll_transmit() {
             let body = transmit.nack.encode();
             assert!(body.len() <= nackcast_proto::wire::limits::BODY_LEN_MAX);
-            self.nodes[at].packets += 1;
-            let packet = self.nodes[at].packets;
+            let packet = transmit.packet;
+            self.nodes[at].packets = packet;
             self.nacks += 1;
             self.complete_reports += u64::from(transmit.nack.complete);
             if !self.lost(at) {
@@ -728,11 +728,36 @@ fn forged_answers_do_not_grow_memory() {
                 ObjectId(id)
             })
             .collect();
-        let answer = NackAnswer { channel: CHANNEL, session: world.session, unicast_ids: ids, ..NackAnswer::default() };
+        let (channel, session, nack) = (CHANNEL, world.session, id / 60 % 100);
+        let answer = NackAnswer { channel, session, nack, unicast_ids: ids, ..NackAnswer::default() };
         world.nodes[0].engine.handle_answer(world.now, &answer, false);
     }
     let known = world.nodes[0].engine.snapshot().unicast_wanted;
     assert!(known <= 10, "{known} objects are remembered, of a dataset of 1");
+}
+
+/// An answer counts once, and only for the NACK that it names: replayed, or sent on to another receiver, it does
+/// nothing.
+#[test]
+fn a_replayed_answer_does_nothing() {
+    let mut world = small(vec![2_000_000], 1, 0.0, 26);
+    world.run(Duration::from_millis(1000));
+    let refused = world.manifest.objects()[0].id;
+    let (channel, session, last) = (CHANNEL, world.session, world.nodes[0].packets);
+    let answer = |nack| NackAnswer { channel, session, nack, unicast_ids: vec![refused], ..NackAnswer::default() };
+    assert!(last > 0 && world.nodes[0].engine.snapshot().has_manifest);
+    // Everything that was asked is answered; then an answer with other content comes under the same number, and one
+    // under a number that was never used.
+    let engine = &mut world.nodes[0].engine;
+    for nack in 0..=last {
+        engine.handle_answer(world.now, &NackAnswer { unicast_ids: Vec::new(), ..answer(nack) }, false);
+    }
+    for nack in (0..=last).chain([last + 1, u64::MAX]) {
+        engine.handle_answer(world.now, &answer(nack), false);
+    }
+    assert_eq!(engine.snapshot().unicast_wanted, 0);
+    world.run(Duration::from_secs(60));
+    world.assert_all_complete();
 }
 
 /// After all passes are used up, a round ends some time.
@@ -761,14 +786,19 @@ fn the_word_that_all_is_complete_is_sent_although_an_older_answer_arrives() {
     let end = Time::ZERO + Duration::from_secs(10);
     world.drain_sender();
     while world.nodes[0].complete_at.is_none() && world.now < end {
+        if world.nodes[0].packets > 0 {
+            // Reports are repeated, and the last one is not answered yet.
+            world.queue.retain(|_, h| !matches!(h, Happening::Answer(..)));
+        }
         world.turn(end);
     }
     assert!(world.nodes[0].complete_at.is_some());
     assert_eq!(world.complete_reports, 0);
-    // On its way since before: the answer to the second copy of "the manifest is held".
+    // On its way since before: the answer to the last copy of "the manifest is held".
     let answer = NackAnswer {
         channel: CHANNEL,
         session: world.session,
+        nack: world.nodes[0].packets,
         status: nackcast_proto::wire::NackStatus::Noted,
         ..NackAnswer::default()
     };

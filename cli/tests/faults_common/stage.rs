@@ -168,9 +168,14 @@ pub(crate) fn wait_until_complete(receiver: &mut Process, times: usize) {
     wait_until(receiver, |said| said.matches("is complete and verified").count() >= times);
 }
 
-/// Waits until a receiver has a generation.
-pub(crate) fn wait_for_generation(receiver: &mut Process, generation: u64) {
-    receiver.wait_for_stderr(&format!("generation {generation} is complete and verified"), PATIENCE).unwrap();
+/// Waits until a receiver has a generation later than this one; which.
+pub(crate) fn wait_for_generation(receiver: &mut Process, after: u64) -> u64 {
+    let newest = |said: &str| {
+        let ends = said.match_indices(" is complete and verified").map(|(at, _)| &said[..at]);
+        ends.filter_map(|line| line.rsplit_once("generation ")?.1.parse().ok()).max().unwrap_or(0)
+    };
+    wait_until(receiver, |said| newest(said) > after);
+    newest(&receiver.stderr())
 }
 
 /// Waits until a process's stderr is as wanted.

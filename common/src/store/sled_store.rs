@@ -1,6 +1,6 @@
-//! The store over sled 0.34, and the rules that make it safe enough.
+//! The store on disk, over sled 0.34, and the rules that make it safe enough.
 //!
-//! - sled's own flush writes but does not fsync: [`Store::flush`] syncs the `db` file after it, through a second
+//! - sled's own flush writes but does not fsync: [`SledStore::flush`] syncs the `db` file after it, through a second
 //!   descriptor. Its periodic flusher is off.
 //! - sled holds its lock for a moment after the last handle was dropped, so a lock is tried for a while.
 //! - Its cache is 1 GiB by default and here is small.
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{SCHEMA_VERSION, StoreError, VALUE_LEN_MAX, Warning, io_error};
+use super::{Change, Pair, SCHEMA_VERSION, StoreError, Warning, io_error};
 
 const CACHE_BYTES: u64 = 16 << 20;
 /// How long a lock may be held by a process (or a store of this process) that is just ending.
@@ -22,9 +22,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// In the default tree, which holds nothing else.
 const SCHEMA_KEY: &[u8] = b"schema version";
 
-/// An open store. Clones share it; the last one dropped closes it.
 #[derive(Clone)]
-pub struct Store {
+pub(super) struct SledStore {
     db: sled::Db,
     /// The file that sled writes and does not sync.
     file: Arc<File>,
@@ -39,13 +38,8 @@ enum Failure {
     Refused(StoreError),
 }
 
-impl Store {
-    /// Opens the store in `dir`, made if need be. A damaged one is moved aside to `dir.damaged-N`, and a new one
-    /// is begun.
-    ///
-    /// # Errors
-    /// When another process has it, a newer version wrote it, or the file system refuses.
-    pub fn open(dir: &Path) -> Result<(Self, Option<Warning>), StoreError> {
+impl SledStore {
+    pub(super) fn open(dir: &Path) -> Result<(Self, Option<Warning>), StoreError> {
         let reason = match Self::try_open(dir) {
             Ok(store) => return Ok((store, None)),
             Err(Failure::Refused(error)) => return Err(error),
@@ -95,20 +89,12 @@ impl Store {
         }
     }
 
-    /// The table of this name, empty at first.
-    ///
-    /// # Errors
-    /// When the store is damaged or the file system refuses.
-    pub fn tree(&self, name: &'static str) -> Result<Table, StoreError> {
+    pub(super) fn tree(&self, name: &'static str) -> Result<SledTable, StoreError> {
         let tree = self.db.open_tree(name).map_err(|e| running(&self.dir, "open a table of", e))?;
-        Ok(Table { tree, dir: Arc::clone(&self.dir) })
+        Ok(SledTable { tree, dir: Arc::clone(&self.dir) })
     }
 
-    /// Makes durable, even against a power loss, what all tables hold. Blocks for the disk.
-    ///
-    /// # Errors
-    /// When the file system refuses; nothing put since the last flush may be relied on then.
-    pub fn flush(&self) -> Result<(), StoreError> {
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|e| running(&self.dir, "write", e))?;
         self.file.sync_data().map_err(io_error("sync", &self.dir))
     }
@@ -119,136 +105,64 @@ impl Store {
         self.db.insert(SCHEMA_KEY, &version.to_be_bytes()).unwrap();
         self.flush().unwrap();
     }
-
-    /// Where it is.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
 }
 
-impl fmt::Debug for Store {
+impl fmt::Debug for SledStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("SledStore").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
-/// One ordered map of bytes to bytes. Clones share it.
 #[derive(Clone)]
-pub struct Table {
+pub(super) struct SledTable {
     tree: sled::Tree,
     dir: Arc<Path>,
 }
 
-impl Table {
-    /// The value of `key`.
-    ///
-    /// # Errors
-    /// When the store is damaged or the file system refuses; so in all methods.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+impl SledTable {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let value = self.tree.get(key).map_err(|e| running(&self.dir, "read", e))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
-    /// Sets the value of `key`.
-    ///
-    /// # Errors
-    /// See [`Self::get`]; and when the value has [`VALUE_LEN_MAX`] bytes or more.
-    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        check_len(value)?;
-        self.tree.insert(key, value).map_err(|e| running(&self.dir, "write", e))?;
-        Ok(())
+    pub(super) fn pairs(&self, prefix: &[u8]) -> impl Iterator<Item = Pair> + Send + use<> {
+        let dir = Arc::clone(&self.dir);
+        self.tree.scan_prefix(prefix).map(move |pair| match pair {
+            Ok((key, value)) => Ok((key.to_vec(), value.to_vec())),
+            Err(error) => Err(running(&dir, "read", error)),
+        })
     }
 
-    /// Forgets `key`.
-    ///
-    /// # Errors
-    /// See [`Self::get`].
-    pub fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.tree.remove(key).map_err(|e| running(&self.dir, "write", e))?;
-        Ok(())
+    pub(super) fn apply(&self, mut changes: Vec<Change>) -> Result<(), StoreError> {
+        let done = if changes.len() == 1
+            && let Some((key, value)) = changes.pop()
+        {
+            match value {
+                Some(value) => self.tree.insert(key, value).map(drop),
+                None => self.tree.remove(key).map(drop),
+            }
+        } else {
+            let mut batch = sled::Batch::default();
+            for (key, value) in changes {
+                match value {
+                    Some(value) => batch.insert(key, value),
+                    None => batch.remove(key),
+                }
+            }
+            self.tree.apply_batch(batch)
+        };
+        done.map_err(|e| running(&self.dir, "write", e))
     }
 
-    /// All pairs, in order of keys.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> + use<> {
-        pairs(self.tree.iter(), Arc::clone(&self.dir))
-    }
-
-    /// The pairs whose key begins with `prefix`, in order of keys.
-    pub fn iter_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> + use<> {
-        pairs(self.tree.scan_prefix(prefix), Arc::clone(&self.dir))
-    }
-
-    /// Does all of a batch, or nothing of it.
-    ///
-    /// # Errors
-    /// See [`Self::put`].
-    pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        if let Some(len) = batch.too_long {
-            return Err(StoreError::ValueTooLong(len));
-        }
-        self.tree.apply_batch(batch.inner).map_err(|e| running(&self.dir, "write", e))
-    }
-
-    /// Forgets everything.
-    ///
-    /// # Errors
-    /// See [`Self::get`].
-    pub fn clear(&self) -> Result<(), StoreError> {
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
         self.tree.clear().map_err(|e| running(&self.dir, "write", e))
     }
 }
 
-impl fmt::Debug for Table {
+impl fmt::Debug for SledTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("name", &String::from_utf8_lossy(&self.tree.name())).finish_non_exhaustive()
+        f.debug_struct("SledTable").field("name", &String::from_utf8_lossy(&self.tree.name())).finish_non_exhaustive()
     }
-}
-
-/// Changes to one table that belong together.
-#[derive(Default)]
-pub struct Batch {
-    inner: sled::Batch,
-    /// Length of a value that `apply` will refuse.
-    too_long: Option<usize>,
-}
-
-impl Batch {
-    /// Without changes.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Will set the value of `key`.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        match check_len(value) {
-            Ok(()) => self.inner.insert(key, value),
-            Err(_) => self.too_long = Some(value.len()),
-        }
-    }
-
-    /// Will forget `key`.
-    pub fn remove(&mut self, key: &[u8]) {
-        self.inner.remove(key);
-    }
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Batch")
-    }
-}
-
-const fn check_len(value: &[u8]) -> Result<(), StoreError> {
-    if value.len() < VALUE_LEN_MAX { Ok(()) } else { Err(StoreError::ValueTooLong(value.len())) }
-}
-
-fn pairs(inner: sled::Iter, dir: Arc<Path>) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> {
-    inner.map(move |pair| match pair {
-        Ok((key, value)) => Ok((key.to_vec(), value.to_vec())),
-        Err(error) => Err(running(&dir, "read", error)),
-    })
 }
 
 /// Opens sled, waiting a little for a holder that is just ending.

@@ -25,7 +25,11 @@ fn what_was_put_is_there_after_a_reopening() {
 #[test]
 fn a_table_is_an_ordered_map() {
     let temp = tempfile::tempdir().unwrap();
-    let store = open(temp.path());
+    is_an_ordered_map(&open(temp.path()));
+    is_an_ordered_map(&MemoryStore::new().store());
+}
+
+fn is_an_ordered_map(store: &Store) {
     let (table, other) = (store.tree("a").unwrap(), store.tree("b").unwrap());
     table.put(b"x2", b"two").unwrap();
     table.put(b"x1", b"one").unwrap();
@@ -50,7 +54,12 @@ fn a_table_is_an_ordered_map() {
 #[test]
 fn a_long_value_is_refused_and_its_batch_as_a_whole() {
     let temp = tempfile::tempdir().unwrap();
-    let table = open(temp.path()).tree("a").unwrap();
+    refuses_long_values(&open(temp.path()));
+    refuses_long_values(&MemoryStore::new().store());
+}
+
+fn refuses_long_values(store: &Store) {
+    let table = store.tree("a").unwrap();
     let long = vec![1; VALUE_LEN_MAX];
     assert!(matches!(table.put(b"k", &long), Err(StoreError::ValueTooLong(4096))));
     let mut batch = Batch::new();
@@ -67,7 +76,8 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     let dir = temp.path().join("state");
     let store = open(&dir);
     store.tree("a").unwrap().put(b"k", b"v").unwrap();
-    store.set_version(SCHEMA_VERSION + 1);
+    let Backend::Sled(sled) = &store.0 else { panic!("on disk") };
+    sled.set_version(SCHEMA_VERSION + 1);
     drop(store);
     let error = Store::open(&dir).unwrap_err();
     assert!(matches!(error, StoreError::NewerVersion { found, .. } if found == SCHEMA_VERSION + 1), "{error}");
@@ -118,4 +128,28 @@ fn a_place_that_cannot_be_a_directory_is_told_and_not_moved() {
     let error = Store::open(&file).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+#[test]
+fn a_power_cut_leaves_what_was_flushed_and_the_first_steps_after_it() {
+    let memory = MemoryStore::new();
+    let table = memory.store().tree("a").unwrap();
+    table.put(b"k", b"0").unwrap();
+    memory.store().flush().unwrap();
+    table.put(b"k", b"1").unwrap();
+    let mut batch = Batch::new();
+    batch.put(b"k", b"2");
+    batch.put(b"l", b"2");
+    table.apply(batch).unwrap();
+    table.clear().unwrap();
+    let after = |survive: usize| -> Vec<(Vec<u8>, Vec<u8>)> {
+        let left = memory.crash(|steps| survive.min(steps));
+        left.store().tree("a").unwrap().iter().map(Result::unwrap).collect()
+    };
+    let pair = |k: &[u8], v: &[u8]| (k.to_vec(), v.to_vec());
+    assert_eq!(after(0), [pair(b"k", b"0")]);
+    assert_eq!(after(1), [pair(b"k", b"1")]);
+    assert_eq!(after(2), [pair(b"k", b"2"), pair(b"l", b"2")]);
+    assert_eq!(after(9), []);
+    assert_eq!(table.iter().count(), 0, "the running one goes on");
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId};
 use nackcast_common::keys::{Signature, SigningKey, VerifyingKey};
+use nackcast_common::seal::TAG_LEN;
 use prost::Message;
 
 use super::advertisement::{duration_in, duration_u32};
 use super::counts::{self, BlockCount};
 use super::limits::{BODY_LEN_MAX, LAPSE_MAX, SHORT_MAX};
-use super::{WireError, require};
+use super::{WireError, header, require};
 use crate::pb;
 
 const DOMAIN: &str = "digest";
@@ -46,6 +47,52 @@ pub struct DigestBody {
     pub promises: Vec<Promise>,
 }
 
+/// Promises that go into one datagram.
+#[derive(Debug, Default)]
+pub struct PromiseList {
+    promises: Vec<Promise>,
+    used: usize,
+}
+
+impl PromiseList {
+    /// Takes a promise; gives back what of it did not fit.
+    pub fn add(&mut self, promise: Promise) -> Option<Promise> {
+        let room = BODY_LEN_MAX - OVERHEAD - self.used;
+        if self.promises.len() >= SHORT_MAX || room <= 24 {
+            return Some(promise);
+        }
+        match promise {
+            Promise::Whole(_) => {
+                self.used += 13;
+                self.promises.push(promise);
+                None
+            }
+            Promise::Blocks(object, mut blocks) => {
+                let (bytes, fits) = counts::encode(&blocks, room - 16);
+                if fits == 0 {
+                    return Some(Promise::Blocks(object, blocks));
+                }
+                self.used += bytes.len() + 16;
+                let rest = blocks.split_off(fits);
+                self.promises.push(Promise::Blocks(object, blocks));
+                (!rest.is_empty()).then_some(Promise::Blocks(object, rest))
+            }
+        }
+    }
+
+    /// Bytes of the sealed datagram, at most.
+    #[must_use]
+    pub const fn datagram_len(&self) -> usize {
+        header::LEN + OVERHEAD + self.used + TAG_LEN
+    }
+
+    /// The promises.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Promise> {
+        self.promises
+    }
+}
+
 /// A signed message around `payload`.
 pub(crate) fn sign(domain: &'static str, key: &SigningKey, payload: Vec<u8>) -> Vec<u8> {
     let signature = key.sign(domain, &payload);
@@ -59,30 +106,6 @@ pub(crate) fn verify(domain: &'static str, key: &VerifyingKey, signed: &pb::Sign
 }
 
 impl DigestBody {
-    /// Takes as many promises from the front of `pending` as one datagram holds; what does not fit stays.
-    pub fn fill(&mut self, pending: &mut Vec<Promise>) {
-        let mut room = BODY_LEN_MAX - OVERHEAD;
-        while !pending.is_empty() && self.promises.len() < SHORT_MAX && room > 24 {
-            match &mut pending[0] {
-                Promise::Whole(_) => {
-                    room -= 13;
-                    self.promises.push(pending.remove(0));
-                }
-                Promise::Blocks(object, blocks) => {
-                    let (bytes, fits) = counts::encode(blocks, room - 16);
-                    if fits == 0 {
-                        return;
-                    }
-                    room -= bytes.len() + 16;
-                    self.promises.push(Promise::Blocks(*object, blocks.drain(..fits).collect()));
-                    if blocks.is_empty() {
-                        pending.remove(0);
-                    }
-                }
-            }
-        }
-    }
-
     /// Signs and encodes the body.
     #[must_use]
     pub fn encode(&self, key: &SigningKey) -> Vec<u8> {

@@ -1,11 +1,12 @@
 //! NACKs and their answers.
 //!
 //! A NACK is sealed under the receiver's run and echoes the last advertisement of the sender it goes to, so
-//! that a replay is stale and worthless. Each datagram is useful alone; demands merge by maximum at the sender.
+//! that a replay is stale and worthless. An answer names the NACK, and so it is worthless a second time, and to
+//! any other receiver. Each datagram is useful alone; demands merge by maximum at the sender.
 
 use std::time::Duration;
 
-use nackcast_common::ids::{ChannelId, Generation, ObjectId, SessionId};
+use nackcast_common::ids::{ChannelId, Generation, ObjectId, RunId, SessionId};
 use nackcast_common::keys::{SigningKey, VerifyingKey};
 use nackcast_common::ranges::RangeSet;
 use prost::Message;
@@ -20,7 +21,7 @@ const DOMAIN: &str = "nack answer";
 /// What a NACK takes beside its demands.
 const NACK_OVERHEAD: usize = 170;
 /// What an answer takes beside its lists, signature included.
-const ANSWER_OVERHEAD: usize = 180;
+const ANSWER_OVERHEAD: usize = 190;
 /// What one object of a `short` list takes beside its blocks.
 const SHORT_OVERHEAD: usize = 15;
 
@@ -99,6 +100,8 @@ pub struct NackAnswer {
     pub channel: ChannelId,
     /// The answering session.
     pub session: SessionId,
+    /// The receiver's run that sealed the NACK.
+    pub run: RunId,
     /// Packet number of the NACK.
     pub nack: u64,
     /// Its nonce.
@@ -267,6 +270,7 @@ impl NackAnswer {
         let message = pb::NackAnswer {
             channel: self.channel.0.to_vec().into(),
             session: self.session.0,
+            run: self.run.0,
             nack: self.nack,
             nonce: self.nonce,
             status: self.status.to_pb().into(),
@@ -298,6 +302,7 @@ impl NackAnswer {
         Ok(Self {
             channel: ChannelId::from_slice(&m.channel).ok_or(WireError::Field("channel"))?,
             session: SessionId(m.session),
+            run: RunId(m.run),
             nack: m.nack,
             nonce: m.nonce,
             status: NackStatus::from_pb(m.status)?,

@@ -1,6 +1,6 @@
 //! From a comparison to what must be fetched.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
@@ -139,7 +139,7 @@ impl Dataset {
 
     /// Entries that need no fetching are put right; returns the others.
     fn settle_entries(&mut self, manifest: &Manifest, comparison: &Comparison) -> Result<Vec<usize>, CompareError> {
-        let seen: HashMap<usize, FileStamp> = comparison.stamps.iter().copied().collect();
+        let seen: BTreeMap<usize, FileStamp> = comparison.stamps.iter().copied().collect();
         let mut lacking = Vec::new();
         let here = self.content_here(manifest, comparison)?;
         let (mut fixed, mut directories) = (Vec::new(), Vec::new());
@@ -162,7 +162,7 @@ impl Dataset {
                     let stamp = seen.get(&at).copied().or_else(|| self.record.stamp(&entry.path));
                     match self.installer.fix_metadata(entry, stamp.as_ref()) {
                         Ok(stamp) => fixed.push((entry.path.clone(), stamp)),
-                        Err(error) => self.tell(Report::Trouble(error.to_string())),
+                        Err(error) => self.trouble(&error),
                     }
                 }
                 (_, EntryKind::File { digest, content, .. }) if *content != Content::Empty => {
@@ -176,7 +176,7 @@ impl Dataset {
                 }
                 (_, EntryKind::File { .. } | EntryKind::Directory | EntryKind::Symlink { .. }) => {
                     if let Err(error) = self.installer.stage(entry, Source::Nothing) {
-                        self.tell(Report::Trouble(error.to_string()));
+                        self.trouble(&error);
                     } else if entry.kind == EntryKind::Directory {
                         directories.push(entry.path.clone());
                     }
@@ -204,9 +204,9 @@ impl Dataset {
         &self,
         manifest: &Manifest,
         comparison: &Comparison,
-    ) -> Result<HashMap<Digest, (DatasetPath, Option<FileStamp>)>, CompareError> {
+    ) -> Result<BTreeMap<Digest, (DatasetPath, Option<FileStamp>)>, CompareError> {
         let lacks = |status: &Status| !matches!(status, Status::Same | Status::MetadataDiffers);
-        let mut here = HashMap::new();
+        let mut here = BTreeMap::new();
         if !comparison.entries.iter().any(lacks) {
             return Ok(here);
         }
@@ -219,7 +219,7 @@ impl Dataset {
         }
         // Files that left the dataset, and files that are to be replaced: their stamps tell their content only
         // by a prefix of its digest; the copy is checked in full.
-        let wanted: HashMap<u64, Digest> = manifest
+        let wanted: BTreeMap<u64, Digest> = manifest
             .entries()
             .iter()
             .zip(&comparison.entries)
@@ -328,10 +328,7 @@ impl Dataset {
             }
             let (Ok(start), Ok(length)) = (usize::try_from(offset), usize::try_from(size)) else { continue };
             let Some(slice) = bytes.get_mut(start..start + length) else { continue };
-            let read = self.target.open_file(&entry.path).ok().and_then(|file| {
-                use std::os::unix::fs::FileExt;
-                file.read_exact_at(slice, 0).ok()
-            });
+            let read = self.target.open_file(&entry.path).ok().and_then(|file| file.read_exact_at(slice, 0).ok());
             if let (Some(()), Ok(start), Ok(end)) = (read, u32::try_from(start), u32::try_from(start + length)) {
                 have.insert(start..end);
             }
@@ -354,7 +351,7 @@ impl Dataset {
         Ok(())
     }
 
-    fn warn_of_space(&self, manifest: &Manifest, objects: &[Want]) {
+    fn warn_of_space(&mut self, manifest: &Manifest, objects: &[Want]) {
         let needed: u64 = objects
             .iter()
             .filter_map(|w| Some((manifest.object(w.index)?.layout, &w.done)))

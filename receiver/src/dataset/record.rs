@@ -2,10 +2,10 @@
 //!
 //! Nothing here that a scan could not find again; a lost record costs reading, never content.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use nackcast_common::files::{Errno, Files, How, make_directories};
 use nackcast_common::ids::ObjectId;
 use nackcast_common::path::DatasetPath;
 use nackcast_common::store::{Batch, Store, StoreError, Table};
@@ -20,17 +20,21 @@ const BATCH: usize = 4096;
 
 /// The record of one dataset.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub struct Record {
     store: Store,
     stamps: Table,
+    files: Arc<dyn Files>,
     chaining: PathBuf,
 }
 
 impl Record {
     /// In an open store; block hashes go to files in `chaining`.
-    pub(crate) fn new(store: Store, chaining: PathBuf) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn new(store: Store, files: Arc<dyn Files>, chaining: PathBuf) -> Result<Self, StoreError> {
         let stamps = store.tree("stamps")?;
-        Ok(Self { store, stamps, chaining })
+        Ok(Self { store, stamps, files, chaining })
     }
 
     /// The stamp under which a file was last verified.
@@ -110,24 +114,28 @@ impl Record {
 
     /// Block hashes that an earlier run verified.
     pub(crate) fn chaining(&self, id: ObjectId) -> Option<Vec<u8>> {
-        fs::read(self.chaining.join(id.to_string())).ok()
+        let directory = self.files.open_directory(&self.chaining).ok()?;
+        directory.open(id.to_string().as_bytes(), How::Read).ok()?.read_to_end(u64::MAX).ok()
     }
 
-    pub(crate) fn keep_chaining(&self, id: ObjectId, bytes: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.chaining)?;
-        let temporary = self.chaining.join("new");
-        fs::write(&temporary, bytes)?;
-        fs::rename(&temporary, self.chaining.join(id.to_string()))
+    /// Not made durable: whoever reads them checks them.
+    pub(crate) fn keep_chaining(&self, id: ObjectId, bytes: &[u8]) -> Result<(), Errno> {
+        make_directories(&*self.files, &self.chaining)?;
+        let directory = self.files.open_directory(&self.chaining)?;
+        let temporary = directory.open(b"new", How::WriteOrMake)?;
+        temporary.set_len(0)?;
+        temporary.write_all_at(bytes, 0)?;
+        directory.rename(b"new", &*directory, id.to_string().as_bytes())
     }
 
     pub(crate) fn retain_chaining(&self, wanted: impl Fn(ObjectId) -> bool) {
-        let Ok(entries) = fs::read_dir(&self.chaining) else { return };
-        for entry in entries.flatten() {
-            let id = entry.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
+        let Ok(directory) = self.files.open_directory(&self.chaining) else { return };
+        for name in directory.names().into_iter().flatten() {
+            let id = std::str::from_utf8(&name).ok().and_then(|name| u64::from_str_radix(name, 16).ok());
             if id.is_some_and(|id| !wanted(ObjectId(id)))
-                && let Err(error) = fs::remove_file(entry.path())
+                && let Err(cause) = directory.remove(&name)
             {
-                tracing::debug!(%error, "old block hashes stay");
+                tracing::debug!(%cause, "old block hashes stay");
             }
         }
     }

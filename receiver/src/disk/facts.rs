@@ -1,99 +1,8 @@
-//! What the file system says about one name, and the stamp by which an unchanged file is known again.
+//! The stamp by which an unchanged file is known again.
 
-use std::os::fd::AsFd;
-
+use nackcast_common::files::{Facts, Kind};
 use nackcast_common::ids::Digest;
 use nackcast_common::manifest::Mtime;
-use rustix::fs::{AtFlags, StatxFlags, StatxTimestamp, Timespec, Timestamps};
-use rustix::io::Errno;
-use rustix::path::Arg;
-
-/// What kind of thing stands at a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A pipe, a socket, a device: never part of a dataset.
-    Other,
-}
-
-/// One name, not followed when it is a symbolic link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// What it is.
-    pub kind: Kind,
-    /// Permission bits.
-    pub mode: u32,
-    /// Bytes.
-    pub size: u64,
-    /// Bytes that the file system stores for it.
-    pub stored: u64,
-    /// Modification time.
-    pub mtime: Mtime,
-    /// Change time.
-    pub ctime: Mtime,
-    /// Inode.
-    pub inode: u64,
-    /// Hard links.
-    pub links: u32,
-    /// Owner.
-    pub owner: u32,
-}
-
-impl Facts {
-    /// Of a name in a directory.
-    pub(super) fn at(directory: impl AsFd, name: impl Arg) -> Result<Self, Errno> {
-        Self::ask(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-    }
-
-    /// Of an open file.
-    pub(super) fn of(file: impl AsFd) -> Result<Self, Errno> {
-        Self::ask(file, c"", AtFlags::EMPTY_PATH)
-    }
-
-    fn ask(directory: impl AsFd, name: impl Arg, flags: AtFlags) -> Result<Self, Errno> {
-        let s = rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS)?;
-        let kind = match s.stx_mode & 0o170_000 {
-            0o100_000 => Kind::File,
-            0o040_000 => Kind::Directory,
-            0o120_000 => Kind::Symlink,
-            _ => Kind::Other,
-        };
-        Ok(Self {
-            kind,
-            mode: u32::from(s.stx_mode & 0o7777),
-            size: s.stx_size,
-            stored: s.stx_blocks.saturating_mul(512),
-            mtime: time(s.stx_mtime),
-            ctime: time(s.stx_ctime),
-            inode: s.stx_ino,
-            links: s.stx_nlink,
-            owner: s.stx_uid,
-        })
-    }
-
-    /// The stamp of a file whose bytes were just seen to have `digest`.
-    #[must_use]
-    pub fn stamp(&self, digest: &Digest) -> FileStamp {
-        FileStamp { size: self.size, mtime: self.mtime, ctime: self.ctime, inode: self.inode, content: digest.prefix() }
-    }
-}
-
-fn time(at: StatxTimestamp) -> Mtime {
-    Mtime { seconds: at.tv_sec, nanos: at.tv_nsec }
-}
-
-/// A modification time as the system takes it; the access time stays.
-pub(super) fn timestamps(mtime: Mtime) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
-    }
-}
 
 /// What a file looked like when its bytes were last verified. As long as all of it still holds, the file
 /// is taken to have that content: a write changes the change time, which no user can set back.
@@ -116,10 +25,16 @@ pub struct FileStamp {
 pub const STAMP_LEN: usize = 48;
 
 impl FileStamp {
+    /// Of a file whose bytes were just seen to have `digest`.
+    #[must_use]
+    pub fn of(facts: &Facts, digest: &Digest) -> Self {
+        Self { size: facts.size, mtime: facts.mtime, ctime: facts.ctime, inode: facts.inode, content: digest.prefix() }
+    }
+
     /// Whether a file that looks like `facts` still is the one of the stamp, with the content `digest`.
     #[must_use]
     pub fn holds(&self, facts: &Facts, digest: &Digest) -> bool {
-        facts.kind == Kind::File && facts.stamp(digest) == *self
+        facts.kind == Kind::File && Self::of(facts, digest) == *self
     }
 
     /// For the state store: size, mtime, ctime, inode, content, all big-endian.

@@ -12,18 +12,15 @@ mod content;
 mod directories;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use nackcast_common::files::{Errno, Handle, How, Kind, Opened};
 use nackcast_common::ids::Digest;
 use nackcast_common::manifest::{Entry, EntryKind, Manifest, Mtime};
 use nackcast_common::path::{DatasetPath, PART_DIRECTORY};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use rustix::io::Errno;
 
 use super::DiskError;
-use super::facts::{Facts, FileStamp, Kind, timestamps};
+use super::facts::FileStamp;
 use super::part::{Finished, data_name};
 use super::target::{Parents, TEMPORARY_PREFIX, TargetDir, split};
 
@@ -174,9 +171,12 @@ pub struct Installer {
     parents: Parents,
     staged: Vec<Staged>,
     /// Open files of a small batch, to be flushed one by one.
-    handles: Vec<File>,
+    handles: Vec<Handle>,
     /// Directories whose names changed.
     touched: BTreeSet<Box<[u8]>>,
+    /// Flushing the whole file system failed once, and tells of a loss only once: each file is asked when it is
+    /// staged.
+    flush_each: bool,
     /// Directories that we opened for writing, with the mode that they had.
     unlocked: BTreeMap<Box<[u8]>, u32>,
 }
@@ -208,6 +208,7 @@ impl Installer {
             staged: Vec::new(),
             handles: Vec::new(),
             touched: BTreeSet::new(),
+            flush_each: false,
             unlocked: BTreeMap::new(),
         }
     }
@@ -247,9 +248,9 @@ impl Installer {
         let part = self.target.part_directory()?;
         let temporary = self.target.temporary_name();
         let make = || {
-            rustix::fs::symlinkat(to, &part, &*temporary)?;
-            rustix::fs::utimensat(&part, &*temporary, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
-            Facts::at(&part, &*temporary)
+            part.make_symlink(temporary.as_bytes(), to)?;
+            part.set_time_at(temporary.as_bytes(), entry.mtime)?;
+            part.facts_at(temporary.as_bytes())
         };
         let facts = make().map_err(|cause| {
             self.target.discard_temporary(&temporary);
@@ -272,24 +273,27 @@ impl Installer {
             Source::Nothing if size != 0 => return Err(misfit()),
             Source::Object(o) | Source::CopyOf(o) if o.layout.size() != size => return Err(misfit()),
             Source::Nothing => self.fill(entry, |_| Ok(()))?,
-            Source::Object(object) => {
-                let file = object.file.try_clone().map_err(|e| self.fail_io("open", entry, &e))?;
-                (Origin::Part(data_name(object.id)), file)
-            }
-            Source::CopyOf(object) => self.fill(entry, |to| content::copy_whole(&object.file, to, size, digest))?,
+            Source::Object(object) => (Origin::Part(data_name(object.id)), Arc::clone(&object.file)),
+            Source::CopyOf(object) => self.fill(entry, |to| content::copy_whole(&*object.file, to, size, digest))?,
             Source::Slice { pack, offset } => {
-                self.fill(entry, |to| content::copy_slice(&pack.file, offset, to, size, digest))?
+                self.fill(entry, |to| content::copy_slice(&*pack.file, offset, to, size, digest))?
             }
             Source::Local { from, leaving } => self.take_local(entry, size, digest, from, leaving)?,
         };
         let set = || {
-            set_metadata(&file, entry.mode & self.policy.mode_mask, entry.mtime)?;
-            Facts::of(&file)
+            set_metadata(&*file, entry.mode & self.policy.mode_mask, entry.mtime)?;
+            file.facts()
         };
         let facts = set().map_err(|cause| {
             self.discard(&from);
             self.fail("set mode and time of", &entry.path, 0, cause)
         })?;
+        if self.flush_each
+            && let Err(cause) = file.sync()
+        {
+            self.discard(&from);
+            return Err(self.target.lost(entry.path.as_bytes(), cause).into());
+        }
         self.staged.push(Staged { path: entry.path.clone(), digest: Some(*digest), from, inode: facts.inode });
         if self.handles.len() <= FLUSH_EACH_MAX {
             self.handles.push(file);
@@ -304,9 +308,9 @@ impl Installer {
         digest: &Digest,
         from: &DatasetPath,
         leaving: Option<FileStamp>,
-    ) -> Result<(Origin, File), InstallError> {
+    ) -> Result<(Origin, Handle), InstallError> {
         let file = self.target.open_file(from)?;
-        let facts = Facts::of(&file).map_err(|cause| self.fail("examine", from, 0, cause))?;
+        let facts = file.facts().map_err(|cause| self.fail("examine", from, 0, cause))?;
         // A file with another name elsewhere is not ours alone: its mode and time must stay.
         let may_move = leaving.is_some_and(|stamp| stamp.holds(&facts, digest)) && facts.links == 1;
         if may_move {
@@ -315,26 +319,25 @@ impl Installer {
         if facts.size != size {
             return Err(InstallError::WrongBytes { path: entry.path.to_string() });
         }
-        self.fill(entry, |to| content::copy_whole(&file, to, size, digest))
+        self.fill(entry, |to| content::copy_whole(&*file, to, size, digest))
     }
 
     /// A new temporary with what `write` puts there.
     fn fill(
         &self,
         entry: &Entry,
-        write: impl FnOnce(&File) -> Result<(), content::CopyError>,
-    ) -> Result<(Origin, File), InstallError> {
+        write: impl FnOnce(&dyn Opened) -> Result<(), content::CopyError>,
+    ) -> Result<(Origin, Handle), InstallError> {
         let part = self.target.part_directory()?;
         let temporary = self.target.temporary_name();
         let needed = match entry.kind {
             EntryKind::File { size, .. } => size.max(4096),
             EntryKind::Directory | EntryKind::Symlink { .. } => 4096,
         };
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&part, &*temporary, flags, Mode::RUSR | Mode::WUSR)
+        let file = part
+            .open(temporary.as_bytes(), How::Make)
             .map_err(|cause| self.fail("make", &entry.path, needed, cause))?;
-        let file = File::from(file);
-        if let Err(error) = write(&file) {
+        if let Err(error) = write(&*file) {
             self.discard(&Origin::Part(temporary));
             return Err(match error {
                 content::CopyError::WrongBytes => InstallError::WrongBytes { path: entry.path.to_string() },
@@ -356,14 +359,15 @@ impl Installer {
     /// Makes what was staged durable, gives it its final names, and makes these durable.
     ///
     /// # Errors
-    /// When the file system did not store it; then nothing, or not durably, was installed, and the entries
-    /// must be staged again. What is wrong with one entry alone stands in its [`Outcome`].
+    /// When the file system did not store it; then nothing, or not durably, was installed. The objects that
+    /// were given may have lost bytes ([`PartStore::distrust`](super::part::PartStore::distrust)), and the
+    /// entries must be staged again. What is wrong with one entry alone stands in its [`Outcome`].
     pub fn commit(&mut self) -> Result<Vec<Outcome>, DiskError> {
         self.parents.clear();
         let staged = std::mem::take(&mut self.staged);
-        if let Err(cause) = self.flush() {
+        if let Err(error) = self.flush() {
             staged.iter().for_each(|s| self.discard(&s.from));
-            return Err(self.target.fail("write back", PART_DIRECTORY.as_bytes(), 0, cause));
+            return Err(error);
         }
         let mut outcomes = Vec::with_capacity(staged.len());
         for one in staged {
@@ -378,17 +382,25 @@ impl Installer {
         Ok(outcomes)
     }
 
-    fn flush(&mut self) -> Result<(), Errno> {
+    fn flush(&mut self) -> Result<(), DiskError> {
         let handles = std::mem::take(&mut self.handles);
         if handles.len() > FLUSH_EACH_MAX {
-            return rustix::fs::syncfs(&*self.target);
+            return self.flush_all();
         }
-        handles.iter().try_for_each(rustix::fs::fsync)
+        let flushed = handles.iter().try_for_each(|file| file.sync());
+        flushed.map_err(|cause| self.target.lost(PART_DIRECTORY.as_bytes(), cause))
+    }
+
+    fn flush_all(&mut self) -> Result<(), DiskError> {
+        self.target.root().sync_file_system().map_err(|cause| {
+            self.flush_each = true;
+            self.target.lost(b"", cause)
+        })
     }
 
     fn flush_directories(&mut self) -> Result<(), DiskError> {
         for directory in std::mem::take(&mut self.touched) {
-            match self.parents.open(&self.target, &directory).and_then(rustix::fs::fsync) {
+            match self.parents.open(&self.target, &directory).and_then(|open| open.sync()) {
                 // Removed meanwhile, with all that was in it.
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(cause) => return Err(self.target.fail("write back", &directory, 0, cause)),
@@ -411,22 +423,22 @@ impl Installer {
         let parent = loop {
             let parent = self.ensure(directory)?;
             tries += 1;
-            match rustix::fs::renameat(&from, from_name, &parent, name) {
+            match from.rename(from_name, &*parent, name) {
                 Ok(()) => break parent,
                 Err(cause) if tries >= TRIES_MAX => return Err(self.fail("install", &staged.path, 0, cause).into()),
                 Err(cause) => self.clear_way(staged, &parent, cause)?,
             }
         };
         self.touched.insert(directory.into());
-        let facts = Facts::at(&parent, name).map_err(|cause| self.fail("examine", &staged.path, 0, cause))?;
+        let facts = parent.facts_at(name).map_err(|cause| self.fail("examine", &staged.path, 0, cause))?;
         if facts.inode != staged.inode {
             return Err(InstallError::Interfered { path: staged.path.to_string() });
         }
-        Ok(staged.digest.map(|digest| facts.stamp(&digest)))
+        Ok(staged.digest.map(|digest| FileStamp::of(&facts, &digest)))
     }
 
     /// Does what can be done about a failed rename, or says why nothing can.
-    fn clear_way(&mut self, staged: &Staged, parent: &OwnedFd, cause: Errno) -> Result<(), InstallError> {
+    fn clear_way(&mut self, staged: &Staged, parent: &Handle, cause: Errno) -> Result<(), InstallError> {
         let (directory, name) = split(staged.path.as_bytes());
         let wanted = if staged.digest.is_some() { Kind::File } else { Kind::Symlink };
         let mut done = match cause {
@@ -459,26 +471,21 @@ impl Installer {
         let fail = |cause| self.target.fail("set mode and time of", path, 0, cause);
         let EntryKind::File { digest, .. } = &entry.kind else {
             if matches!(entry.kind, EntryKind::Symlink { .. }) {
-                let times = timestamps(entry.mtime);
-                rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+                parent.set_time_at(name, entry.mtime).map_err(fail)?;
             }
             return Ok(None);
         };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(fail)?;
-        let facts = Facts::of(&file).map_err(fail)?;
+        let file = parent.open(name, How::Place).map_err(fail)?;
+        let facts = file.facts().map_err(fail)?;
         if !seen.is_some_and(|stamp| stamp.holds(&facts, digest)) {
             return Err(InstallError::Interfered { path: entry.path.to_string() });
         }
         if facts.links > 1 {
             return self.install_copy(entry, digest);
         }
-        let through = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::utimensat(CWD, &*through, &timestamps(entry.mtime), AtFlags::empty()).map_err(fail)?;
-        let mode = Mode::from_raw_mode(entry.mode & self.policy.mode_mask);
-        rustix::fs::chmod(&*through, mode).map_err(fail)?;
-        let facts = Facts::of(&file).map_err(fail)?;
-        Ok(Some(facts.stamp(digest)))
+        set_metadata(&*file, entry.mode & self.policy.mode_mask, entry.mtime).map_err(fail)?;
+        let facts = file.facts().map_err(fail)?;
+        Ok(Some(FileStamp::of(&facts, digest)))
     }
 
     /// Replaces a file by a copy of itself, outside of any batch.
@@ -487,9 +494,9 @@ impl Installer {
         let size = self.target.facts(&entry.path)?.map_or(0, |f| f.size);
         let (from, file) = self.take_local(entry, size, digest, &entry.path, None)?;
         let set = || {
-            set_metadata(&file, entry.mode & self.policy.mode_mask, entry.mtime)?;
-            rustix::fs::fsync(&file)?;
-            Facts::of(&file)
+            set_metadata(&*file, entry.mode & self.policy.mode_mask, entry.mtime)?;
+            file.sync()?;
+            file.facts()
         };
         let inode = set().map_err(fail)?.inode;
         self.place(&Staged { path: entry.path.clone(), digest: Some(*digest), from, inode })
@@ -537,9 +544,9 @@ impl Installer {
         let (directory, name) = split(path.as_bytes());
         let remove = |this: &mut Self| {
             let parent = this.parents.open(&this.target, directory)?;
-            let kind = Facts::at(&parent, name)?.kind;
+            let kind = parent.facts_at(name)?.kind;
             if matches!(kind, Kind::File | Kind::Symlink) {
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                parent.remove(name)?;
                 this.touched.insert(directory.into());
             }
             Ok(kind)
@@ -563,7 +570,7 @@ impl Installer {
             let (directory, name) = split(path);
             let remove = |this: &mut Self| {
                 let parent = this.parents.open(&this.target, directory)?;
-                rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
+                parent.remove_directory(name)
             };
             let removed = match remove(self) {
                 Err(Errno::ACCESS | Errno::PERM) if self.unlock(directory).is_ok_and(|done| done) => remove(self),
@@ -593,10 +600,6 @@ impl Installer {
     fn fail(&self, action: &'static str, path: &DatasetPath, needed: u64, cause: Errno) -> DiskError {
         self.target.fail(action, path.as_bytes(), needed, cause)
     }
-
-    fn fail_io(&self, action: &'static str, entry: &Entry, error: &std::io::Error) -> DiskError {
-        self.fail(action, &entry.path, 0, super::errno(error))
-    }
 }
 
 impl Drop for Installer {
@@ -606,9 +609,9 @@ impl Drop for Installer {
     }
 }
 
-fn set_metadata(file: impl AsFd, mode: u32, mtime: Mtime) -> Result<(), Errno> {
-    rustix::fs::futimens(&file, &timestamps(mtime))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+fn set_metadata(file: &dyn Opened, mode: u32, mtime: Mtime) -> Result<(), Errno> {
+    file.set_time(mtime)?;
+    file.set_mode(mode)
 }
 
 #[cfg(test)]

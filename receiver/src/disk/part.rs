@@ -7,7 +7,9 @@
 //!   on disk names is not given to another symbol.
 //! - What a map calls verified was verified. What it calls a held symbol was written as it came: it proves
 //!   itself when its block is sound.
-//! - Failed writing back loses what was written since the last map, so the state then falls back to it.
+//! - Failed writing back loses what was written since the last map, so the state then falls back to it. Each
+//!   file is asked: a flush of the whole file system tells of a loss once, and not whose it was.
+//! - No map speaks of a later file: a removed map is durably gone before a data file of the same name is made.
 //! - No file stays open: any number of objects may be partial.
 
 #[cfg(feature = "fuzzing")]
@@ -17,32 +19,28 @@ mod record;
 mod symbols;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fixedbitset::FixedBitSet;
+use nackcast_common::files::{Errno, Handle, How, Kind};
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::ObjectId;
 use nackcast_common::path::PART_DIRECTORY;
 use nackcast_common::ranges::RangeSet;
-use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags};
-use rustix::io::Errno;
 
 use self::map::Map;
 pub use self::map::MapError;
 pub use self::symbols::{HeldSymbols, Kept};
-use super::facts::{Facts, Kind};
 use super::target::{TEMPORARY_PREFIX, TargetDir};
-use super::{DiskError, errno, lock};
+use super::{DiskError, lock};
 
 /// Bytes of repair symbols that all side files of a store may hold together.
 pub const REPAIR_BYTES_MAX: u64 = 256 << 20;
 /// Largest map that is read: that of the largest object with every second block verified.
 const MAP_LEN_MAX: u64 = 1 << 30;
+/// Of a data file, until it is installed.
+const DATA_MODE: u32 = 0o600;
 
 /// What is on disk of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +120,7 @@ pub struct Finished {
     /// Its size and cut.
     pub layout: Layout,
     /// Its bytes.
-    pub file: File,
+    pub file: Handle,
 }
 
 /// The partial objects of one target.
@@ -132,6 +130,12 @@ pub struct PartStore {
     parts: Mutex<HashMap<ObjectId, Arc<Part>>>,
     repair_bytes: AtomicU64,
     repair_bytes_max: u64,
+    /// Maps were removed, perhaps by a former run, and a power cut may bring them back.
+    maps_removed: AtomicBool,
+    /// Side files were made whose names are not durable yet.
+    sides_made: AtomicBool,
+    /// Flushing the whole file system failed once: its word is no longer taken for that of each file.
+    flush_each: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -171,6 +175,9 @@ impl PartStore {
             parts: Mutex::default(),
             repair_bytes: AtomicU64::new(0),
             repair_bytes_max: bound,
+            maps_removed: AtomicBool::new(true),
+            sides_made: AtomicBool::new(false),
+            flush_each: AtomicBool::new(false),
         };
         let mut survivors = Survivors::default();
         if let Some(directory) = target.existing_part_directory()? {
@@ -181,16 +188,14 @@ impl PartStore {
         Ok((store, survivors))
     }
 
-    fn take_up(&self, directory: &OwnedFd, survivors: &mut Survivors) -> Result<(), DiskError> {
+    fn take_up(&self, directory: &Handle, survivors: &mut Survivors) -> Result<(), DiskError> {
         let fail = |cause| self.target.fail("read", PART_DIRECTORY.as_bytes(), 0, cause);
         let mut ids = std::collections::BTreeSet::new();
-        for entry in Dir::read_from(directory).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name().to_bytes();
+        for name in directory.names().map_err(fail)? {
             if name.starts_with(TEMPORARY_PREFIX.as_bytes()) {
                 // What a crash left of an install or of a map.
-                self.unlink(directory, entry.file_name())?;
-            } else if let Some(id) = object_of(name) {
+                self.unlink(directory, &name)?;
+            } else if let Some(id) = object_of(&name) {
                 ids.insert(id);
             }
         }
@@ -212,11 +217,15 @@ impl PartStore {
     }
 
     /// The object as its map on disk says; none when it was never recorded, or is installed already.
-    fn load(&self, directory: &OwnedFd, id: ObjectId) -> Result<Option<Arc<Part>>, MapError> {
+    fn load(&self, directory: &Handle, id: ObjectId) -> Result<Option<Arc<Part>>, MapError> {
         let (map_name, data_name) = (name(id, MAP), name(id, DATA));
-        let Ok(data) = Facts::at(directory, &data_name) else { return Ok(None) };
-        let bytes = match open_at(directory, &map_name, OFlags::RDONLY) {
-            Ok(file) => read_bounded(&file).map_err(|_| MapError::Checksum)?,
+        let data = match directory.facts_at(data_name.as_bytes()) {
+            Ok(data) => data,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(_) => return Err(MapError::Data),
+        };
+        let bytes = match directory.open(map_name.as_bytes(), How::Read) {
+            Ok(file) => file.read_to_end(MAP_LEN_MAX).map_err(|_| MapError::Checksum)?,
             Err(Errno::NOENT) => return Ok(None),
             Err(_) => return Err(MapError::Checksum),
         };
@@ -224,11 +233,17 @@ impl PartStore {
         if data.kind != Kind::File || data.size != layout.size() {
             return Err(MapError::Data);
         }
+        // A crash while it was installed: only the final name came to be durable, and it is not ours to write to.
+        if data.links > 1 {
+            return Ok(None);
+        }
         // An install may have been interrupted after it gave the file its final mode.
-        rustix::fs::chmodat(directory, &data_name, Mode::RUSR | Mode::WUSR, AtFlags::empty())
-            .map_err(|_| MapError::Data)?;
+        if data.mode != DATA_MODE {
+            let place = directory.open(data_name.as_bytes(), How::Place);
+            place.and_then(|data| data.set_mode(DATA_MODE)).map_err(|_| MapError::Data)?;
+        }
         let symbol = u64::from(layout.geometry().symbol_size());
-        let side_len = Facts::at(directory, name(id, REPAIR)).map_or(0, |f| f.size);
+        let side_len = directory.facts_at(name(id, REPAIR).as_bytes()).map_or(0, |f| f.size);
         if map.slots().any(|slot| (u64::from(slot) + 1) * symbol > side_len) {
             return Err(MapError::Data);
         }
@@ -253,9 +268,10 @@ impl PartStore {
         let directory = self.target.part_directory()?;
         let data_name = name(id, DATA);
         self.unlink_all(&directory, id)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let made = open_at(&directory, &data_name, flags)
-            .and_then(|file| rustix::fs::ftruncate(&file, layout.size()))
+        self.flush_names(&directory, &self.maps_removed)?;
+        let made = directory
+            .open(data_name.as_bytes(), How::Make)
+            .and_then(|file| file.set_len(layout.size()))
             .map_err(|cause| self.fail("make", &data_name, layout.size(), cause));
         if let Err(error) = made {
             self.unlink_all(&directory, id)?;
@@ -289,7 +305,7 @@ impl PartStore {
         if state.map.verified.contains(block) {
             return Ok(());
         }
-        let file = self.open_data(&part, OFlags::WRONLY)?;
+        let file = self.open_data(&part, How::Write)?;
         let offset = part.layout.block_offset(block);
         write_or_punch(&file, bytes, offset).map_err(|cause| self.fail_data(&part, &file, cause))?;
         self.forget_symbols(&part, &mut state, block);
@@ -307,10 +323,10 @@ impl PartStore {
         if !lock(&part.state).map.verified.contains(block) {
             return Err(PartError::Misfit { id, block });
         }
-        let file = self.open_data(&part, OFlags::RDONLY)?;
+        let file = self.open_data(&part, How::Read)?;
         let mut bytes = vec![0; part.layout.block_len(block) as usize];
         file.read_exact_at(&mut bytes, part.layout.block_offset(block))
-            .map_err(|e| self.fail_data(&part, &file, errno(&e)))?;
+            .map_err(|cause| self.fail_data(&part, &file, cause))?;
         Ok(bytes)
     }
 
@@ -329,7 +345,7 @@ impl PartStore {
         }
         state.finished = true;
         drop((state, recording));
-        let file = self.open_data(&part, OFlags::RDWR)?;
+        let file = self.open_data(&part, How::Read)?;
         Ok(Finished { id, layout: part.layout, file })
     }
 
@@ -375,29 +391,43 @@ impl PartStore {
         self.len() == 0
     }
 
+    /// Whether several threads may write blocks at once.
+    pub(super) fn parallel(&self) -> bool {
+        self.target.files().parallel()
+    }
+
     fn part(&self, id: ObjectId) -> Result<Arc<Part>, PartError> {
         lock(&self.parts).get(&id).cloned().ok_or(PartError::Unknown(id))
     }
 
-    fn open_data(&self, part: &Part, flags: OFlags) -> Result<File, DiskError> {
+    fn open_data(&self, part: &Part, how: How) -> Result<Handle, DiskError> {
         let data_name = name(part.id, DATA);
-        open_at(&*self.target.part_directory()?, &data_name, flags)
-            .map_err(|cause| self.fail("open", &data_name, 0, cause))
+        let directory = self.target.part_directory()?;
+        let open = || directory.open(data_name.as_bytes(), how);
+        let restore = || directory.open(data_name.as_bytes(), How::Place)?.set_mode(DATA_MODE);
+        let opened = match open() {
+            // An install that was put off has given it its final mode.
+            Err(Errno::ACCESS) => restore().and_then(|()| open()),
+            other => other,
+        };
+        opened.map_err(|cause| self.fail("open", &data_name, 0, cause))
     }
 
-    fn unlink(&self, directory: &OwnedFd, file: &std::ffi::CStr) -> Result<(), DiskError> {
-        match rustix::fs::unlinkat(directory, file, AtFlags::empty()) {
+    fn unlink(&self, directory: &Handle, file: &[u8]) -> Result<(), DiskError> {
+        match directory.remove(file) {
             Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
-            Err(cause) => Err(self.fail("remove", &file.to_string_lossy(), 0, cause)),
+            Err(cause) => Err(self.fail("remove", &String::from_utf8_lossy(file), 0, cause)),
         }
     }
 
     /// The map first: data without a map claims nothing.
-    fn unlink_all(&self, directory: &OwnedFd, id: ObjectId) -> Result<(), DiskError> {
+    fn unlink_all(&self, directory: &Handle, id: ObjectId) -> Result<(), DiskError> {
         for suffix in [MAP, DATA, REPAIR] {
             let file = name(id, suffix);
-            match rustix::fs::unlinkat(directory, &file, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
+            match directory.remove(file.as_bytes()) {
+                Ok(()) if suffix == MAP => self.maps_removed.store(true, Ordering::Relaxed),
+                Ok(()) => {}
+                Err(Errno::NOENT) => {}
                 Err(cause) => return Err(self.fail("remove", &file, 0, cause)),
             }
         }
@@ -405,12 +435,12 @@ impl PartStore {
     }
 
     fn fail(&self, action: &'static str, file: &str, needed: u64, cause: Errno) -> DiskError {
-        self.target.fail(action, format!("{PART_DIRECTORY}/{file}").as_bytes(), needed, cause)
+        self.target.fail(action, shown(file).as_bytes(), needed, cause)
     }
 
     /// An error of the data file, with what the object still needs on disk.
-    fn fail_data(&self, part: &Part, file: &File, cause: Errno) -> DiskError {
-        let stored = Facts::of(file).map_or(0, |f| f.stored);
+    fn fail_data(&self, part: &Part, file: &Handle, cause: Errno) -> DiskError {
+        let stored = file.facts().map_or(0, |f| f.stored);
         self.fail("write", &name(part.id, DATA), part.layout.size().saturating_sub(stored), cause)
     }
 }
@@ -432,6 +462,11 @@ fn name(id: ObjectId, suffix: &str) -> String {
     format!("{id}.{suffix}")
 }
 
+/// The path of a file of the part directory in the target.
+fn shown(file: &str) -> String {
+    format!("{PART_DIRECTORY}/{file}")
+}
+
 /// The name of an object's data file in the part directory.
 pub(super) fn data_name(id: ObjectId) -> String {
     name(id, DATA)
@@ -444,26 +479,12 @@ fn object_of(file: &[u8]) -> Option<ObjectId> {
     [DATA, MAP, REPAIR].into_iter().any(|s| s == suffix && name(id, s).as_bytes() == file).then_some(id)
 }
 
-fn open_at(directory: impl AsFd, file: &str, flags: OFlags) -> Result<File, Errno> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::openat(directory, file, flags, Mode::RUSR | Mode::WUSR).map(File::from)
-}
-
-fn read_bounded(file: &File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAP_LEN_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// A block of zeros becomes a hole, so that sparse files stay sparse.
-fn write_or_punch(file: &File, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-    if bytes.iter().all(|b| *b == 0) {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if rustix::fs::fallocate(file, hole, offset, bytes.len() as u64).is_ok() {
-            return Ok(());
-        }
+fn write_or_punch(file: &Handle, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    if bytes.iter().all(|b| *b == 0) && file.punch_hole(offset, bytes.len() as u64).is_ok() {
+        return Ok(());
     }
-    file.write_all_at(bytes, offset).map_err(|e| errno(&e))
+    file.write_all_at(bytes, offset)
 }
 
 #[cfg(test)]

@@ -10,22 +10,19 @@
 mod hashing;
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use nackcast_common::files::{Errno, Facts, How, Kind, Opened};
 use nackcast_common::ids::{Digest, ObjectIndex};
 use nackcast_common::manifest::{Chaining, ChainingValue, Content, Entry, EntryKind, Manifest, ObjectRecord};
 use nackcast_common::path::{DatasetPath, PART_DIRECTORY};
 use nackcast_common::ranges::RangeSet;
-use rayon::prelude::*;
-use rustix::fs::{Dir, Mode, OFlags};
-use rustix::io::Errno;
 
+use self::hashing::Hashing;
 use super::DiskError;
-use super::facts::{Facts, FileStamp, Kind};
+use super::facts::FileStamp;
+use super::parallel::map_all;
 use super::target::TargetDir;
 
 /// Names that one task examines.
@@ -160,7 +157,7 @@ pub fn scan(target: &TargetDir, manifest: &Manifest, options: Options<'_>) -> Re
     let mut found = Found::default();
     let mut level = vec![Vec::new()];
     while !level.is_empty() {
-        let next = level.par_iter().map(|directory| scan.directory(directory)).reduce(Found::default, Found::and);
+        let next = scan.all(level.len(), |at| scan.directory(&level[at]));
         if options.progress.cancelled() {
             return Err(ScanError::Cancelled);
         }
@@ -210,10 +207,21 @@ impl Found {
 }
 
 impl Scan<'_> {
+    /// What pieces of the work found, in their order.
+    fn all(&self, count: usize, work: impl Fn(usize) -> Found + Sync + Send) -> Found {
+        let found: Vec<_> = map_all(self.parallel(), count, || (), |(), at| work(at));
+        found.into_iter().fold(Found::default(), Found::and)
+    }
+
+    fn parallel(&self) -> bool {
+        self.target.files().parallel()
+    }
+
     fn directory(&self, path: &[u8]) -> Found {
         let read = || {
             let open = self.target.open_directory(path)?;
-            let names = self.names(&open, path)?;
+            let mut names = open.names()?;
+            names.retain(|name| !path.is_empty() || **name != *PART_DIRECTORY.as_bytes());
             Ok((open, names))
         };
         let (open, names) = match read() {
@@ -222,7 +230,9 @@ impl Scan<'_> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Found::default(),
             Err(cause) => return Found { unreadable: vec![(path.to_vec(), cause)], ..Found::default() },
         };
-        let examine = |names: &[CString]| {
+        let chunks: Vec<_> = names.chunks(CHUNK).collect();
+        let examine = |at: usize| {
+            let names = chunks[at];
             let mut found = Found::default();
             let mut whole = path.to_vec();
             if !path.is_empty() {
@@ -231,32 +241,19 @@ impl Scan<'_> {
             let start = whole.len();
             for name in names.iter().take_while(|_| !self.options.progress.cancelled()) {
                 whole.truncate(start);
-                whole.extend_from_slice(name.to_bytes());
-                self.name(&open, name, &whole, &mut found);
+                whole.extend_from_slice(name);
+                self.name(&*open, name, &whole, &mut found);
             }
             self.options.progress.names.fetch_add(names.len() as u64, Ordering::Relaxed);
             found
         };
-        names.par_chunks(CHUNK).map(examine).reduce(Found::default, Found::and)
+        self.all(chunks.len(), examine)
     }
 
-    fn names(&self, open: &OwnedFd, path: &[u8]) -> Result<Vec<CString>, Errno> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(open)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let own = path.is_empty() && name.to_bytes() == PART_DIRECTORY.as_bytes();
-            if !own && name != c"." && name != c".." {
-                names.push(name.to_owned());
-            }
-        }
-        Ok(names)
-    }
-
-    fn name(&self, open: &OwnedFd, name: &CString, path: &[u8], found: &mut Found) {
+    fn name(&self, open: &dyn Opened, name: &[u8], path: &[u8], found: &mut Found) {
         let entries = self.manifest.entries();
         let at = entries.binary_search_by(|e| e.path.as_bytes().cmp(path));
-        let facts = match Facts::at(open, name) {
+        let facts = match open.facts_at(name) {
             Ok(facts) => facts,
             Err(Errno::NOENT) => return,
             Err(cause) => {
@@ -282,15 +279,15 @@ impl Scan<'_> {
         found.entries.push(self.entry(open, name, index, entry, &facts));
     }
 
-    fn entry(&self, open: &OwnedFd, name: &CString, index: usize, entry: &Entry, facts: &Facts) -> Verdict {
+    fn entry(&self, open: &dyn Opened, name: &[u8], index: usize, entry: &Entry, facts: &Facts) -> Verdict {
         let mode_same = facts.mode & 0o7777 == entry.mode & self.options.mode_mask;
         let time_same = facts.mtime == entry.mtime;
         let sound = |same: bool| if same { Status::Same } else { Status::MetadataDiffers };
         match (&entry.kind, facts.kind) {
             (EntryKind::Directory, Kind::Directory) => Verdict::of(index, sound(mode_same && time_same)),
             (EntryKind::Symlink { target }, Kind::Symlink) => {
-                let status = match rustix::fs::readlinkat(open, name, Vec::new()) {
-                    Ok(says) if says.as_bytes() == &**target => sound(time_same),
+                let status = match open.read_symlink(name) {
+                    Ok(says) if *says == **target => sound(time_same),
                     Ok(_) => Status::Differs(Difference::LinkTarget),
                     Err(cause) => Status::Unreadable(cause),
                 };
@@ -305,7 +302,7 @@ impl Scan<'_> {
         }
     }
 
-    fn file(&self, open: &OwnedFd, name: &CString, wanted: &Wanted<'_>, facts: &Facts, same: bool) -> Verdict {
+    fn file(&self, open: &dyn Opened, name: &[u8], wanted: &Wanted<'_>, facts: &Facts, same: bool) -> Verdict {
         let metadata = if same { Status::Same } else { Status::MetadataDiffers };
         let deep = self.options.depth == Depth::Deep;
         if !deep {
@@ -332,22 +329,22 @@ impl Scan<'_> {
     }
 
     /// Reads the file.
-    fn content(&self, open: &OwnedFd, name: &CString, wanted: &Wanted<'_>, facts: &Facts) -> Result<Read, Errno> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(open, name, flags, Mode::empty())?);
-        let before = Facts::of(&file)?;
+    fn content(&self, open: &dyn Opened, name: &[u8], wanted: &Wanted<'_>, facts: &Facts) -> Result<Read, Errno> {
+        let file = open.open(name, How::Read)?;
+        let before = file.facts()?;
         if before.kind != Kind::File || before.inode != facts.inode {
             return Err(Errno::AGAIN);
         }
-        let stamp = || Ok(Some(Facts::of(&file)?.stamp(wanted.digest)).filter(|s| s.holds(&before, wanted.digest)));
+        let stamp =
+            || Ok(Some(FileStamp::of(&file.facts()?, wanted.digest)).filter(|s| s.holds(&before, wanted.digest)));
+        let hashing = Hashing { file: &file, parallel: self.parallel(), progress: self.options.progress };
         let deep = self.options.depth == Depth::Deep;
         if deep && let Some((index, object, values)) = self.by_blocks(wanted) {
-            let sound = hashing::sound_blocks(&file, &object.layout, &values, self.options.progress)?;
+            let sound = hashing.sound_blocks(&object.layout, &values)?;
             let right = before.size == wanted.size && sound.count() == u64::from(object.layout.block_count());
             return if right { Ok(Read::Right(stamp()?)) } else { Ok(Read::Wrong(Some((index, sound)))) };
         }
-        let right =
-            before.size == wanted.size && hashing::digest(&file, wanted.size, self.options.progress)? == *wanted.digest;
+        let right = before.size == wanted.size && hashing.digest(wanted.size)? == *wanted.digest;
         if right { Ok(Read::Right(stamp()?)) } else { Ok(Read::Wrong(None)) }
     }
 

@@ -1,16 +1,14 @@
 //! Fills a partial object from a local file that probably has much of it: a damaged installed file, or a
 //! former version. Every block is checked before it is taken, so the file may be anything.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
+use nackcast_common::files::Handle;
 use nackcast_common::geometry::Layout;
 use nackcast_common::hash::chaining_value;
 use nackcast_common::ids::{Digest, ObjectId};
 use nackcast_common::manifest::ChainingValue;
 use nackcast_common::ranges::RangeSet;
-use rayon::prelude::*;
 
+use super::parallel::map_all;
 use super::part::{PartError, PartStore};
 
 /// By what a block is checked.
@@ -50,15 +48,16 @@ pub fn seed(
     id: ObjectId,
     layout: Layout,
     check: BlockCheck<'_>,
-    local: &File,
+    local: &Handle,
 ) -> Result<RangeSet, PartError> {
     let held = store.create(layout, id)?.verified;
-    let take = |buffer: &mut Vec<u8>, block: u32| {
+    let wanted: Vec<_> = (0..layout.block_count()).filter(|block| !held.contains(*block)).collect();
+    let take = |buffer: &mut Vec<u8>, at: usize| {
+        let block = wanted[at];
         buffer.resize(layout.block_len(block) as usize, 0);
         let read = local.read_exact_at(buffer, layout.block_offset(block));
         if read.is_ok() && check.holds(&layout, block, buffer) { store.write_block(id, block, buffer) } else { Ok(()) }
     };
-    let wanted = (0..layout.block_count()).into_par_iter().filter(|block| !held.contains(*block));
-    wanted.map_init(Vec::new, take).collect::<Result<(), PartError>>()?;
+    map_all::<_, _, Result<(), PartError>>(store.parallel(), wanted.len(), Vec::new, take)?;
     Ok(store.state(id).map(|state| state.verified).unwrap_or_default())
 }

@@ -1,33 +1,22 @@
 //! The dataset's directory, and the only way to reach what lies in it.
 //!
-//! - Directories below the target are opened with `openat2` and `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-//!   RESOLVE_NO_MAGICLINKS`: the kernel refuses a path that leaves the target or passes through a
-//!   symbolic link, whatever races. Only the last component is named by `*at` calls, which do not follow it.
+//! - What lies below is opened with [`Opened::open`](nackcast_common::files::Opened::open): a path that leaves the
+//!   target or passes through a symbolic link is refused, whatever races. Only the last component is named by
+//!   the other calls, which do not follow it.
 //! - `.nackcast.part/` holds everything partial and every temporary; it is 0700, on the same file system,
 //!   made when first needed and removed when empty.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nackcast_common::files::{Errno, Facts, Files, Handle, How, Kind};
 use nackcast_common::path::{DatasetPath, PART_DIRECTORY};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 
-use super::facts::{Facts, Kind};
 use super::{DiskError, lock};
 
-/// Nothing outside, no symbolic link, no link of `/proc`.
-const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// For reading; never waits for the other end of a pipe.
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-/// A rename somewhere may make `openat2` ask for another try.
-const TRIES_MAX: u32 = 64;
 /// Open parent directories that a batch keeps.
 const PARENTS_MAX: usize = 256;
 /// Temporaries begin with this.
@@ -36,9 +25,10 @@ pub(super) const TEMPORARY_PREFIX: &str = "new.";
 /// A dataset's directory.
 #[derive(Debug)]
 pub struct TargetDir {
-    root: OwnedFd,
+    files: Arc<dyn Files>,
+    root: Handle,
     path: PathBuf,
-    part: Mutex<Option<Arc<OwnedFd>>>,
+    part: Mutex<Option<Handle>>,
     temporaries: AtomicU64,
 }
 
@@ -47,19 +37,19 @@ impl TargetDir {
     ///
     /// # Errors
     /// When it cannot be made or opened.
-    pub fn open(path: &Path) -> Result<Arc<Self>, DiskError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    pub fn open(files: Arc<dyn Files>, path: &Path) -> Result<Arc<Self>, DiskError> {
         let shown = || path.as_os_str().as_bytes().escape_ascii().to_string();
         let io = |action| move |cause| DiskError::Io { action, path: shown(), cause };
-        let root = match rustix::fs::open(path, flags, Mode::empty()) {
+        let root = match files.open_directory(path) {
             Err(Errno::NOENT) => {
-                rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).map_err(io("make directory"))?;
-                rustix::fs::open(path, flags, Mode::empty())
+                files.make_directory(path, 0o755).map_err(io("make directory"))?;
+                files.open_directory(path)
             }
             other => other,
         };
         let root = root.map_err(io("open directory"))?;
-        Ok(Arc::new(Self { root, path: path.to_owned(), part: Mutex::new(None), temporaries: AtomicU64::new(0) }))
+        let (part, temporaries) = (Mutex::new(None), AtomicU64::new(0));
+        Ok(Arc::new(Self { files, root, path: path.to_owned(), part, temporaries }))
     }
 
     /// Where it was opened.
@@ -68,12 +58,22 @@ impl TargetDir {
         &self.path
     }
 
+    /// The directory itself.
+    pub(super) const fn root(&self) -> &Handle {
+        &self.root
+    }
+
+    /// The file system it is on.
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
     /// Keeps other processes from receiving into the same directory, until this handle is dropped.
     ///
     /// # Errors
     /// When another one does.
     pub fn lock(&self) -> Result<(), DiskError> {
-        match rustix::fs::flock(&self.root, FlockOperation::NonBlockingLockExclusive) {
+        match self.root.lock() {
             Ok(()) => Ok(()),
             Err(Errno::WOULDBLOCK) => Err(DiskError::InUse { path: self.show(b"") }),
             Err(cause) => Err(self.fail("lock", b"", 0, cause)),
@@ -85,20 +85,19 @@ impl TargetDir {
     /// # Errors
     /// When the file system does not say.
     pub fn free_bytes(&self) -> Result<u64, DiskError> {
-        let s = rustix::fs::fstatvfs(&self.root).map_err(|cause| self.fail("ask the free space of", b"", 0, cause))?;
-        Ok(s.f_bavail.saturating_mul(s.f_frsize))
+        self.root.free_bytes().map_err(|cause| self.fail("ask the free space of", b"", 0, cause))
     }
 
     /// Opens a regular file of the dataset for reading.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub fn open_file(&self, path: &DatasetPath) -> Result<File, DiskError> {
+    pub fn open_file(&self, path: &DatasetPath) -> Result<Handle, DiskError> {
         let bytes = path.as_bytes();
         let fail = |cause| self.fail("open", bytes, 0, cause);
-        let file = self.open_beneath(bytes, READ).map_err(fail)?;
-        match Facts::of(&file).map_err(fail)?.kind {
-            Kind::File => Ok(file.into()),
+        let file = self.root.open(bytes, How::Read).map_err(fail)?;
+        match file.facts().map_err(fail)?.kind {
+            Kind::File => Ok(file),
             Kind::Directory => Err(fail(Errno::ISDIR)),
             Kind::Symlink | Kind::Other => Err(fail(Errno::INVAL)),
         }
@@ -110,7 +109,7 @@ impl TargetDir {
     /// When that cannot be known.
     pub fn facts(&self, path: &DatasetPath) -> Result<Option<Facts>, DiskError> {
         let (parent, name) = split(path.as_bytes());
-        let facts = self.open_directory(parent).and_then(|directory| Facts::at(directory, name));
+        let facts = self.open_directory(parent).and_then(|directory| directory.facts_at(name));
         match facts {
             Ok(facts) => Ok(Some(facts)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -124,7 +123,7 @@ impl TargetDir {
     /// When the file system refuses.
     pub fn remove_part_directory(&self) -> Result<bool, DiskError> {
         let mut part = lock(&self.part);
-        match rustix::fs::unlinkat(&self.root, PART_DIRECTORY, AtFlags::REMOVEDIR) {
+        match self.root.remove_directory(PART_DIRECTORY.as_bytes()) {
             Ok(()) | Err(Errno::NOENT) => {
                 *part = None;
                 Ok(true)
@@ -135,7 +134,7 @@ impl TargetDir {
     }
 
     /// The directory for everything partial, if there is one.
-    pub(super) fn existing_part_directory(&self) -> Result<Option<Arc<OwnedFd>>, DiskError> {
+    pub(super) fn existing_part_directory(&self) -> Result<Option<Handle>, DiskError> {
         match self.open_part_directory(false) {
             Ok(directory) => Ok(Some(directory)),
             Err(Errno::NOENT) => Ok(None),
@@ -144,26 +143,26 @@ impl TargetDir {
     }
 
     /// The directory for everything partial, made when missing.
-    pub(super) fn part_directory(&self) -> Result<Arc<OwnedFd>, DiskError> {
+    pub(super) fn part_directory(&self) -> Result<Handle, DiskError> {
         let fail = |cause| self.fail("make", PART_DIRECTORY.as_bytes(), 4096, cause);
         self.open_part_directory(true).map_err(fail)
     }
 
-    fn open_part_directory(&self, make: bool) -> Result<Arc<OwnedFd>, Errno> {
+    fn open_part_directory(&self, make: bool) -> Result<Handle, Errno> {
         let mut part = lock(&self.part);
         // Somebody may have removed it under us; a directory without a name takes no files.
         if let Some(open) = part.as_ref()
-            && Facts::of(open).is_ok_and(|f| f.links > 0)
+            && open.facts().is_ok_and(|f| f.links > 0)
         {
             return Ok(Arc::clone(open));
         }
         if make {
-            match rustix::fs::mkdirat(&self.root, PART_DIRECTORY, Mode::RWXU) {
+            match self.root.make_directory(PART_DIRECTORY.as_bytes(), 0o700) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(cause) => return Err(cause),
             }
         }
-        let open = Arc::new(self.open_beneath(PART_DIRECTORY.as_bytes(), DIRECTORY)?);
+        let open = self.root.open(PART_DIRECTORY.as_bytes(), How::Directory)?;
         *part = Some(Arc::clone(&open));
         Ok(open)
     }
@@ -176,25 +175,14 @@ impl TargetDir {
     /// Removes a temporary that is not needed any more. What stays is removed at the next start.
     pub(super) fn discard_temporary(&self, name: &str) {
         let removed = self.open_part_directory(false);
-        if let Err(cause) = removed.and_then(|part| rustix::fs::unlinkat(part, name, AtFlags::empty())) {
+        if let Err(cause) = removed.and_then(|part| part.remove(name.as_bytes())) {
             tracing::debug!(name, %cause, "a temporary file stays until the next start");
         }
     }
 
-    /// Opens what lies at a relative path, without passing through any symbolic link.
-    pub(super) fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        for _ in 0..TRIES_MAX {
-            match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), RESOLVE) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
-        Err(Errno::AGAIN)
-    }
-
     /// Opens a directory; the empty path is the target itself.
-    pub(super) fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        self.open_beneath(if path.is_empty() { b"." } else { path }, DIRECTORY)
+    pub(super) fn open_directory(&self, path: &[u8]) -> Result<Handle, Errno> {
+        self.root.open(if path.is_empty() { b"." } else { path }, How::Directory)
     }
 
     /// A path of the dataset as people read it: with the target's, on one line.
@@ -210,6 +198,15 @@ impl TargetDir {
         shown
     }
 
+    /// The error for what the system did not store.
+    pub(super) fn lost(&self, path: &[u8], cause: Errno) -> DiskError {
+        match cause {
+            // With delayed allocation, it may find out so late.
+            Errno::NOSPC | Errno::DQUOT => DiskError::Full { path: self.show(path), needed: 0, cause },
+            _ => DiskError::Lost { path: self.show(path), cause },
+        }
+    }
+
     /// The error for what the system said; `needed` is what the file still takes.
     pub(super) fn fail(&self, action: &'static str, path: &[u8], needed: u64, cause: Errno) -> DiskError {
         let path = self.show(path);
@@ -218,12 +215,6 @@ impl TargetDir {
             Errno::LOOP => DiskError::Outside { path },
             _ => DiskError::Io { action, path, cause },
         }
-    }
-}
-
-impl AsFd for TargetDir {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.root.as_fd()
     }
 }
 
@@ -239,16 +230,16 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 /// meanwhile must not be written to by its old handle.
 #[derive(Debug, Default)]
 pub(super) struct Parents {
-    open: HashMap<Box<[u8]>, Arc<OwnedFd>>,
+    open: HashMap<Box<[u8]>, Handle>,
 }
 
 impl Parents {
     /// The handle of a directory.
-    pub(super) fn open(&mut self, target: &TargetDir, directory: &[u8]) -> Result<Arc<OwnedFd>, Errno> {
+    pub(super) fn open(&mut self, target: &TargetDir, directory: &[u8]) -> Result<Handle, Errno> {
         if let Some(open) = self.open.get(directory) {
             return Ok(Arc::clone(open));
         }
-        let open = Arc::new(target.open_directory(directory)?);
+        let open = target.open_directory(directory)?;
         if self.open.len() >= PARENTS_MAX {
             self.open.clear();
         }
@@ -269,22 +260,24 @@ impl Parents {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use nackcast_common::files::linux;
+
     use super::*;
 
     #[test]
     fn makes_one_level_and_no_more() {
         let temporary = tempfile::tempdir().unwrap();
-        let target = TargetDir::open(&temporary.path().join("a")).unwrap();
+        let target = TargetDir::open(linux(), &temporary.path().join("a")).unwrap();
         assert!(target.free_bytes().unwrap() > 0);
-        let error = TargetDir::open(&temporary.path().join("b/c")).unwrap_err();
+        let error = TargetDir::open(linux(), &temporary.path().join("b/c")).unwrap_err();
         assert!(error.to_string().contains("b/c"), "{error}");
     }
 
     #[test]
     fn one_process_receives_into_a_directory() {
         let temporary = tempfile::tempdir().unwrap();
-        let first = TargetDir::open(temporary.path()).unwrap();
-        let second = TargetDir::open(temporary.path()).unwrap();
+        let first = TargetDir::open(linux(), temporary.path()).unwrap();
+        let second = TargetDir::open(linux(), temporary.path()).unwrap();
         first.lock().unwrap();
         assert!(matches!(second.lock(), Err(DiskError::InUse { .. })));
         drop(first);
@@ -299,7 +292,7 @@ mod tests {
         std::fs::create_dir(temporary.path().join("real")).unwrap();
         symlink(outside.path(), temporary.path().join("out")).unwrap();
         symlink("real", temporary.path().join("in")).unwrap();
-        let target = TargetDir::open(temporary.path()).unwrap();
+        let target = TargetDir::open(linux(), temporary.path()).unwrap();
         for bad in [&b"out/file"[..], b"out", b"in"] {
             let path = DatasetPath::new(bad).unwrap();
             assert!(matches!(target.open_file(&path), Err(DiskError::Outside { .. })), "{path}");
@@ -311,7 +304,7 @@ mod tests {
     #[test]
     fn the_part_directory_is_private_and_comes_and_goes() {
         let temporary = tempfile::tempdir().unwrap();
-        let target = TargetDir::open(temporary.path()).unwrap();
+        let target = TargetDir::open(linux(), temporary.path()).unwrap();
         assert!(target.existing_part_directory().unwrap().is_none());
         target.part_directory().unwrap();
         let path = temporary.path().join(PART_DIRECTORY);
@@ -331,7 +324,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         symlink(outside.path(), temporary.path().join(PART_DIRECTORY)).unwrap();
-        let target = TargetDir::open(temporary.path()).unwrap();
+        let target = TargetDir::open(linux(), temporary.path()).unwrap();
         assert!(matches!(target.part_directory(), Err(DiskError::Outside { .. })));
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
+use nackcast_common::files::linux;
 use nackcast_common::geometry::Geometry;
 use nackcast_common::hash::chaining_value;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, ObjectIndex};
@@ -23,6 +25,13 @@ pub(super) const MTIME: Mtime = Mtime { seconds: 1_234_567_890, nanos: 123_456_7
 
 pub(super) fn geometry() -> Geometry {
     Geometry::new(100, 1024, 1).unwrap()
+}
+
+/// Sets a file's modification time.
+pub(super) fn set_mtime(file: &std::fs::File, mtime: Mtime) {
+    let whole = Duration::from_secs(mtime.seconds.unsigned_abs());
+    let seconds = if mtime.seconds < 0 { UNIX_EPOCH - whole } else { UNIX_EPOCH + whole };
+    file.set_modified(seconds + Duration::from_nanos(mtime.nanos.into())).unwrap();
 }
 
 pub(super) fn path(bytes: impl AsRef<[u8]>) -> DatasetPath {
@@ -185,7 +194,7 @@ impl Place {
     }
 
     fn at(directory: TempDir) -> Self {
-        let target = TargetDir::open(directory.path()).unwrap();
+        let target = TargetDir::open(linux(), directory.path()).unwrap();
         let (store, _) = PartStore::open(&target).unwrap();
         Self { directory, target, store }
     }

@@ -49,11 +49,11 @@ pub struct Want {
     pub held: Vec<(u32, FixedBitSet)>,
 }
 
-/// Where the driver keeps an open block's symbols in memory.
+/// Where the node keeps an open block's symbols in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
-/// Order to the driver, answered by the [`Done`] of the same name.
+/// Order to the node, answered by the [`Done`] of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// The slot has K symbols or more: restore, verify, and keep the block. Frees the slot.
@@ -219,6 +219,8 @@ pub enum Ignored {
 pub struct Transmit {
     /// The sender's NACK address.
     pub to: SocketAddr,
+    /// Its packet number: the answer names it.
+    pub packet: u64,
     /// The NACK.
     pub nack: Nack,
 }

@@ -6,6 +6,7 @@
 //! | backing off | backoff over | asks what is still short, at most `nack_budget` datagrams; quiet for one window |
 //! | any | a promise or an answer covers the need | (the need is looked at again when that lapses) |
 //!
+//! Reports are spread evenly, by the group's size, so that all of them together take a tenth of the sender's rate.
 //! A report (nothing is asked) greets a new sender, says that the manifest is held, and that the dataset is whole;
 //! it is repeated until answered.
 
@@ -13,12 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nackcast_common::clock::Time;
-use nackcast_common::ids::{ObjectId, ObjectIndex};
+use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
+use nackcast_common::seal::PacketNumbers;
 use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
-use nackcast_proto::wire::{Nack, NackAnswer, NackStatus, SenderState, ShortObject};
+use nackcast_proto::wire::{Nack, NackAnswer, NackStatus, SenderState, ShortObject, report_spread};
 use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::event::{Event, Transmit};
 use super::object::{Class, Reception};
@@ -31,10 +34,19 @@ const REPORT_RETRY: Duration = Duration::from_millis(250);
 const REPORT_RETRY_MAX: Duration = Duration::from_secs(8);
 /// A receiver whose dataset is not whole says so at least so often, so that a sender knows that it is there...
 const ALIVE: Duration = Duration::from_secs(3);
+/// ...and one whose dataset is whole at least so often...
+const ALIVE_WHOLE: Duration = Duration::from_secs(10 * 60);
 /// ...but in a large group less often: so many reports a second reach the sender in all.
 const ALIVE_PER_SECOND: u32 = 100;
+/// The first report to a sender is spread over so long: it goes out before that sender knows how many receivers there
+/// are, and ends before a first pass begins.
+const GREETING: Duration = Duration::from_millis(200);
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
+/// NACKs of which the answer is waited for: those of many windows.
+const ASKED_MAX: usize = 256;
+/// An answer that takes longer than this is none.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
 /// What was refused (`unicast`, `unknown`) is asked again after so long.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
@@ -52,8 +64,9 @@ pub(super) struct Cycle {
     hold_until: Time,
     /// Missing objects that were asked for or promised, and until when they are quiet.
     quiet_missing: BTreeMap<u32, Time>,
-    /// The last NACK's missing objects: the answer speaks of them.
-    asked: Asked,
+    /// NACKs that may be answered, by packet number.
+    asked: BTreeMap<u64, Asked>,
+    packets: PacketNumbers,
     missing_serials: BTreeMap<u32, u64>,
     refused: BTreeMap<ObjectId, Time>,
     unicast: BTreeSet<ObjectId>,
@@ -62,17 +75,24 @@ pub(super) struct Cycle {
     said: Vec<Event>,
     /// Say that we are here then, if nothing else was said.
     alive_at: Option<Time>,
+    /// When the last NACK or report was sent.
+    said_at: Time,
 }
 
-#[derive(Debug, Default)]
-struct Asked {
+/// A NACK that was sent.
+#[derive(Debug)]
+pub(super) struct Asked {
+    at: Time,
+    session: SessionId,
+    /// Its missing objects, by place in the table.
     missing: RangeSet,
 }
 
 #[derive(Debug)]
 struct Report {
     at: Option<Time>,
-    sent: bool,
+    /// Packet number of its first copy.
+    sent: Option<u64>,
     retry: Duration,
 }
 
@@ -85,7 +105,8 @@ impl Cycle {
             nack_at: None,
             hold_until: Time::ZERO,
             quiet_missing: BTreeMap::new(),
-            asked: Asked { missing: RangeSet::new() },
+            asked: BTreeMap::new(),
+            packets: PacketNumbers::new(),
             missing_serials: BTreeMap::new(),
             refused: BTreeMap::new(),
             unicast: BTreeSet::new(),
@@ -93,6 +114,7 @@ impl Cycle {
             nonce: 0,
             said: Vec::new(),
             alive_at: None,
+            said_at: Time::ZERO,
         }
     }
 
@@ -103,7 +125,7 @@ impl Cycle {
 
     /// There is something to report.
     pub(super) fn report(&mut self) {
-        self.report = Some(Report { at: None, sent: false, retry: REPORT_RETRY });
+        self.report = Some(Report { at: None, sent: None, retry: REPORT_RETRY });
     }
 
     /// Nothing that was promised or asked will come.
@@ -118,7 +140,7 @@ impl Cycle {
     pub(super) fn new_manifest(&mut self) {
         self.quiet_missing.clear();
         self.missing_serials.clear();
-        self.asked.missing = RangeSet::new();
+        self.asked.values_mut().for_each(|asked| asked.missing = RangeSet::new());
         self.refused.clear();
         self.unicast.clear();
         self.report();
@@ -163,22 +185,42 @@ impl Cycle {
         new
     }
 
+    /// The next NACK's packet number; it may be answered from now on.
+    fn sent(&mut self, now: Time, session: SessionId, missing: RangeSet) -> u64 {
+        let packet = self.packets.take(1).start;
+        self.asked.insert(packet, Asked { at: now, session, missing });
+        if self.asked.len() > ASKED_MAX {
+            self.asked.pop_first();
+        }
+        packet
+    }
+
+    /// Which NACK this answers, once; none when it answers nothing that was sent lately.
+    pub(super) fn answered(&mut self, now: Time, answer: &NackAnswer) -> Option<Asked> {
+        self.asked.retain(|_, asked| now.since(asked.at) <= ANSWER_AGE_MAX);
+        if self.asked.get(&answer.nack)?.session != answer.session {
+            return None;
+        }
+        self.asked.remove(&answer.nack)
+    }
+
     /// The sender's answer to a NACK.
     pub(super) fn on_answer(
         &mut self,
         now: Time,
         answer: &NackAnswer,
+        asked: &Asked,
         table: Option<&Manifest>,
         here: &dyn Fn(&ObjectId) -> bool,
     ) -> Vec<Event> {
         if answer.status == NackStatus::Noted
-            && let Some(report) = &mut self.report
-            && report.sent
+            && let Some(report) = &self.report
+            && report.sent.is_some_and(|first| first <= answer.nack)
         {
             self.report = None;
         }
         let until = now + answer.wait;
-        for index in self.asked.missing.iter() {
+        for index in asked.missing.iter() {
             let quiet = self.quiet_missing.entry(index).or_insert(until);
             *quiet = until.max(*quiet);
         }
@@ -219,6 +261,11 @@ impl Cycle {
         let report = self.report.as_ref().and_then(|r| r.at);
         [self.nack_at, look, look_at, report, self.alive_at].into_iter().flatten().min()
     }
+}
+
+/// Any moment of the next `spread`.
+fn spread_over(rng: &mut StdRng, spread: Duration) -> Duration {
+    spread.mul_f64(rng.random_range(0.0..1.0))
 }
 
 /// What is short now.
@@ -356,11 +403,12 @@ impl ReceiverEngine {
                 break;
             }
             let nack = base.1.clone().fill(&mut ids, &mut short, &mut missing);
+            let mut named = nack.missing.clone();
             for id in &nack.missing_ids {
                 if let Some(reception) = self.receptions.get_mut(id) {
                     reception.on_asked(0..reception.layout.block_count(), quiet);
                 } else if let Some(index) = self.index_of(*id) {
-                    asked.insert(index.0..index.0 + 1);
+                    named.insert(index.0..index.0 + 1);
                 }
             }
             for object in &nack.short {
@@ -368,15 +416,15 @@ impl ReceiverEngine {
                     reception.on_asked(object.blocks.iter().map(|(block, _)| *block), quiet);
                 }
             }
-            asked.union(&nack.missing);
+            asked.union(&named);
             self.counters.nacks += 1;
             self.counters.nack_bytes += nack.encode().len() as u64;
-            self.transmits.push_back(Transmit { to: base.0, nack });
+            let packet = self.cycle.sent(now, nack.session, named);
+            self.transmits.push_back(Transmit { to: base.0, packet, nack });
         }
         for index in asked.iter() {
             self.cycle.quiet_missing.insert(index, quiet);
         }
-        self.cycle.asked.missing = asked;
         // What did not fit, and what was asked if no answer comes, is looked at again.
         self.cycle.look = true;
     }
@@ -389,6 +437,7 @@ impl ReceiverEngine {
         let wanted_bytes = self.held.as_ref().map_or(0, |h| h.wanted_bytes - h.installed_bytes);
         let here: u64 =
             self.receptions.values().filter(|r| r.class != Class::Manifest).map(Reception::bytes_done).sum();
+        self.cycle.said_at = now;
         if let Some(at) = &mut self.cycle.alive_at {
             // Any NACK says that we are here.
             *at = (*at).max(now + ALIVE);
@@ -416,26 +465,38 @@ impl ReceiverEngine {
     fn send_report(&mut self, now: Time) {
         let Some((_, session)) = self.sessions.chosen() else { return };
         let (window, size) = (session.advertisement.nack_window, session.advertisement.group_size);
-        let delay = backoff::draw(&mut self.rng, window, size);
-        if self.complete {
-            self.cycle.alive_at = None;
-        } else if self.cycle.alive_at.is_none_or(|at| now >= at) {
-            if self.cycle.alive_at.is_some() && self.cycle.report.is_none() {
-                self.cycle.report();
+        let spread = report_spread(size, session.advertisement.rate_bps);
+        // Until it answered us, the sender may not know how large the group is.
+        let spread = if session.confirmed { spread } else { spread.max(GREETING) };
+        let most = if self.complete { ALIVE_WHOLE } else { ALIVE };
+        let every = most.max(Duration::from_secs(1) * (size / ALIVE_PER_SECOND));
+        match self.cycle.alive_at {
+            // Soon, if the dataset no longer is whole.
+            Some(at) if now < at => self.cycle.alive_at = Some(at.min(now + every + window)),
+            at => {
+                let mut again = at.map_or(now, |_| self.cycle.said_at) + every;
+                if now >= again {
+                    again = now + every;
+                    if self.cycle.report.is_none() {
+                        self.cycle.report();
+                    }
+                }
+                self.cycle.alive_at = Some(again + spread_over(&mut self.rng, spread));
             }
-            let every = ALIVE.max(Duration::from_secs(1) * (size / ALIVE_PER_SECOND));
-            self.cycle.alive_at = Some(now + every + delay);
         }
         let Some(report) = &mut self.cycle.report else { return };
         match report.at {
-            None => report.at = Some(now + delay),
+            None => report.at = Some(now + spread_over(&mut self.rng, spread)),
             Some(at) if now >= at => {
-                report.sent = true;
-                report.at = Some(now + report.retry + delay);
+                report.at = Some(now + report.retry + spread_over(&mut self.rng, spread));
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {
                     self.counters.nacks += 1;
-                    self.transmits.push_back(Transmit { to, nack });
+                    let packet = self.cycle.sent(now, nack.session, RangeSet::new());
+                    if let Some(report) = &mut self.cycle.report {
+                        report.sent.get_or_insert(packet);
+                    }
+                    self.transmits.push_back(Transmit { to, packet, nack });
                 }
             }
             Some(_) => {}

@@ -12,6 +12,8 @@ use std::time::Duration;
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::net::{MulticastSender, UnicastSocket};
 
+use crate::node::{Destination, SenderNode};
+
 /// First and longest pause after an error of the data socket.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Between two log lines about the same trouble.
@@ -41,6 +43,8 @@ pub(crate) struct Outlet {
     batch: Vec<u8>,
     sent: usize,
     datagram_len: usize,
+    /// A control datagram, while a batch is under way.
+    control: Vec<u8>,
     data_trouble: Trouble,
     control_trouble: Trouble,
     /// Answers that the socket did not take.
@@ -89,6 +93,7 @@ impl Outlet {
             batch: Vec::new(),
             sent: 0,
             datagram_len: 0,
+            control: Vec::new(),
             data_trouble: Trouble::default(),
             control_trouble: Trouble::default(),
             answers_lost: 0,
@@ -100,22 +105,47 @@ impl Outlet {
         self.sent < self.batch.len()
     }
 
-    /// The buffer for the next batch.
-    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
-        assert!(!self.is_held_up(), "a batch is under way");
-        &mut self.batch
+    /// Sends the next thing that the node has for now; false when there is none. Content stays in the node while a
+    /// batch waits.
+    pub(crate) fn send_next(&mut self, now: Time, node: &mut SenderNode) -> bool {
+        if self.is_held_up() {
+            let mut control = std::mem::take(&mut self.control);
+            let datagrams = node.poll_control(now, &mut control);
+            if let Some(datagrams) = datagrams {
+                self.send_control(now, datagrams.to, &control);
+            }
+            self.control = control;
+            return datagrams.is_some();
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let datagrams = node.poll_transmit(now, &mut batch);
+        match datagrams.map(|datagrams| (datagrams.to, datagrams.len)) {
+            Some((Destination::Data, len)) => {
+                self.batch = batch;
+                self.send_batch(now, len);
+                return true;
+            }
+            Some((to, _)) => self.send_control(now, to, &batch),
+            None => {}
+        }
+        // Nothing of it waits; only its memory is kept.
+        batch.clear();
+        self.batch = batch;
+        datagrams.is_some()
     }
 
-    /// Sends what the buffer holds: datagrams of this size.
-    pub(crate) fn send_batch(&mut self, now: Time, datagram_len: usize) {
+    /// Sends what the batch holds: datagrams of this size.
+    fn send_batch(&mut self, now: Time, datagram_len: usize) {
         (self.sent, self.datagram_len) = (0, datagram_len);
         self.flush(now);
     }
 
-    /// Forgets what the buffer holds.
-    pub(crate) fn discard_batch(&mut self) {
-        self.batch.clear();
-        self.sent = 0;
+    fn send_control(&mut self, now: Time, to: Destination, datagram: &[u8]) {
+        match to {
+            Destination::Receiver(to) => self.answer(to, datagram),
+            // A batch is sent as one; it is never control.
+            Destination::Advertised | Destination::Data => self.advertise(now, datagram),
+        }
     }
 
     /// Goes on with a batch that waits, unless it is to wait longer.
@@ -152,7 +182,7 @@ impl Outlet {
     }
 
     /// To the advertisement group. What the socket does not take now is lost: the next one says more.
-    pub(crate) fn advertise(&mut self, now: Time, datagram: &[u8]) {
+    fn advertise(&mut self, now: Time, datagram: &[u8]) {
         match self.sockets.control.try_send_batch(self.sockets.group, datagram, datagram.len()) {
             Ok(_) => self.control_trouble.on_success(&self.name),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -161,7 +191,7 @@ impl Outlet {
     }
 
     /// To a receiver. What the socket does not take is lost: the receiver asks again.
-    pub(crate) fn answer(&mut self, to: SocketAddr, datagram: &[u8]) {
+    fn answer(&mut self, to: SocketAddr, datagram: &[u8]) {
         if let Err(error) = self.sockets.unicast.try_send_to(datagram, to) {
             self.answers_lost += 1;
             tracing::debug!(channel = self.name, %to, %error, lost = self.answers_lost, "an answer was not sent");
@@ -195,7 +225,7 @@ mod tests {
         // An IPv4 socket has no way to an IPv6 group.
         let mut outlet = outlet("[ff15::1]:47302");
         outlet.sockets.data.writable().await.unwrap();
-        outlet.buffer().extend([0; 3000]);
+        outlet.batch.extend([0; 3000]);
         let mut now = Time(1_000_000);
         outlet.send_batch(now, 1500);
         for pause in [100, 200, 400, 800, 1000, 1000] {

@@ -66,11 +66,12 @@ impl Demand {
     }
 }
 
-/// So many symbols must be sent for `count` to arrive at a receiver with this loss. Loss above one half is
-/// left to later rounds: one receiver must not make the group wait.
+/// So many symbols are sent for `count` to arrive at a receiver with this loss: to the nearest, since a symbol too
+/// few is asked for once more by one receiver, and a symbol too many is sent to all. Loss above one half is left to
+/// later rounds: one receiver must not make the group wait.
 pub(super) fn scale(count: u16, loss_ppm: u32) -> u16 {
     let arriving = u64::from(1_000_000 - loss_ppm.min(500_000));
-    u16::try_from((u64::from(count) * 1_000_000).div_ceil(arriving)).unwrap_or(u16::MAX)
+    u16::try_from((u64::from(count) * 1_000_000 + arriving / 2) / arriving).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
@@ -92,6 +93,7 @@ mod tests {
         assert_eq!(scale(10, 0), 10);
         assert_eq!(scale(10, 50_000), 11);
         assert_eq!(scale(10, 900_000), 20);
-        assert_eq!(scale(1, 10_000), 2);
+        assert_eq!(scale(1, 10_000), 1);
+        assert_eq!(scale(60, 10_000), 61);
     }
 }

@@ -1,7 +1,7 @@
 //! What NACKs tell about the group: round-trip time, size, and how far receivers must spread their NACKs.
 //!
-//! - GRTT rises fast and falls slowly (RFC 5740, section 5.5.3: peaks are taken at once, decays are halvings per
-//!   window).
+//! - GRTT rises fast and falls slowly (RFC 5740, section 5.5.3): it at most doubles and at most halves in a window.
+//!   More is not believed at once, since an echo is only as honest as its receiver.
 //! - The NACK window is at least 6 GRTT (RFC 5401: receivers that cannot hear each other) and grows while NACKs
 //!   take more than their share of the rate. Reports do not count: receivers spread them by the group's size.
 //! - What is kept about single receivers is bounded: of a group larger than [`RECEIVERS_MAX`] a sample of known
@@ -33,8 +33,20 @@ const NACKS_PER_SECOND: (u64, u64) = (60, 3_000);
 const AHEAD_MAX: u64 = 1 << 16;
 /// Rows about single receivers.
 const RECEIVERS_MAX: usize = 4096;
-/// A receiver that was not heard for so long is no longer counted.
+/// A receiver that was not heard for so long has no row, if others need it.
 const RECEIVER_FORGOTTEN: Duration = Duration::from_secs(3600);
+/// Several of the times after which a receiver says that it is there: one that is silent for longer is not counted.
+/// One that is whole speaks seldom.
+const SILENT_MAX: Duration = Duration::from_secs(30);
+const SILENT_MAX_WHOLE: Duration = Duration::from_secs(40 * 60);
+/// In a large group receivers speak less often: so many a second, in all.
+const SPEAK_PER_SECOND: u32 = 100;
+/// Between two looks at who fell silent.
+const RECOUNT_EVERY: Duration = Duration::from_secs(1);
+/// An echo that is older than so many advertisement intervals (and a moment) says more about its receiver than about
+/// the way.
+const ECHO_INTERVALS: u32 = 8;
+const ECHO_MIN: Duration = Duration::from_secs(2);
 
 /// What is known of one receiver.
 #[derive(Clone, Debug)]
@@ -46,6 +58,8 @@ pub(super) struct Row {
     holds: u64,
     /// Prefix of the manifest hash that it reported complete.
     pub(super) complete: Option<u64>,
+    /// Heard lately enough.
+    counted: bool,
     /// Highest packet number and a bitmap of the 64 before: a NACK counts once.
     highest: u64,
     window: u64,
@@ -59,7 +73,12 @@ pub(super) struct Feedback {
     window: Duration,
     window_began: Time,
     nacks_in_window: u32,
+    /// What GRTT may rise to in this window.
+    ceiling: Duration,
     receivers: BTreeMap<RunId, Row>,
+    /// How many of them are counted, and when that was looked at.
+    counted: u32,
+    counted_at: Time,
     /// One in 2^`level` of the receivers has a row.
     level: u32,
     /// When a receiver was heard for the first time, last.
@@ -85,7 +104,10 @@ impl Feedback {
             window: Duration::from_millis(6 * 20),
             window_began: Time::ZERO,
             nacks_in_window: 0,
+            ceiling: Duration::from_millis(2 * 20),
             receivers: BTreeMap::new(),
+            counted: 0,
+            counted_at: Time::ZERO,
             level: 0,
             last_new: Time::ZERO,
         }
@@ -99,19 +121,14 @@ impl Feedback {
         self.window
     }
 
-    /// Estimated number of receivers.
+    /// Receivers heard lately, about.
     pub(super) fn group_size(&self) -> u32 {
-        self.scaled(self.receivers.len())
-    }
-
-    /// How many reported the manifest with this hash prefix complete.
-    pub(super) fn complete(&self, manifest: u64) -> u32 {
-        self.scaled(self.receivers.values().filter(|r| r.complete == Some(manifest)).count())
+        self.scaled(self.counted)
     }
 
     /// So many rows stand for so many receivers.
-    fn scaled(&self, rows: usize) -> u32 {
-        u32::try_from((rows as u64) << self.level.min(32)).unwrap_or(u32::MAX)
+    fn scaled(&self, rows: u32) -> u32 {
+        u32::try_from(u64::from(rows) << self.level.min(32)).unwrap_or(u32::MAX)
     }
 
     fn has_row(&self, run: RunId) -> bool {
@@ -119,21 +136,58 @@ impl Feedback {
         (run.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).trailing_zeros() >= self.level
     }
 
-    /// No receiver was new for so long.
-    pub(super) fn quiet_for(&self, now: Time) -> Duration {
-        now.since(self.last_new)
+    /// When a receiver was heard for the first time, last.
+    pub(super) const fn last_new(&self) -> Time {
+        self.last_new
+    }
+
+    /// Of these, how many reported the manifest with this hash prefix complete.
+    pub(super) fn complete(&self, manifest: u64) -> u32 {
+        self.scaled(self.count(|row| row.counted && row.complete == Some(manifest)))
+    }
+
+    /// The same, whether they are still heard or not.
+    pub(super) fn complete_ever(&self, manifest: u64) -> u32 {
+        self.scaled(self.count(|row| row.complete == Some(manifest)))
+    }
+
+    fn count(&self, which: impl Fn(&Row) -> bool) -> u32 {
+        u32::try_from(self.receivers.values().filter(|row| which(row)).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Looks who fell silent, now and then.
+    pub(super) fn recount(&mut self, now: Time) {
+        if now.since(self.counted_at) < RECOUNT_EVERY {
+            return;
+        }
+        self.counted_at = now;
+        let large = Duration::from_secs(3) * (self.group_size() / SPEAK_PER_SECOND);
+        for row in self.receivers.values_mut() {
+            let patience = if row.complete.is_some() { SILENT_MAX_WHOLE } else { SILENT_MAX };
+            row.counted = now.since(row.last_heard) < patience.max(large);
+        }
+        self.counted = self.count(|row| row.counted);
     }
 
     /// A NACK arrived: notes its sender; says whether it was seen before.
     pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, loss_ppm: u32) -> Heard {
-        let fresh =
-            Row { last_heard: now, address: from, loss_ppm, holds: 0, complete: None, highest: packet, window: 0 };
         if !self.has_row(run) {
             return Heard::Known;
         }
         let Some(row) = self.receivers.get_mut(&run) else {
             self.last_new = now;
-            self.receivers.insert(run, fresh);
+            let row = Row {
+                last_heard: now,
+                address: from,
+                loss_ppm,
+                holds: 0,
+                complete: None,
+                counted: true,
+                highest: packet,
+                window: 0,
+            };
+            self.receivers.insert(run, row);
+            self.counted += 1;
             self.bound(now);
             return Heard::First;
         };
@@ -152,20 +206,24 @@ impl Feedback {
             row.window |= 1 << (behind - 1);
         }
         (row.last_heard, row.address, row.loss_ppm) = (now, from, loss_ppm);
+        self.counted += u32::from(!row.counted);
+        row.counted = true;
         Heard::Known
     }
 
     /// Forgets the silent, then takes a smaller sample.
     fn bound(&mut self, now: Time) {
-        if self.receivers.len() > RECEIVERS_MAX {
-            self.receivers.retain(|_, r| now.since(r.last_heard) < RECEIVER_FORGOTTEN);
+        if self.receivers.len() <= RECEIVERS_MAX {
+            return;
         }
+        self.receivers.retain(|_, r| now.since(r.last_heard) < RECEIVER_FORGOTTEN);
         while self.receivers.len() > RECEIVERS_MAX {
             self.level += 1;
             let mut rows = std::mem::take(&mut self.receivers);
             rows.retain(|run, _| self.has_row(*run));
             self.receivers = rows;
         }
+        self.counted = self.count(|row| row.counted);
     }
 
     /// Which manifest a receiver holds, and whether its dataset is whole; true when that is news.
@@ -177,14 +235,17 @@ impl Feedback {
         news
     }
 
-    /// How many hold the manifest with this hash.
+    /// How many of those that are heard hold the manifest with this hash.
     pub(super) fn holding(&self, manifest: u64) -> u32 {
-        self.scaled(self.receivers.values().filter(|r| r.holds == manifest).count())
+        self.scaled(self.count(|row| row.counted && row.holds == manifest))
     }
 
-    /// A round-trip time was measured.
-    pub(super) fn on_rtt(&mut self, rtt: Duration) {
-        let rtt = rtt.clamp(GRTT_MIN, GRTT_MAX);
+    /// A round-trip time was measured, by an echo of an advertisement.
+    pub(super) fn on_rtt(&mut self, rtt: Duration, interval: Duration) {
+        if rtt > (interval * ECHO_INTERVALS).max(ECHO_MIN) {
+            return;
+        }
+        let rtt = rtt.clamp(GRTT_MIN, GRTT_MAX).min(self.ceiling);
         self.peak = self.peak.max(rtt);
         if rtt > self.grtt {
             self.grtt = self.grtt / 4 + rtt * 3 / 4;
@@ -215,6 +276,7 @@ impl Feedback {
         }
         self.window = self.window.clamp(least, WINDOW_MAX.max(least));
         self.peak = Duration::ZERO;
+        self.ceiling = (self.grtt * 2).max(GRTT_START);
         self.nacks_in_window = 0;
         self.window_began = now;
     }
@@ -264,24 +326,30 @@ mod tests {
         assert!((14_000..19_500).contains(&feedback.complete(7)), "{}", feedback.complete(7));
     }
 
+    const INTERVAL: Duration = Duration::from_millis(250);
     const RATE: u64 = 100_000_000;
+
+    /// One NACK in each of so many windows, with this echo.
+    fn windows(feedback: &mut Feedback, now: &mut Time, count: u32, rtt: Duration) {
+        for _ in 0..count {
+            *now += feedback.window() + Duration::from_millis(1);
+            feedback.follow(*now, RATE);
+            feedback.count_nack();
+            feedback.on_rtt(rtt, INTERVAL);
+        }
+    }
 
     #[test]
     fn the_window_follows_round_trip_time_and_load() {
-        let mut feedback = Feedback::new();
-        let mut now = Time(0);
-        for _ in 0..20 {
-            feedback.on_rtt(Duration::from_millis(2));
-            now += Duration::from_secs(1);
-            feedback.follow(now, RATE);
-        }
+        let (mut feedback, mut now) = (Feedback::new(), Time(0));
+        windows(&mut feedback, &mut now, 20, Duration::from_millis(2));
         assert_eq!(feedback.window(), Duration::from_millis(12));
-        feedback.on_rtt(Duration::from_millis(100));
+        windows(&mut feedback, &mut now, 10, Duration::from_millis(100));
         assert!(feedback.grtt() > Duration::from_millis(70));
         let before = feedback.window();
         for _ in 0..3 {
             (0..2000).for_each(|_| feedback.count_nack());
-            now += Duration::from_millis(700);
+            now += feedback.window() + Duration::from_millis(1);
             feedback.follow(now, RATE);
         }
         assert!(feedback.window() >= before * 2);
@@ -290,6 +358,41 @@ mod tests {
             now += Duration::from_secs(5);
             feedback.follow(now, RATE);
         }
-        assert!(feedback.window() <= feedback.grtt() * 6 + WINDOW_MIN);
+        assert!(feedback.window() <= feedback.grtt() * WINDOW_GRTTS + WINDOW_MIN);
+    }
+
+    #[test]
+    fn one_receiver_with_old_echoes_raises_grtt_little() {
+        let (mut feedback, mut now) = (Feedback::new(), Time(0));
+        windows(&mut feedback, &mut now, 20, Duration::from_millis(2));
+        let before = feedback.grtt();
+        feedback.on_rtt(Duration::from_secs(9), INTERVAL);
+        assert_eq!(feedback.grtt(), before, "it is older than any way takes");
+        for _ in 0..100 {
+            feedback.on_rtt(Duration::from_millis(1900), INTERVAL);
+        }
+        assert!(feedback.grtt() <= GRTT_START, "no more than one doubling in a window: {:?}", feedback.grtt());
+        windows(&mut feedback, &mut now, 10, Duration::from_millis(2));
+        assert_eq!(feedback.grtt(), before, "and it falls again");
+    }
+
+    #[test]
+    fn who_fell_silent_is_not_counted_but_stays_complete() {
+        let mut feedback = Feedback::new();
+        let address = "127.0.0.1:1".parse().unwrap();
+        for run in 1..=3 {
+            feedback.on_nack(Time(0), RunId(run), 1, address, 0);
+        }
+        feedback.on_report(RunId(1), 77, true);
+        let later = Time(0) + SILENT_MAX + RECOUNT_EVERY;
+        feedback.on_nack(later, RunId(2), 2, address, 0);
+        feedback.recount(later);
+        assert_eq!((feedback.complete(77), feedback.group_size()), (1, 2), "the third fell silent");
+        let much_later = later + SILENT_MAX_WHOLE;
+        feedback.recount(much_later);
+        assert_eq!((feedback.complete(77), feedback.group_size()), (0, 0));
+        assert_eq!(feedback.complete_ever(77), 1);
+        feedback.on_nack(much_later, RunId(3), 2, address, 0);
+        assert_eq!(feedback.group_size(), 1, "it is back");
     }
 }

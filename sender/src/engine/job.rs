@@ -21,6 +21,7 @@ use nackcast_common::ids::{ObjectId, SessionId};
 use nackcast_common::ranges::RangeSet;
 
 use super::demand::{BlockDemand, Demand, scale};
+use super::foresight::Foresight;
 use super::repair;
 
 /// How often demands may keep a closing job open; after that they wait for the next pass.
@@ -82,6 +83,8 @@ pub(super) struct Job {
     /// Packet number after each whole block's run, in this job.
     whole_end: BTreeMap<u32, Option<u64>>,
     repairs: BTreeMap<u32, UnderWay>,
+    /// Repair symbols that were asked for in this job.
+    asked: BTreeMap<u32, u32>,
     repair_budget: u64,
     extensions: u32,
 }
@@ -110,6 +113,7 @@ impl Job {
             staged: VecDeque::new(),
             whole_end: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            asked: BTreeMap::new(),
             repair_budget: layout.source_symbols_total().saturating_mul(REPAIR_FACTOR) + 1024,
             extensions: 0,
         }
@@ -171,6 +175,7 @@ impl Job {
         self.again.union(&new.whole);
         for (block, asked) in &new.short {
             self.wanted.entry(*block).or_default().merge(asked.largest());
+            *self.asked.entry(*block).or_insert(0) += u32::from(asked.largest());
         }
         if self.phase != Phase::Recording {
             self.phase = Phase::Running;
@@ -209,8 +214,13 @@ impl Job {
 
     /// Decides which block comes next and returns it, to be prepared. `steps` are the repair steps that this
     /// session took of each block.
-    pub(super) fn stage(&mut self, session: SessionId, steps: &mut BTreeMap<u32, u32>) -> Option<(u32, bool)> {
-        let (block, whole, repairs) = self.choose()?;
+    pub(super) fn stage(
+        &mut self,
+        session: SessionId,
+        steps: &mut BTreeMap<u32, u32>,
+        foresight: &Foresight,
+    ) -> Option<(u32, bool)> {
+        let (block, whole, repairs) = self.choose(foresight)?;
         let k = self.layout.source_symbols(block);
         let mut runs = VecDeque::new();
         if whole {
@@ -237,7 +247,7 @@ impl Job {
         Some((block, repairs > 0))
     }
 
-    fn choose(&mut self) -> Option<(u32, bool, u16)> {
+    fn choose(&mut self, foresight: &Foresight) -> Option<(u32, bool, u16)> {
         if let Some((block, asked)) = self.wanted.pop_first() {
             let (first, rest) = asked.split();
             if rest > 0 {
@@ -246,12 +256,22 @@ impl Job {
             return Some((block, false, first.min(self.most(block))));
         }
         if let Some(block) = self.source.pop_first().or_else(|| self.again.pop_first()) {
-            let k = u64::from(self.layout.source_symbols(block));
-            let extra = (k * u64::from(self.proactive_ppm)).div_ceil(1_000_000);
-            return Some((block, true, u16::try_from(extra).unwrap_or(0).min(self.most(block))));
+            let k = self.layout.source_symbols(block);
+            let fixed = (u64::from(k) * u64::from(self.proactive_ppm)).div_ceil(1_000_000);
+            let extra = foresight.symbols(k).max(u16::try_from(fixed).unwrap_or(0));
+            return Some((block, true, extra.min(self.most(block))));
         }
         let (block, count) = self.later.pop_first()?;
         Some((block, false, count.min(self.most(block))))
+    }
+
+    /// What was asked for after the first pass, to foresee what will be after the next.
+    pub(super) fn teach(&self, foresight: &mut Foresight) {
+        if self.first && self.proactive_ppm == 0 {
+            for block in self.whole_end.keys() {
+                foresight.learn(self.layout.source_symbols(*block), self.asked.get(block).copied().unwrap_or(0));
+            }
+        }
     }
 
     /// No receiver can need more than K symbols of a block.
@@ -322,7 +342,7 @@ mod tests {
         let mut sent = Vec::new();
         loop {
             while job.wants_staging(2) {
-                let (block, _) = job.stage(SessionId(1), steps).unwrap();
+                let (block, _) = job.stage(SessionId(1), steps, &Foresight::default()).unwrap();
                 job.prepared(block);
             }
             let Some((block, esis, _)) = job.next_run(1000, *packet) else { return sent };
@@ -350,7 +370,7 @@ mod tests {
         let (mut job, mut steps) = job(9);
         let mut packet = 0;
         for _ in 0..2 {
-            job.stage(SessionId(1), &mut steps).unwrap();
+            job.stage(SessionId(1), &mut steps, &Foresight::default()).unwrap();
         }
         job.prepared(0);
         job.prepared(1);

@@ -13,13 +13,16 @@
 //! Two passes of one object begin at least `period` apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use nackcast_common::clock::Time;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{Generation, ObjectId, ObjectIndex};
 use nackcast_proto::wire::NackStatus;
 
+use super::covered::Covered;
 use super::demand::Demand;
+use super::foresight::Foresight;
 use super::job::{Job, Phase};
 use crate::config::ScheduleConfig;
 
@@ -67,6 +70,9 @@ pub(super) struct Schedule {
     first: BTreeSet<(Order, ObjectId)>,
     pool: BTreeSet<(Order, ObjectId)>,
     waiting: BTreeSet<(Time, ObjectId)>,
+    covered: Covered,
+    /// Symbols that the pool wants, about.
+    pool_symbols: u64,
     pub(super) jobs: Vec<Job>,
 }
 
@@ -84,16 +90,41 @@ impl Object {
             steps: BTreeMap::new(),
         }
     }
+
+    /// Symbols that are wanted of it in the pool, about.
+    fn symbols_wanted(&self) -> u64 {
+        let short: u64 = self.demand.short.values().map(|d| u64::from(d.largest())).sum();
+        short + self.demand.whole.count() * u64::from(self.layout.source_symbols(0))
+    }
+
+    const fn is_queued(&self) -> bool {
+        matches!(self.state, State::FirstPass | State::Pool { .. })
+    }
+
+    /// With how much loss all of it is queued; none when it is not.
+    fn queued_whole(&self) -> Option<u32> {
+        match self.state {
+            // Whatever is asked of it changes nothing.
+            State::FirstPass => Some(u32::MAX),
+            State::Pool { .. } => {
+                let is_whole = self.demand.whole.count() == u64::from(self.layout.block_count());
+                is_whole.then_some(self.demand.loss_ppm)
+            }
+            State::Idle | State::Sending | State::Gone => None,
+        }
+    }
 }
 
 impl Schedule {
-    pub(super) const fn new(config: ScheduleConfig) -> Self {
+    pub(super) fn new(config: ScheduleConfig) -> Self {
         Self {
             config,
             objects: BTreeMap::new(),
             first: BTreeSet::new(),
             pool: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            covered: Covered::default(),
+            pool_symbols: 0,
             jobs: Vec::new(),
         }
     }
@@ -128,6 +159,14 @@ impl Schedule {
                 object.state = State::FirstPass;
                 self.first.insert((object.order, *id));
             }
+        }
+        self.covered = Covered::default();
+        self.pool_symbols = 0;
+        // In the order of the table: the set is kept as runs.
+        let mut queued: Vec<_> = self.objects.values().filter(|object| object.is_queued()).collect();
+        queued.sort_unstable_by_key(|object| object.order);
+        for object in queued {
+            enter(&mut self.covered, &mut self.pool_symbols, object);
         }
         ended
     }
@@ -186,19 +225,15 @@ impl Schedule {
         sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 
-    /// Symbols in jobs and, roughly, in the pool: to tell receivers how long to wait.
+    /// Symbols in jobs and in the pool, about: to tell receivers how long to wait.
     pub(super) fn symbols_ahead(&self) -> u64 {
-        let jobs: u64 = self.jobs.iter().map(Job::symbols_left).sum();
-        let pool = self.pool.iter().map(|(_, id)| id).chain(self.waiting.iter().map(|(_, id)| id));
-        let pool: u64 = pool
-            .take(1000)
-            .filter_map(|id| self.objects.get(id))
-            .map(|o| {
-                let short: u64 = o.demand.short.values().map(|d| u64::from(d.largest())).sum();
-                short + o.demand.whole.count() * u64::from(o.layout.source_symbols(0))
-            })
-            .sum();
-        jobs + pool
+        self.jobs.iter().map(Job::symbols_left).sum::<u64>() + self.pool_symbols
+    }
+
+    /// Which of these objects of the table a demand for all of them, with this loss, must be given to. The others
+    /// are queued whole.
+    pub(super) fn not_queued(&self, range: Range<u32>, loss_ppm: u32) -> impl Iterator<Item = Range<u32>> + '_ {
+        self.covered.gaps(range, loss_ppm)
     }
 
     /// A demand for one object; returns the status and what is new in it, to be promised.
@@ -220,7 +255,9 @@ impl Schedule {
             State::Gone => (NackStatus::Unknown, nothing()),
             State::FirstPass => (NackStatus::Queued, nothing()),
             State::Pool { .. } => {
+                leave(&mut self.covered, &mut self.pool_symbols, object);
                 object.demand.merge(demand.clone());
+                enter(&mut self.covered, &mut self.pool_symbols, object);
                 (NackStatus::Queued, demand)
             }
             State::Sending => match self.jobs.iter_mut().find(|j| j.object == id) {
@@ -238,6 +275,7 @@ impl Schedule {
                 object.demand = demand.clone();
                 let eligible = object.last_start.map_or(now, |start| start + self.config.period);
                 object.state = State::Pool { eligible };
+                enter(&mut self.covered, &mut self.pool_symbols, object);
                 if eligible <= now {
                     self.pool.insert((object.order, id));
                 } else {
@@ -293,6 +331,7 @@ impl Schedule {
                 (None, None) => return begun,
             };
             let Some(object) = self.objects.get_mut(&id) else { continue };
+            leave(&mut self.covered, &mut self.pool_symbols, object);
             let demand = std::mem::take(&mut object.demand);
             object.passes += 1;
             object.last_start = Some(now);
@@ -308,8 +347,9 @@ impl Schedule {
     }
 
     /// Ends closing jobs whose window is over.
-    pub(super) fn end_closed(&mut self, now: Time) {
+    pub(super) fn end_closed(&mut self, now: Time, foresight: &mut Foresight) {
         let over = |j: &Job| matches!(j.phase, Phase::Closing { until } if until <= now);
+        self.jobs.iter().filter(|j| over(j)).for_each(|j| j.teach(foresight));
         let ended: Vec<_> = self.jobs.iter().filter(|j| over(j)).map(|j| j.object).collect();
         self.jobs.retain(|j| !over(j));
         for id in ended {
@@ -326,6 +366,7 @@ impl Schedule {
             let eligible = object.last_start.map_or(Time::ZERO, |start| start + self.config.period);
             object.demand = demand;
             object.state = State::Pool { eligible };
+            enter(&mut self.covered, &mut self.pool_symbols, object);
             self.waiting.insert((eligible, id));
         }
     }
@@ -333,6 +374,7 @@ impl Schedule {
     /// The object's bytes are not what the manifest says: no longer offered. Returns its job.
     pub(super) fn gone(&mut self, id: ObjectId) -> Option<Job> {
         if let Some(object) = self.objects.get_mut(&id) {
+            leave(&mut self.covered, &mut self.pool_symbols, object);
             if let State::Pool { eligible } = object.state {
                 self.waiting.remove(&(eligible, id));
                 self.pool.remove(&(object.order, id));
@@ -360,6 +402,26 @@ impl Schedule {
         let job = self.jobs.get_mut(at)?;
         let object = self.objects.get_mut(&job.object)?;
         Some((job, &mut object.steps))
+    }
+}
+
+/// An object that waits is counted...
+fn enter(covered: &mut Covered, pool_symbols: &mut u64, object: &Object) {
+    if let (Order::Table(index), Some(loss_ppm)) = (object.order, object.queued_whole()) {
+        covered.insert(index.0, loss_ppm);
+    }
+    if matches!(object.state, State::Pool { .. }) {
+        *pool_symbols += object.symbols_wanted();
+    }
+}
+
+/// ...and no longer.
+fn leave(covered: &mut Covered, pool_symbols: &mut u64, object: &Object) {
+    if let (Order::Table(index), Some(_)) = (object.order, object.queued_whole()) {
+        covered.remove(index.0);
+    }
+    if matches!(object.state, State::Pool { .. }) {
+        *pool_symbols = pool_symbols.saturating_sub(object.symbols_wanted());
     }
 }
 

@@ -63,7 +63,7 @@ impl Bench {
 
     /// Scans, and checks everything that must hold of a new generation.
     fn scan(&mut self) -> Scan {
-        let scan = self.library.scan(self.previous.as_ref(), &|_| {}).unwrap();
+        let scan = self.library.scan(self.previous.as_ref(), Generation(1), &|_| {}).unwrap();
         check_blocks(&scan.content);
         if let Some(previous) = &self.previous {
             check_since(&previous.manifest, scan.content.manifest());
@@ -291,7 +291,7 @@ fn an_unreadable_file_or_directory_is_a_problem() {
 fn a_missing_root_is_an_error_that_names_it() {
     let mut bench = Bench::new();
     fs::remove_dir(bench.root()).unwrap();
-    let error = bench.library.scan(None, &|_| {}).unwrap_err();
+    let error = bench.library.scan(None, Generation(1), &|_| {}).unwrap_err();
     assert!(error.to_string().contains("content: No such file or directory"), "{error}");
     fs::write(bench.root(), b"").unwrap();
     assert!(matches!(Library::open(bench.library.config().clone()), Err(LibraryError::Root { .. })));
@@ -409,11 +409,11 @@ fn unchanged_files_are_not_hashed_again_even_after_a_restart() {
     assert_eq!(bench.sound_scan().hashed_bytes, 42_000);
     assert_eq!(bench.sound_scan().hashed_bytes, 0);
     let mut again = Library::open(bench.library.config().clone()).unwrap();
-    let scan = again.scan(bench.previous.as_ref(), &|_| {}).unwrap();
+    let scan = again.scan(bench.previous.as_ref(), Generation(1), &|_| {}).unwrap();
     assert_eq!((scan.hashed_bytes, scan.change), (0, Change::None));
     check_blocks(&scan.content);
     // Without the former generation only the pack is read again.
-    assert_eq!(again.scan(None, &|_| {}).unwrap().hashed_bytes, 2000);
+    assert_eq!(again.scan(None, Generation(1), &|_| {}).unwrap().hashed_bytes, 2000);
     // A file that is replaced is hashed, and no other.
     fs::write(bench.path("new"), bytes(51, 40_000)).unwrap();
     fs::rename(bench.path("new"), bench.path("large")).unwrap();
@@ -466,7 +466,7 @@ fn a_file_that_changes_while_it_is_hashed_is_left_out() {
             let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             fs::write(&path, bytes(number, size + number as usize % 7)).unwrap();
         };
-        let scan = bench.library.scan(bench.previous.as_ref(), &disturb).unwrap();
+        let scan = bench.library.scan(bench.previous.as_ref(), Generation(1), &disturb).unwrap();
         let problems: Vec<_> = scan.problems.iter().map(ToString::to_string).collect();
         assert_eq!(problems, ["busy changed while it was hashed; left out until the next scan"]);
         assert!(scan.content.manifest().entry(b"busy").is_none());
@@ -487,7 +487,7 @@ fn a_file_that_changed_once_while_it_was_hashed_is_hashed_again() {
             fs::rename(path.with_extension("new"), &path).unwrap();
         });
     };
-    let scan = bench.library.scan(None, &replace).unwrap();
+    let scan = bench.library.scan(None, Generation(1), &replace).unwrap();
     assert!(scan.problems.is_empty(), "{:?}", scan.problems);
     bench.check_files(&scan.content);
 }
@@ -587,7 +587,7 @@ fn another_geometry_or_epoch_is_a_new_generation_of_old_content() {
     assert_eq!((second.change, second.content.manifest().head().epoch), (Change::NewGeneration, Epoch(2)));
     let config = LibraryConfig { geometry: Geometry::new(128, 2048, 1).unwrap(), ..bench.library.config().clone() };
     bench.library = Library::open(config).unwrap();
-    let third = bench.library.scan(bench.previous.as_ref(), &|_| {}).unwrap();
+    let third = bench.library.scan(bench.previous.as_ref(), Generation(1), &|_| {}).unwrap();
     assert_eq!(third.change, Change::NewGeneration);
     assert!(third.content.manifest().objects().iter().all(|o| o.since == Generation(1)));
 }

@@ -1,12 +1,7 @@
 //! Copies bytes into a new file and checks their digest on the way.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
+use nackcast_common::files::{Errno, Opened};
 use nackcast_common::ids::Digest;
-use rustix::io::Errno;
-
-use crate::disk::errno;
 
 const CHUNK: usize = 1 << 20;
 /// Smaller files are copied faster than shared.
@@ -24,23 +19,29 @@ pub(super) enum CopyError {
 }
 
 /// All of a file of `size` bytes; shares its blocks where the file system can.
-pub(super) fn copy_whole(from: &File, to: &File, size: u64, digest: &Digest) -> Result<(), CopyError> {
-    if size >= REFLINK_MIN && rustix::fs::ioctl_ficlone(to, from).is_ok() {
+pub(super) fn copy_whole(from: &dyn Opened, to: &dyn Opened, size: u64, digest: &Digest) -> Result<(), CopyError> {
+    if size >= REFLINK_MIN && to.share(from).is_ok() {
         // The file may have grown since it was examined.
-        rustix::fs::ftruncate(to, size).map_err(CopyError::Disk)?;
+        to.set_len(size).map_err(CopyError::Disk)?;
         return copy(to, 0, None, size, digest);
     }
     copy_slice(from, 0, to, size, digest)
 }
 
 /// `size` bytes from `offset`.
-pub(super) fn copy_slice(from: &File, offset: u64, to: &File, size: u64, digest: &Digest) -> Result<(), CopyError> {
-    rustix::fs::ftruncate(to, size).map_err(CopyError::Disk)?;
+pub(super) fn copy_slice(
+    from: &dyn Opened,
+    offset: u64,
+    to: &dyn Opened,
+    size: u64,
+    digest: &Digest,
+) -> Result<(), CopyError> {
+    to.set_len(size).map_err(CopyError::Disk)?;
     copy(from, offset, Some(to), size, digest)
 }
 
 /// Reads and hashes, and writes what was read to `to`, which is as long as it must be and full of zeros.
-fn copy(from: &File, offset: u64, to: Option<&File>, size: u64, digest: &Digest) -> Result<(), CopyError> {
+fn copy(from: &dyn Opened, offset: u64, to: Option<&dyn Opened>, size: u64, digest: &Digest) -> Result<(), CopyError> {
     let mut hasher = blake3::Hasher::new();
     let chunk = usize::try_from(size).unwrap_or(CHUNK).min(CHUNK);
     let mut buffer = vec![0; chunk];
@@ -48,20 +49,20 @@ fn copy(from: &File, offset: u64, to: Option<&File>, size: u64, digest: &Digest)
     while at < size {
         let length = usize::try_from(size - at).unwrap_or(chunk).min(chunk);
         let bytes = &mut buffer[..length];
-        from.read_exact_at(bytes, offset + at).map_err(|e| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => CopyError::WrongBytes,
-            _ => CopyError::Disk(errno(&e)),
+        from.read_exact_at(bytes, offset + at).map_err(|cause| match cause {
+            Errno::NODATA => CopyError::WrongBytes,
+            _ => CopyError::Disk(cause),
         })?;
         hasher.update(bytes);
         if let Some(to) = to {
-            write_data(to, bytes, at).map_err(|e| CopyError::Disk(errno(&e)))?;
+            write_data(to, bytes, at).map_err(CopyError::Disk)?;
         }
         at += length as u64;
     }
     if *hasher.finalize().as_bytes() == digest.0 { Ok(()) } else { Err(CopyError::WrongBytes) }
 }
 
-fn write_data(to: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
+fn write_data(to: &dyn Opened, bytes: &[u8], at: u64) -> Result<(), Errno> {
     if bytes.len() < HOLE {
         return to.write_all_at(bytes, at);
     }

@@ -1,20 +1,15 @@
 //! The installer's directories: made when missing, opened when we own them and may not write, and given
 //! their final mode and time at the end.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-
+use nackcast_common::files::{Errno, Handle, How, Kind, Opened};
 use nackcast_common::manifest::{Entry, EntryKind, Manifest};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
-use rustix::io::Errno;
 
 use super::{Conflict, InstallError, Installer, Obstacles, set_metadata};
 use crate::disk::DiskError;
-use crate::disk::facts::{Facts, Kind};
 use crate::disk::target::split;
 
 /// Directories that no entry lists.
-const DEFAULT_MODE: Mode = Mode::from_raw_mode(0o755);
+const DEFAULT_MODE: u32 = 0o755;
 /// What we need of a directory while we install into it.
 const WORK_MODE: u32 = 0o700;
 /// Deepest tree of somebody else's that is removed.
@@ -22,7 +17,7 @@ const REMOVED_DEPTH_MAX: usize = 512;
 
 impl Installer {
     /// The handle of a directory, which is made, with all above it, when it is missing.
-    pub(super) fn ensure(&mut self, directory: &[u8]) -> Result<Arc<OwnedFd>, InstallError> {
+    pub(super) fn ensure(&mut self, directory: &[u8]) -> Result<Handle, InstallError> {
         match self.parents.open(&self.target, directory) {
             Ok(open) => return Ok(open),
             Err(Errno::NOENT) => return self.make(directory),
@@ -37,15 +32,15 @@ impl Installer {
         }
     }
 
-    fn make(&mut self, directory: &[u8]) -> Result<Arc<OwnedFd>, InstallError> {
+    fn make(&mut self, directory: &[u8]) -> Result<Handle, InstallError> {
         let (above, name) = split(directory);
         if name.is_empty() {
             return Err(self.target.fail("open directory", directory, 0, Errno::NOENT).into());
         }
         let parent = self.ensure(above)?;
-        let mut made = rustix::fs::mkdirat(&parent, name, DEFAULT_MODE);
+        let mut made = parent.make_directory(name, DEFAULT_MODE);
         if matches!(made, Err(Errno::ACCESS | Errno::PERM)) && self.unlock(above)? {
-            made = rustix::fs::mkdirat(&parent, name, DEFAULT_MODE);
+            made = parent.make_directory(name, DEFAULT_MODE);
         }
         self.touched.insert(above.into());
         let fail = |cause| self.target.fail("make directory", directory, 4096, cause);
@@ -53,7 +48,7 @@ impl Installer {
             Ok(()) => {
                 let open = self.parents.open(&self.target, directory).map_err(fail)?;
                 // The umask took some bits.
-                rustix::fs::fchmod(&open, DEFAULT_MODE).map_err(fail)?;
+                open.set_mode(DEFAULT_MODE).map_err(fail)?;
                 Ok(open)
             }
             Err(Errno::EXIST) => Ok(self.parents.open(&self.target, directory).map_err(fail)?),
@@ -65,17 +60,17 @@ impl Installer {
     pub(super) fn unlock(&mut self, directory: &[u8]) -> Result<bool, DiskError> {
         let mut changed = false;
         for path in prefixes(directory) {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let unlock = || {
-                let open = self.target.open_beneath(path, flags)?;
-                let facts = Facts::of(&open)?;
-                let ours = facts.owner == rustix::process::geteuid().as_raw();
+                let open = self.target.root().open(path, How::Place)?;
+                let facts = open.facts()?;
+                if facts.kind != Kind::Directory {
+                    return Err(Errno::NOTDIR);
+                }
+                let ours = facts.owner == self.target.files().user();
                 if !ours || facts.mode & WORK_MODE == WORK_MODE {
                     return Ok(None);
                 }
-                // A handle without read permission cannot be asked directly.
-                let through = format!("/proc/self/fd/{}", open.as_raw_fd());
-                rustix::fs::chmod(&*through, Mode::from_raw_mode(facts.mode | WORK_MODE))?;
+                open.set_mode(facts.mode | WORK_MODE)?;
                 Ok(Some(facts.mode))
             };
             match unlock() {
@@ -96,7 +91,7 @@ impl Installer {
         for path in prefixes(directory) {
             let (above, name) = split(path);
             let parent = self.ensure(above)?;
-            match Facts::at(&parent, name) {
+            match parent.facts_at(name) {
                 Ok(facts) if facts.kind != Kind::Directory => {
                     return self.remove_obstacle(&parent, name, path, Kind::Directory);
                 }
@@ -111,13 +106,13 @@ impl Installer {
     /// Removes what stands in the way of an entry, as far as the policy allows.
     pub(super) fn remove_obstacle(
         &mut self,
-        parent: &OwnedFd,
+        parent: &Handle,
         name: &[u8],
         path: &[u8],
         wanted: Kind,
     ) -> Result<(), InstallError> {
         let fail = |cause| self.target.fail("remove", path, 0, cause);
-        let found = match Facts::at(parent, name) {
+        let found = match parent.facts_at(name) {
             Ok(facts) => facts.kind,
             Err(Errno::NOENT) => return Ok(()),
             Err(cause) => return Err(fail(cause).into()),
@@ -126,14 +121,14 @@ impl Installer {
         if found != Kind::Directory {
             return match self.policy.obstacles {
                 Obstacles::Keep => Err(conflict().into()),
-                Obstacles::Remove => Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(fail)?),
+                Obstacles::Remove => Ok(parent.remove(name).map_err(fail)?),
             };
         }
-        match (rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR), self.policy.obstacles) {
+        match (parent.remove_directory(name), self.policy.obstacles) {
             (Ok(()) | Err(Errno::NOENT), _) => Ok(()),
             (Err(Errno::NOTEMPTY | Errno::EXIST), Obstacles::Keep) => Err(conflict().into()),
             (Err(Errno::NOTEMPTY | Errno::EXIST), Obstacles::Remove) => {
-                Ok(remove_tree(parent, name, REMOVED_DEPTH_MAX).map_err(fail)?)
+                Ok(remove_tree(&**parent, name, REMOVED_DEPTH_MAX).map_err(fail)?)
             }
             (Err(cause), _) => Err(fail(cause).into()),
         }
@@ -160,7 +155,7 @@ impl Installer {
             self.unlocked.remove(entry.path.as_bytes());
         }
         for (path, mode) in std::mem::take(&mut self.unlocked).into_iter().rev() {
-            let restore = || rustix::fs::fchmod(self.target.open_directory(&path)?, Mode::from_raw_mode(mode));
+            let restore = || self.target.open_directory(&path)?.set_mode(mode);
             match restore() {
                 Ok(()) => changed = true,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
@@ -168,7 +163,7 @@ impl Installer {
             }
         }
         if changed {
-            rustix::fs::syncfs(&*self.target).map_err(|cause| self.target.fail("write back", b"", 0, cause))?;
+            self.flush_all()?;
         }
         self.parents.clear();
         Ok(failed)
@@ -178,7 +173,7 @@ impl Installer {
         let path = entry.path.as_bytes();
         let mode = entry.mode & self.policy.mode_mask;
         let (above, name) = split(path);
-        let facts = self.parents.open(&self.target, above).and_then(|parent| Facts::at(parent, name));
+        let facts = self.parents.open(&self.target, above).and_then(|parent| parent.facts_at(name));
         if facts.is_ok_and(|f| f.kind == Kind::Directory && f.mode == mode && f.mtime == entry.mtime) {
             return Ok(false);
         }
@@ -189,7 +184,7 @@ impl Installer {
             }
             other => other?,
         };
-        set_metadata(&open, mode, entry.mtime)?;
+        set_metadata(&*open, mode, entry.mtime)?;
         Ok(true)
     }
 }
@@ -201,23 +196,17 @@ fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Removes a directory and all in it; follows nothing.
-fn remove_tree(parent: &OwnedFd, name: &[u8], depth: usize) -> Result<(), Errno> {
+fn remove_tree(parent: &dyn Opened, name: &[u8], depth: usize) -> Result<(), Errno> {
     if depth == 0 {
         return Err(Errno::NAMETOOLONG);
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    for entry in Dir::read_from(&open)? {
-        let entry = entry?;
-        let inner = entry.file_name().to_bytes();
-        if inner == b"." || inner == b".." {
-            continue;
-        }
-        match rustix::fs::unlinkat(&open, inner, AtFlags::empty()) {
+    let open = parent.open(name, How::Directory)?;
+    for inner in open.names()? {
+        match open.remove(&inner) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR | Errno::PERM) => remove_tree(&open, inner, depth - 1)?,
+            Err(Errno::ISDIR | Errno::PERM) => remove_tree(&*open, &inner, depth - 1)?,
             Err(cause) => return Err(cause),
         }
     }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+    parent.remove_directory(name)
 }

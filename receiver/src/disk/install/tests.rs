@@ -4,11 +4,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::RenameFlags;
+use rustix::fs::{CWD, RenameFlags};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::*;
-use crate::disk::facts::Kind;
 use crate::disk::testing::{Dataset, MTIME, Place, path};
 
 const LOOSE: Policy = Policy { mode_mask: 0o777, obstacles: Obstacles::Remove };
@@ -257,7 +256,7 @@ fn renamed_and_swapped_files_come_from_the_dataset() {
     let old = Dataset::default().file(b"a", b"1", 0o644).file(b"b", b"2", 0o644).file(b"old/name", &big, 0o644).build();
     place.install(&old, Policy::default());
     let facts = place.target.facts(&path(b"old/name")).unwrap().unwrap();
-    let stamp = facts.stamp(&Digest::of(&big));
+    let stamp = FileStamp::of(&facts, &Digest::of(&big));
     let new = Dataset::default().file(b"a", b"2", 0o600).file(b"b", b"1", 0o644).file(b"new", &big, 0o640).build();
     let mut installer = place.installer(Policy::default());
     installer.stage_local_copy(&path(b"b"), new.entry(b"a"), None).unwrap();
@@ -278,7 +277,7 @@ fn a_stamp_that_no_longer_holds_makes_a_checked_copy() {
     let place = Place::new();
     let old = Dataset::default().file(b"old", b"right", 0o644).build();
     place.install(&old, Policy::default());
-    let stamp = place.target.facts(&path(b"old")).unwrap().unwrap().stamp(&Digest::of(b"right"));
+    let stamp = FileStamp::of(&place.target.facts(&path(b"old")).unwrap().unwrap(), &Digest::of(b"right"));
     std::fs::write(at(&place, b"old"), b"wrong").unwrap();
     let new = Dataset::default().file(b"new", b"right", 0o644).build();
     let mut installer = place.installer(Policy::default());
@@ -321,7 +320,7 @@ fn metadata_are_fixed_in_place_but_not_those_of_another_name() {
     }
     let mut installer = place.installer(Policy::default());
     for name in [b"a", b"b"] {
-        let stamp = place.target.facts(&path(name)).unwrap().unwrap().stamp(&Digest::of(b"x"));
+        let stamp = FileStamp::of(&place.target.facts(&path(name)).unwrap().unwrap(), &Digest::of(b"x"));
         let new = installer.fix_metadata(built.entry(name), Some(&stamp)).unwrap().unwrap();
         assert!(new.holds(&place.target.facts(&path(name)).unwrap().unwrap(), &Digest::of(b"x")));
         assert!(matches!(

@@ -1,18 +1,17 @@
 //! Makes partial objects durable: first the bytes, then the maps that claim them.
 
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fixedbitset::FixedBitSet;
+use nackcast_common::files::{Handle, How};
 use nackcast_common::ids::ObjectId;
+use nackcast_common::path::PART_DIRECTORY;
 use nackcast_common::ranges::RangeSet;
-use rustix::fs::OFlags;
 
 use super::map::Map;
-use super::{MAP, Part, PartError, PartStore, REPAIR, State, name, open_at};
-use crate::disk::{DiskError, errno, lock};
+use super::{DATA, MAP, Part, PartError, PartStore, REPAIR, State, name, shown};
+use crate::disk::{DiskError, lock};
 
 /// From this many objects on, one `syncfs` is cheaper than a flush of each file.
 const FLUSH_EACH_MAX: usize = 8;
@@ -40,18 +39,34 @@ impl PartStore {
         ids.dedup();
         let parts: Vec<_> = ids.into_iter().filter_map(|id| self.part(id).ok()).collect();
         let recordings: Vec<_> = parts.iter().map(|part| (part, lock(&part.recording))).collect();
-        let mut copies: Vec<_> =
-            recordings.iter().filter_map(|(part, _)| Some((*part, part.begin_record()?))).collect();
+        let copies: Vec<_> = recordings.iter().filter_map(|(part, _)| Some((*part, part.begin_record()?))).collect();
         if copies.is_empty() {
             return Ok(());
         }
-        let directory = self.target.part_directory()?;
-        if let Err(error) = self.flush_copies(&directory, &copies) {
-            copies.iter().for_each(|(part, _)| self.fall_back(part, &directory));
-            return Err(error.into());
+        let directory = match self.target.part_directory() {
+            Ok(directory) => directory,
+            Err(error) => {
+                copies.iter().for_each(|(part, _)| lock(&part.state).changed = true);
+                return Err(error.into());
+            }
+        };
+        // What one object lost must not cost the others their record.
+        let mut lost = None;
+        let mut sound = Vec::with_capacity(copies.len());
+        let flushed = self.flush_at_once(&directory, copies.len());
+        for (part, copy) in copies {
+            match if flushed { Ok(()) } else { self.flush_data(part, &directory, &copy) } {
+                Ok(()) => sound.push((part, copy)),
+                Err(error) => {
+                    self.fall_back(part, &directory);
+                    lost.get_or_insert(error);
+                }
+            }
         }
-        let result = self.write_maps(&directory, &copies);
-        for (part, copy) in copies.drain(..) {
+        // A map whose side file a power cut takes away would be worth less than the one before.
+        let named = self.flush_names(&directory, &self.sides_made);
+        let result = named.and_then(|()| self.write_maps(&directory, &sound));
+        for (part, copy) in sound {
             let mut state = lock(&part.state);
             if result.is_ok() {
                 state.pinned = copy.slots().map(|slot| slot as usize).collect();
@@ -59,18 +74,25 @@ impl PartStore {
                 state.changed = true;
             }
         }
-        Ok(result?)
+        result?;
+        lost.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn flush_copies(&self, directory: &OwnedFd, copies: &[(&Arc<Part>, Map)]) -> Result<(), DiskError> {
-        if copies.len() > FLUSH_EACH_MAX {
-            return self.flush_all(directory);
+    /// Many objects are flushed by one call, if that works.
+    fn flush_at_once(&self, directory: &Handle, count: usize) -> bool {
+        if count <= FLUSH_EACH_MAX || self.flush_each.load(Ordering::Relaxed) {
+            return false;
         }
-        copies.iter().try_for_each(|(part, copy)| self.flush_data(part, directory, copy))
+        let flushed = self.flush_all(directory);
+        if let Err(error) = &flushed {
+            tracing::warn!(%error, "from now on each file is flushed alone");
+        }
+        flushed.is_ok()
     }
 
-    fn write_maps(&self, directory: &OwnedFd, copies: &[(&Arc<Part>, Map)]) -> Result<(), DiskError> {
-        let flush = if copies.len() > FLUSH_EACH_MAX { Flush::Later } else { Flush::Now };
+    fn write_maps(&self, directory: &Handle, copies: &[(&Arc<Part>, Map)]) -> Result<(), DiskError> {
+        let each = copies.len() <= FLUSH_EACH_MAX || self.flush_each.load(Ordering::Relaxed);
+        let flush = if each { Flush::Now } else { Flush::Later };
         let mut temporaries = Vec::with_capacity(copies.len());
         for (part, copy) in copies {
             temporaries.push(self.write_map(part, directory, copy, flush)?);
@@ -84,58 +106,47 @@ impl PartStore {
         self.flush_directory(directory)
     }
 
-    /// Takes back that blocks are verified, at once also on disk: their bytes were found damaged.
-    ///
-    /// # Errors
-    /// When there is no such object, or the file system refuses.
-    pub fn forget_blocks(&self, id: ObjectId, blocks: &RangeSet) -> Result<(), PartError> {
-        let part = self.part(id)?;
-        let recording = lock(&part.recording);
-        let mut state = lock(&part.state);
-        for range in blocks.ranges() {
-            state.map.verified.remove(range);
-        }
-        state.changed = true;
-        // With the lock held, so that nothing is written over them while the map on disk has them.
-        let copy = state.map.clone();
-        let directory = self.target.part_directory()?;
-        self.flush_data(&part, &directory, &copy)?;
-        let temporary = self.write_map(&part, &directory, &copy, Flush::Now)?;
-        self.rename_map(&part, &directory, &temporary)?;
-        self.flush_directory(&directory)?;
-        state.pinned = copy.slots().map(|slot| slot as usize).collect();
-        state.changed = false;
-        drop(recording);
-        Ok(())
-    }
-
-    fn flush_data(&self, part: &Part, directory: &OwnedFd, copy: &Map) -> Result<(), DiskError> {
-        let file = self.open_data(part, OFlags::WRONLY)?;
-        rustix::fs::fdatasync(&file).map_err(|cause| self.fail_data(part, &file, cause))?;
+    fn flush_data(&self, part: &Part, directory: &Handle, copy: &Map) -> Result<(), DiskError> {
+        let lost = |suffix, cause| self.target.lost(shown(&name(part.id, suffix)).as_bytes(), cause);
+        self.open_data(part, How::Read)?.sync_data().map_err(|cause| lost(DATA, cause))?;
         if copy.slots().next().is_some() {
             let side_name = name(part.id, REPAIR);
-            open_at(directory, &side_name, OFlags::WRONLY)
-                .and_then(|file| rustix::fs::fdatasync(&file))
-                .map_err(|cause| self.fail("write", &side_name, 0, cause))?;
+            let side = directory.open(side_name.as_bytes(), How::Read);
+            let side = side.map_err(|cause| self.fail("open", &side_name, 0, cause))?;
+            side.sync_data().map_err(|cause| lost(REPAIR, cause))?;
         }
         Ok(())
     }
 
-    fn flush_all(&self, directory: &OwnedFd) -> Result<(), DiskError> {
-        rustix::fs::syncfs(directory).map_err(|cause| self.fail("write back", "", 0, cause))
+    fn flush_all(&self, directory: &Handle) -> Result<(), DiskError> {
+        directory.sync_file_system().map_err(|cause| {
+            self.flush_each.store(true, Ordering::Relaxed);
+            self.target.lost(PART_DIRECTORY.as_bytes(), cause)
+        })
     }
 
-    fn flush_directory(&self, directory: &OwnedFd) -> Result<(), DiskError> {
-        rustix::fs::fsync(directory).map_err(|cause| self.fail("write back", "", 0, cause))
+    /// Makes the names in the directory durable, if the mark says that it is needed.
+    pub(super) fn flush_names(&self, directory: &Handle, mark: &AtomicBool) -> Result<(), DiskError> {
+        if mark.swap(false, Ordering::Relaxed)
+            && let Err(error) = self.flush_directory(directory)
+        {
+            mark.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
+        Ok(())
     }
 
-    fn write_map(&self, part: &Part, directory: &OwnedFd, map: &Map, flush: Flush) -> Result<String, DiskError> {
+    fn flush_directory(&self, directory: &Handle) -> Result<(), DiskError> {
+        directory.sync().map_err(|cause| self.fail("write back", "", 0, cause))
+    }
+
+    fn write_map(&self, part: &Part, directory: &Handle, map: &Map, flush: Flush) -> Result<String, DiskError> {
         let bytes = map.encode(part.id, &part.layout);
         let temporary = self.target.temporary_name();
         let write = || {
-            let file = open_at(directory, &temporary, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-            file.write_all_at(&bytes, 0).map_err(|e| errno(&e))?;
-            if flush == Flush::Now { rustix::fs::fsync(&file) } else { Ok(()) }
+            let file = directory.open(temporary.as_bytes(), How::Make)?;
+            file.write_all_at(&bytes, 0)?;
+            if flush == Flush::Now { file.sync() } else { Ok(()) }
         };
         write().map_err(|cause| {
             self.target.discard_temporary(&temporary);
@@ -144,24 +155,43 @@ impl PartStore {
         Ok(temporary)
     }
 
-    fn rename_map(&self, part: &Part, directory: &OwnedFd, temporary: &str) -> Result<(), DiskError> {
+    fn rename_map(&self, part: &Part, directory: &Handle, temporary: &str) -> Result<(), DiskError> {
         let map_name = name(part.id, MAP);
-        rustix::fs::renameat(directory, temporary, directory, &map_name)
+        directory
+            .rename(temporary.as_bytes(), &**directory, map_name.as_bytes())
             .map_err(|cause| self.fail("write", &map_name, 0, cause))
     }
 
-    /// The system lost bytes that it had taken: only what the map on disk claims can be relied on.
-    pub(super) fn fall_back(&self, part: &Part, directory: &OwnedFd) {
+    /// What was written of an object since its last record may be lost: only what the map on disk claims can be
+    /// relied on. Gives the blocks that are left.
+    ///
+    /// # Errors
+    /// When there is no such object, or the file system refuses.
+    pub fn distrust(&self, id: ObjectId) -> Result<RangeSet, PartError> {
+        let part = self.part(id)?;
+        let directory = self.target.part_directory()?;
+        let recording = lock(&part.recording);
+        self.fall_back(&part, &directory);
+        drop(recording);
+        Ok(self.state(id).map(|state| state.verified).unwrap_or_default())
+    }
+
+    pub(super) fn fall_back(&self, part: &Part, directory: &Handle) {
         let symbol = u64::from(part.layout.geometry().symbol_size());
         let mut state = lock(&part.state);
         let lost = state.map.slots().count() as u64 * symbol;
-        let loaded = self.load(directory, part.id).ok().flatten();
+        let loaded = self.load(directory, part.id);
         self.repair_bytes.fetch_sub(lost, Ordering::Relaxed);
-        *state = match loaded {
-            Some(on_disk) => std::mem::take(&mut *lock(&on_disk.state)),
-            None => State::default(),
-        };
-        state.changed = true;
+        if let Ok(Some(on_disk)) = loaded {
+            *state = State { changed: true, ..std::mem::take(&mut *lock(&on_disk.state)) };
+        } else {
+            // There is no map, or it cannot be read now but perhaps after a restart: nothing may be written under
+            // its claims, so the object begins anew.
+            *state = State::default();
+            drop(state);
+            lock(&self.parts).remove(&part.id);
+            self.maps_removed.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -2,18 +2,17 @@
 //! the side file, whose number is bounded per block (K of them decode it) and for the whole store.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use fixedbitset::FixedBitSet;
+use nackcast_common::files::How;
 use nackcast_common::ids::ObjectId;
-use rustix::fs::OFlags;
 
 use super::map::{OpenBlock, SLOTS_MAX};
 use super::record::ExtendSlots;
-use super::{Part, PartError, PartStore, REPAIR, State, name, open_at};
-use crate::disk::{errno, lock};
+use super::{Part, PartError, PartStore, REPAIR, State, name};
+use crate::disk::lock;
 
 /// The bytes of an unfinished block, as far as they are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,11 +86,11 @@ impl PartStore {
         if symbols.is_empty() {
             return Ok(0);
         }
-        let file = self.open_data(part, OFlags::WRONLY)?;
+        let file = self.open_data(part, How::Write)?;
         let start = part.layout.block_offset(block);
         for (esi, run) in runs(&symbols) {
             let offset = start + part.layout.symbol_range(block, esi).start as u64;
-            file.write_all_at(&run, offset).map_err(|e| self.fail_data(part, &file, errno(&e)))?;
+            file.write_all_at(&run, offset).map_err(|cause| self.fail_data(part, &file, cause))?;
         }
         let held = state.open_block(part, block);
         held.source.extend(symbols.keys().map(|esi| usize::from(*esi)));
@@ -119,15 +118,18 @@ impl PartStore {
         let symbol = u64::from(part.layout.geometry().symbol_size());
         let fail = |cause| self.fail("write", &side_name, symbol, cause);
         let directory = self.target.part_directory()?;
-        let file = open_at(&directory, &side_name, OFlags::WRONLY | OFlags::CREATE).map_err(fail)?;
+        let file = directory.open(side_name.as_bytes(), How::WriteOrMake).map_err(fail)?;
+        if state.pinned.is_clear() && state.map.slots().next().is_none() {
+            self.sides_made.store(true, Ordering::Relaxed);
+        }
         let mut written = 0;
         for ((esi, bytes), slot) in symbols.into_iter().take(room).zip(state.free_slots()) {
             if !self.reserve_repair(symbol) {
                 break;
             }
-            if let Err(error) = file.write_all_at(bytes, u64::from(slot) * symbol) {
+            if let Err(cause) = file.write_all_at(bytes, u64::from(slot) * symbol) {
                 self.repair_bytes.fetch_sub(symbol, Ordering::Relaxed);
-                return Err(fail(errno(&error)).into());
+                return Err(fail(cause).into());
             }
             state.open_block(part, block).repair.insert(esi, slot);
             state.changed = true;
@@ -158,10 +160,10 @@ impl PartStore {
             return Ok(HeldSymbols { bytes, source: FixedBitSet::with_capacity(count), repair: Vec::new() });
         };
         if !open.source.is_clear() {
-            let file = self.open_data(&part, OFlags::RDONLY)?;
+            let file = self.open_data(&part, How::Read)?;
             let data = &mut bytes[..part.layout.block_len(block) as usize];
             file.read_exact_at(data, part.layout.block_offset(block))
-                .map_err(|e| self.fail_data(&part, &file, errno(&e)))?;
+                .map_err(|cause| self.fail_data(&part, &file, cause))?;
             for esi in open.source.zeroes().filter_map(|esi| u16::try_from(esi).ok()) {
                 data[part.layout.symbol_range(block, esi)].fill(0);
             }
@@ -176,12 +178,12 @@ impl PartStore {
         }
         let side_name = name(part.id, REPAIR);
         let fail = |cause| self.fail("read", &side_name, 0, cause);
-        let file = open_at(&*self.target.part_directory()?, &side_name, OFlags::RDONLY).map_err(fail)?;
+        let file = self.target.part_directory()?.open(side_name.as_bytes(), How::Read).map_err(fail)?;
         let symbol = part.layout.geometry().symbol_size();
         let mut symbols = Vec::with_capacity(open.repair.len());
         for (esi, slot) in &open.repair {
             let mut bytes = vec![0; symbol.into()];
-            file.read_exact_at(&mut bytes, u64::from(*slot) * u64::from(symbol)).map_err(|e| fail(errno(&e)))?;
+            file.read_exact_at(&mut bytes, u64::from(*slot) * u64::from(symbol)).map_err(fail)?;
             symbols.push((*esi, bytes));
         }
         Ok(symbols)

@@ -1,12 +1,13 @@
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 
+use nackcast_common::files::linux;
 use nackcast_common::manifest::Mtime;
 
 use super::*;
-use crate::disk::facts::timestamps;
 use crate::disk::install::Policy;
-use crate::disk::testing::{BLOCK, Built, Dataset, MTIME, Place, chaining_values, path};
+use crate::disk::testing::{BLOCK, Built, Dataset, MTIME, Place, chaining_values, path, set_mtime};
 
 type Stamps = HashMap<DatasetPath, FileStamp>;
 
@@ -54,7 +55,7 @@ fn flip(place: &Place, name: &str, offset: u64) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
     file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
-    rustix::fs::futimens(&file, &timestamps(MTIME)).unwrap();
+    set_mtime(&file, MTIME);
 }
 
 #[test]
@@ -161,7 +162,7 @@ fn mode_and_time_alone_need_no_data() {
     let at = |name: &str| place.path().join(name);
     std::fs::set_permissions(at("d/small"), std::fs::Permissions::from_mode(0o640)).unwrap();
     let big_file = File::options().write(true).open(at("big")).unwrap();
-    rustix::fs::futimens(&big_file, &timestamps(Mtime { seconds: -5, nanos: 1 })).unwrap();
+    set_mtime(&big_file, Mtime { seconds: -5, nanos: 1 });
     std::fs::set_permissions(at("dir"), std::fs::Permissions::from_mode(0o700)).unwrap();
     let (comparison, _) = compare(&place, &built, Depth::Quick, &old);
     let expected = ["big", "d/small", "dir"].map(|p| (p.to_owned(), Status::MetadataDiffers));
@@ -246,9 +247,11 @@ fn large_files_are_hashed_by_subtrees() {
     for size in [0, 1, 1 << 20, (1 << 20) + 1, (5 << 20) - 3] {
         let bytes: Vec<u8> = (0..size).map(|i: u32| (i / 3).to_le_bytes()[0]).collect();
         std::fs::write(directory.path().join("f"), &bytes).unwrap();
-        let file = File::open(directory.path().join("f")).unwrap();
-        let digest = hashing::digest(&file, size.into(), &Progress::default()).unwrap();
-        assert_eq!(digest, Digest::of(&bytes), "size {size}");
+        let file = linux().open_directory(directory.path()).unwrap().open(b"f", How::Read).unwrap();
+        for parallel in [true, false] {
+            let hashing = Hashing { file: &file, parallel, progress: &Progress::default() };
+            assert_eq!(hashing.digest(size.into()).unwrap(), Digest::of(&bytes), "size {size}");
+        }
     }
 }
 
@@ -286,7 +289,7 @@ fn a_quick_scan_of_many_files_takes_this_long() {
         for file in 0..1000 {
             let name = format!("{directory:03}/{file:04}");
             let open = File::create(place.path().join(&name)).unwrap();
-            rustix::fs::futimens(&open, &timestamps(MTIME)).unwrap();
+            set_mtime(&open, MTIME);
             dataset = dataset.file(name, b"", 0o644);
         }
     }

@@ -34,8 +34,6 @@ const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 255, 0, 
 #[derive(Debug)]
 struct Receiver {
     engine: ReceiverEngine,
-    /// NACK datagrams sent.
-    packets: u64,
     /// The wake-up that counts.
     wake: Time,
     complete_at: Option<Time>,
@@ -69,7 +67,6 @@ impl Group {
                 slots: SLOTS,
                 remembered: None,
             }),
-            packets: 0,
             wake: Time::NEVER,
             complete_at: None,
             holds: false,
@@ -214,8 +211,7 @@ impl Group {
         }
         let name = u32::try_from(at).unwrap_or(u32::MAX);
         while let Some(transmit) = receiver.engine.poll_transmit() {
-            receiver.packets += 1;
-            self.outbox.push((name, receiver.packets, transmit.nack));
+            self.outbox.push((name, transmit.packet, transmit.nack));
         }
         while let Some(event) = receiver.engine.poll_event() {
             if matches!(event, Event::Complete(_)) && receiver.complete_at.is_none() {

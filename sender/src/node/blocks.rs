@@ -1,45 +1,35 @@
 //! Blocks that are ready to be sent, or being made ready.
 //!
 //! [`Blocks`] keeps the book: a block is read once however many preparations of it run, and is dropped with the
-//! last. [`make`] does the work, on a thread that may block: it reads, verifies, and encodes.
+//! last. [`Order::make`] does the work, wherever the driver wants it done: it reads, and encodes.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use nackcast_common::fec::Encoder;
 use nackcast_common::geometry::{FecScheme, Layout, REPAIR_SYMBOLS};
 use nackcast_common::ids::ObjectId;
 
-use crate::library::{BlockError, Content};
+use crate::library::BlockError;
 
 /// A block of an object.
-pub(crate) type BlockId = (ObjectId, u32);
-
-/// Where blocks come from.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Origin {
-    /// The files.
-    pub(crate) content: Option<Arc<Content>>,
-    /// The manifest's own objects, one block each.
-    pub(crate) parts: Arc<HashMap<ObjectId, (Layout, Bytes)>>,
-}
+pub type BlockId = (ObjectId, u32);
 
 /// A verified block with its repair symbols, if they were wanted.
 #[derive(Clone, Debug)]
-pub(crate) struct Block {
+pub(super) struct Block {
     scheme: FecScheme,
-    pub(crate) symbol_size: u16,
+    pub(super) symbol_size: u16,
     /// K.
-    pub(crate) source_symbols: u16,
+    pub(super) source_symbols: u16,
     source: Bytes,
     repair: Option<Bytes>,
 }
 
 impl Block {
     /// A symbol's bytes; the last source symbol may be short, to be padded with zeros.
-    pub(crate) fn symbol(&self, esi: u16) -> Option<&[u8]> {
+    pub(super) fn symbol(&self, esi: u16) -> Option<&[u8]> {
         let size = usize::from(self.symbol_size);
         let (bytes, place) = match esi.checked_sub(self.source_symbols) {
             None => (&self.source, esi),
@@ -50,27 +40,28 @@ impl Block {
     }
 }
 
-/// Something to make.
+/// A block to make ready: see [`Order::make`].
 #[derive(Clone, Debug)]
-pub(crate) struct Order {
-    pub(crate) id: BlockId,
+pub struct Order {
+    id: BlockId,
     repair: bool,
     /// Its source symbols, when they were read before.
     have: Option<Block>,
     ticket: u64,
 }
 
-/// An order that was carried out.
+/// An order that was carried out, for [`super::SenderNode::handle_made`].
 #[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) id: BlockId,
+pub struct Made {
+    pub(super) id: BlockId,
     ticket: u64,
-    pub(crate) result: Result<Block, MakeError>,
+    pub(super) result: Result<Block, MakeError>,
 }
 
 /// Why a block cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum MakeError {
+pub enum MakeError {
+    /// Its bytes are not to be had, or are not what the manifest says.
     #[error(transparent)]
     Block(#[from] BlockError),
     /// Only while a new generation takes over.
@@ -80,7 +71,7 @@ pub(crate) enum MakeError {
 
 /// What came of a request.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub(super) enum Request {
     /// It is at hand.
     Ready,
     /// Carry this out.
@@ -91,7 +82,7 @@ pub(crate) enum Request {
 
 /// What is prepared, and for how many.
 #[derive(Debug, Default)]
-pub(crate) struct Blocks {
+pub(super) struct Blocks {
     entries: HashMap<BlockId, Entry>,
     next_ticket: u64,
 }
@@ -115,7 +106,7 @@ impl Entry {
 
 impl Blocks {
     /// One more preparation.
-    pub(crate) fn request(&mut self, id: BlockId, repair: bool) -> Request {
+    pub(super) fn request(&mut self, id: BlockId, repair: bool) -> Request {
         let entry = self.entries.entry(id).or_insert_with(|| Entry {
             answered: 0,
             waiting: Vec::new(),
@@ -142,7 +133,7 @@ impl Blocks {
     }
 
     /// Takes what was made: how many preparations it answers, and what to make next of this block.
-    pub(crate) fn take(&mut self, made: Made) -> (usize, Option<Order>) {
+    pub(super) fn take(&mut self, made: Made) -> (usize, Option<Order>) {
         let Some(entry) = self.entries.get_mut(&made.id).filter(|entry| entry.ticket == Some(made.ticket)) else {
             // Released meanwhile.
             return (0, None);
@@ -165,7 +156,7 @@ impl Blocks {
     }
 
     /// One preparation is no longer needed; the block goes with the last.
-    pub(crate) fn release(&mut self, id: BlockId) {
+    pub(super) fn release(&mut self, id: BlockId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         // A job releases what it sent, or everything that it asked for: then the order does not matter.
         if entry.answered > 0 {
@@ -178,7 +169,7 @@ impl Blocks {
         }
     }
 
-    pub(crate) fn get(&self, id: BlockId) -> Option<&Block> {
+    pub(super) fn get(&self, id: BlockId) -> Option<&Block> {
         self.entries.get(&id)?.block.as_ref()
     }
 }
@@ -188,23 +179,25 @@ thread_local! {
     static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
 }
 
-/// Carries an order out. Blocks for the disk.
-pub(crate) fn make(origin: &Origin, order: Order) -> Made {
-    let Order { id, repair, have, ticket } = order;
-    let result = have.map_or_else(|| read(origin, id), Ok).map(|block| if repair { with_repair(block) } else { block });
-    Made { id, ticket, result }
-}
-
-fn read(origin: &Origin, (object, block): BlockId) -> Result<Block, MakeError> {
-    if let Some((layout, bytes)) = origin.parts.get(&object) {
-        return Ok(plain(*layout, block, bytes.clone()));
+impl Order {
+    /// Which block it is.
+    #[must_use]
+    pub const fn id(&self) -> BlockId {
+        self.id
     }
-    let content = origin.content.as_ref().ok_or(MakeError::NoSuchObject)?;
-    let index = content.manifest().index_of(object).ok_or(MakeError::NoSuchObject)?;
-    let record = content.manifest().object(index).ok_or(MakeError::NoSuchObject)?;
-    let mut buffer = Vec::new();
-    content.read_block(index, block, &mut buffer)?;
-    Ok(plain(record.layout, block, buffer.into()))
+
+    /// Carries it out. `read` gives the object's layout and the block's bytes, which it has checked; it is not
+    /// called when the bytes were read before and only repair symbols are wanted. Takes as long as reading and
+    /// encoding a block do.
+    pub fn make(self, read: impl FnOnce(BlockId) -> Result<(Layout, Bytes), MakeError>) -> Made {
+        let Self { id, repair, have, ticket } = self;
+        let source = match have {
+            Some(block) => Ok(block),
+            None => read(id).map(|(layout, bytes)| plain(layout, id.1, bytes)),
+        };
+        let result = source.map(|block| if repair { with_repair(block) } else { block });
+        Made { id, ticket, result }
+    }
 }
 
 fn plain(layout: Layout, block: u32, source: Bytes) -> Block {
@@ -232,9 +225,12 @@ mod tests {
 
     const PART: ObjectId = ObjectId(7);
 
-    fn origin(bytes: &'static [u8]) -> Origin {
+    fn read(bytes: &'static [u8]) -> impl Fn(BlockId) -> Result<(Layout, Bytes), MakeError> {
         let layout = Geometry::new(64, 1024, 1).unwrap().object(bytes.len() as u64).unwrap();
-        Origin { content: None, parts: Arc::new(HashMap::from([(PART, (layout, Bytes::from_static(bytes)))])) }
+        move |(object, _)| match object {
+            PART => Ok((layout, Bytes::from_static(bytes))),
+            _ => Err(MakeError::NoSuchObject),
+        }
     }
 
     fn order(request: Request) -> Order {
@@ -246,9 +242,9 @@ mod tests {
 
     #[test]
     fn a_part_of_the_manifest_is_prepared_from_memory_with_its_repair_symbols() {
-        let origin = origin(&[9; 1000]);
+        let read = read(&[9; 1000]);
         let mut blocks = Blocks::default();
-        let made = make(&origin, order(blocks.request((PART, 0), true)));
+        let made = order(blocks.request((PART, 0), true)).make(&read);
         assert_eq!(blocks.take(made).0, 1);
         let block = blocks.get((PART, 0)).unwrap();
         assert_eq!(block.source_symbols, 16);
@@ -261,14 +257,14 @@ mod tests {
 
     #[test]
     fn a_block_is_made_once_for_several_and_goes_with_the_last() {
-        let origin = origin(&[1; 100]);
+        let read = read(&[1; 100]);
         let mut blocks = Blocks::default();
         let first = order(blocks.request((PART, 0), false));
         assert!(matches!(blocks.request((PART, 0), false), Request::Wait));
         assert!(matches!(blocks.request((PART, 0), true), Request::Wait));
-        let (answered, next) = blocks.take(make(&origin, first));
+        let (answered, next) = blocks.take(first.make(&read));
         assert_eq!(answered, 2, "the third needs repair symbols");
-        assert_eq!(blocks.take(make(&origin, next.unwrap())).0, 1);
+        assert_eq!(blocks.take(next.unwrap().make(&read)).0, 1);
         assert!(matches!(blocks.request((PART, 0), true), Request::Ready));
         for left in (0..4).rev() {
             blocks.release((PART, 0));
@@ -279,14 +275,14 @@ mod tests {
 
     #[test]
     fn what_was_released_while_it_was_made_answers_nobody() {
-        let origin = origin(&[1; 100]);
+        let read = read(&[1; 100]);
         let mut blocks = Blocks::default();
         let old = order(blocks.request((PART, 0), false));
         blocks.release((PART, 0));
         let new = order(blocks.request((PART, 0), false));
-        assert_eq!(blocks.take(make(&origin, old)).0, 0);
+        assert_eq!(blocks.take(old.make(&read)).0, 0);
         assert!(blocks.get((PART, 0)).is_none());
-        assert_eq!(blocks.take(make(&origin, new)).0, 1);
+        assert_eq!(blocks.take(new.make(&read)).0, 1);
     }
 
     #[test]
@@ -295,7 +291,7 @@ mod tests {
         let missing = (ObjectId(Digest::of(b"other").prefix()), 0);
         let first = order(blocks.request(missing, false));
         assert!(matches!(blocks.request(missing, true), Request::Wait));
-        let made = make(&origin(b"x"), first);
+        let made = first.make(read(b"x"));
         assert!(made.result.is_err());
         assert!(matches!(blocks.take(made), (2, None)));
         blocks.release(missing);

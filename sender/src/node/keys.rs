@@ -1,7 +1,8 @@
-//! Datagrams as bytes: batches of sealed symbols, and single control datagrams.
+//! One session's keys and packet numbers: what leaves is sealed here, as bytes.
 //!
-//! A batch is built in one buffer that is reused: for each symbol header, prefix, bytes (the last source symbol
-//! padded with zeros) and tag, all of one size, so that the whole batch is one GSO send.
+//! Datagrams are built where they are sent from, in a buffer that is reused. A batch of symbols is built there too:
+//! for each symbol header, prefix, bytes (the last source symbol padded with zeros) and tag, all of one size, so
+//! that the whole batch is one GSO send.
 
 use nackcast_common::ids::{ChannelId, Epoch, SessionId};
 use nackcast_common::keys::{EpochSecret, Flow};
@@ -14,8 +15,8 @@ use crate::engine::SymbolRun;
 
 /// The keys and packet numbers of one session.
 #[derive(Debug)]
-pub(crate) struct SessionKeys {
-    pub(crate) session: SessionId,
+pub(super) struct SessionKeys {
+    session: SessionId,
     epoch: Epoch,
     advertisement: FlowKey,
     data: FlowKey,
@@ -25,11 +26,8 @@ pub(crate) struct SessionKeys {
 }
 
 impl SessionKeys {
-    /// A session that nobody had before.
-    pub(crate) fn new(secret: &EpochSecret, channel: ChannelId, epoch: Epoch) -> Self {
-        let mut id = [0; 8];
-        nackcast_common::keys::fill_random(&mut id);
-        let session = SessionId(u64::from_be_bytes(id));
+    /// Those of a session that nobody had before: its packet numbers begin at zero.
+    pub(super) fn new(secret: &EpochSecret, channel: ChannelId, epoch: Epoch, session: SessionId) -> Self {
         let key = |flow| secret.flow_key(channel, session.0, flow);
         Self {
             session,
@@ -43,20 +41,20 @@ impl SessionKeys {
     }
 
     /// Whether one of the control flows used its packet numbers up; the engine watches the data flow's.
-    pub(crate) const fn must_roll(&self) -> bool {
+    pub(super) const fn must_roll(&self) -> bool {
         self.advertisements.must_roll() || self.answers.must_roll()
     }
 
-    /// A datagram of the advertisement group, sealed.
-    pub(crate) fn seal_advertised(&mut self, datagram_type: DatagramType, body: &[u8]) -> Vec<u8> {
+    /// Makes `out` a datagram of the advertisement group.
+    pub(super) fn seal_advertised(&mut self, datagram_type: DatagramType, body: &[u8], out: &mut Vec<u8>) {
         let number = self.advertisements.take(1).start;
-        seal(&self.advertisement, self.header(datagram_type, number), body)
+        seal(&self.advertisement, self.header(datagram_type, number), body, out);
     }
 
-    /// An answer to a receiver, sealed.
-    pub(crate) fn seal_answer(&mut self, body: &[u8]) -> Vec<u8> {
+    /// Makes `out` an answer to a receiver.
+    pub(super) fn seal_answer(&mut self, body: &[u8], out: &mut Vec<u8>) {
         let number = self.answers.take(1).start;
-        seal(&self.answer, self.header(DatagramType::NackAnswer, number), body)
+        seal(&self.answer, self.header(DatagramType::NackAnswer, number), body, out);
     }
 
     fn header(&self, datagram_type: DatagramType, packet_number: u64) -> Header {
@@ -65,7 +63,7 @@ impl SessionKeys {
     }
 
     /// Fills `out` with the run's datagrams, and gives the size of each; none when the block has not all of them.
-    pub(crate) fn fill_batch(&self, run: &SymbolRun, block: &Block, out: &mut Vec<u8>) -> Option<usize> {
+    pub(super) fn fill_batch(&self, run: &SymbolRun, block: &Block, out: &mut Vec<u8>) -> Option<usize> {
         let size = symbol::datagram_len(block.symbol_size);
         out.clear();
         // Padding and tags are the zeros that are not written over.
@@ -84,43 +82,39 @@ impl SessionKeys {
 }
 
 /// What a header tells of the epoch.
-pub(crate) const fn epoch_low(epoch: Epoch) -> u8 {
+pub(super) const fn epoch_low(epoch: Epoch) -> u8 {
     epoch.0.to_be_bytes()[3]
 }
 
-fn seal(key: &FlowKey, head: Header, body: &[u8]) -> Vec<u8> {
-    let mut datagram = vec![0; header::LEN + body.len() + TAG_LEN];
-    let (front, rest) = datagram.split_at_mut(header::LEN);
-    if let Some(front) = front.first_chunk_mut() {
-        head.write(front);
-    }
-    rest[..body.len()].copy_from_slice(body);
-    key.seal_in_place(head.packet_number, header::LEN, &mut datagram);
-    datagram
+fn seal(key: &FlowKey, head: Header, body: &[u8], out: &mut Vec<u8>) {
+    let mut front = [0; header::LEN];
+    head.write(&mut front);
+    out.clear();
+    out.reserve(header::LEN + body.len() + TAG_LEN);
+    out.extend_from_slice(&front);
+    out.extend_from_slice(body);
+    out.resize(header::LEN + body.len() + TAG_LEN, 0);
+    key.seal_in_place(head.packet_number, header::LEN, out);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::sync::Arc;
-
     use bytes::Bytes;
     use nackcast_common::geometry::Geometry;
     use nackcast_common::ids::ObjectId;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::driver::blocks::{Blocks, Origin, Request, make};
+    use crate::node::blocks::{Blocks, Request};
 
     const CHANNEL: ChannelId = ChannelId([3; 16]);
+    const SESSION: SessionId = SessionId(0x5e55);
     const OBJECT: ObjectId = ObjectId(0x0102_0304);
 
     fn prepared(bytes: &[u8]) -> Block {
         let layout = Geometry::new(64, 4096, 1).unwrap().object(bytes.len() as u64).unwrap();
-        let parts = HashMap::from([(OBJECT, (layout, Bytes::copy_from_slice(bytes)))]);
-        let origin = Origin { content: None, parts: Arc::new(parts) };
         let Request::Make(order) = Blocks::default().request((OBJECT, 0), true) else { panic!("nothing is at hand") };
-        make(&origin, order).result.unwrap()
+        order.make(|_| Ok((layout, Bytes::copy_from_slice(bytes)))).result.unwrap()
     }
 
     proptest! {
@@ -133,7 +127,7 @@ mod tests {
             first_packet in 0_u64..1 << 31,
         ) {
             let secret = EpochSecret::generate();
-            let keys = SessionKeys::new(&secret, CHANNEL, Epoch(0x1234));
+            let keys = SessionKeys::new(&secret, CHANNEL, Epoch(0x1234), SESSION);
             let block = prepared(&bytes);
             let k = block.source_symbols;
             let start = if repair { k + start } else { start % k };
@@ -142,10 +136,10 @@ mod tests {
             let mut out = vec![0xff; 100_000];
             let size = keys.fill_batch(&run, &block, &mut out).unwrap();
             prop_assert_eq!(out.len(), size * run.esis.len());
-            let key = secret.flow_key(CHANNEL, keys.session.0, Flow::Data);
+            let key = secret.flow_key(CHANNEL, SESSION.0, Flow::Data);
             for ((esi, number), datagram) in run.esis.zip(first_packet..).zip(out.chunks_exact_mut(size)) {
                 let head = Header::read(datagram).unwrap();
-                prop_assert_eq!((head.datagram_type, head.session), (DatagramType::Symbol, keys.session.0));
+                prop_assert_eq!((head.datagram_type, head.session), (DatagramType::Symbol, SESSION.0));
                 prop_assert_eq!((head.packet_number, head.epoch_low), (number, 0x34));
                 let body = key.open_in_place(number, header::LEN, datagram).unwrap();
                 let (id, symbol) = SymbolId::read(body).unwrap();
@@ -159,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_symbol_that_was_not_prepared_makes_no_batch() {
-        let keys = SessionKeys::new(&EpochSecret::generate(), CHANNEL, Epoch(1));
+        let keys = SessionKeys::new(&EpochSecret::generate(), CHANNEL, Epoch(1), SESSION);
         let block = prepared(&[1; 100]);
         let run = SymbolRun { object: OBJECT, block: 0, esis: 257..260, first_packet: 0 };
         assert_eq!(keys.fill_batch(&run, &block, &mut Vec::new()), None);
@@ -168,13 +162,13 @@ mod tests {
     #[test]
     fn control_datagrams_open_with_their_flows_and_numbers() {
         let secret = EpochSecret::generate();
-        let mut keys = SessionKeys::new(&secret, CHANNEL, Epoch(1));
+        let mut keys = SessionKeys::new(&secret, CHANNEL, Epoch(1), SESSION);
         for number in 0..3 {
-            let sent = [
-                (keys.seal_advertised(DatagramType::Digest, b"body"), Flow::Advertisement),
-                (keys.seal_answer(b"body"), Flow::ToReceiver),
-            ];
-            for (mut datagram, flow) in sent {
+            // What the buffer held before is gone.
+            let (mut digest, mut answer) = (vec![7; 3], vec![7; 3000]);
+            keys.seal_advertised(DatagramType::Digest, b"body", &mut digest);
+            keys.seal_answer(b"body", &mut answer);
+            for (mut datagram, flow) in [(digest, Flow::Advertisement), (answer, Flow::ToReceiver)] {
                 let head = Header::read(&datagram).unwrap();
                 assert_eq!((head.flow, head.packet_number), (flow, number));
                 let key = secret.flow_key(CHANNEL, head.session, flow);

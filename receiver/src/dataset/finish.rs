@@ -1,0 +1,139 @@
+//! The end of a dataset: directories, what left it, and what of ours stands in a new manifest's way.
+
+use std::collections::BTreeSet;
+
+use nackcast_common::files::Kind;
+use nackcast_common::ids::Digest;
+use nackcast_common::manifest::{EntryKind, Manifest};
+use nackcast_common::path::DatasetPath;
+use nackcast_proto::manifest::ManifestCodecError;
+
+use super::{CompareError, Dataset, Report, plan};
+use crate::disk::facts::FileStamp;
+use crate::disk::scan::Depth;
+
+impl Dataset {
+    /// Everything is installed: directories, prune, and a last quick look.
+    pub(super) fn finish(&mut self) -> bool {
+        let Some((_, manifest)) = self.manifest.clone() else { return false };
+        if self.settings.prune {
+            self.prune(&manifest);
+        }
+        match self.installer.finish_directories(&manifest) {
+            Ok(failed) => failed.into_iter().for_each(|error| self.trouble(&error)),
+            Err(error) => {
+                self.trouble(&error);
+                return false;
+            }
+        }
+        let whole = match self.look(&manifest, Depth::Quick) {
+            Ok(comparison) => {
+                let whole = plan::is_whole(&manifest, &comparison);
+                if !whole {
+                    let left = plan::differing(&manifest, &comparison).take(3).collect::<Vec<_>>();
+                    tracing::debug!("not whole yet: {}", left.join(", "));
+                }
+                whole
+            }
+            Err(error) => {
+                self.trouble(&error);
+                false
+            }
+        };
+        if whole {
+            self.clean_up();
+        } else {
+            self.scan(Depth::Quick, None);
+        }
+        whole
+    }
+
+    fn prune(&mut self, manifest: &Manifest) {
+        let left: Vec<DatasetPath> = match self.record.paths() {
+            Ok(paths) => paths.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none()).collect(),
+            Err(error) => return self.trouble(&error),
+        };
+        let (left, foreign): (Vec<_>, Vec<_>) = left.into_iter().partition(|path| self.is_still_ours(path));
+        for path in &foreign {
+            self.tell(Report::Trouble(format!("{path} left the dataset, but was changed here: it stays")));
+        }
+        if let Err(error) = self.record.forget(&foreign) {
+            self.trouble(&error);
+        }
+        if left.is_empty() {
+            return;
+        }
+        match self.installer.prune(&left, manifest) {
+            Ok(pruned) => {
+                let kept: BTreeSet<_> = pruned.kept.iter().map(|(path, _)| path.as_bytes()).collect();
+                let gone: Vec<_> = left.iter().filter(|p| !kept.contains(p.as_bytes())).cloned().collect();
+                for (path, why) in &pruned.kept {
+                    self.tell(Report::Trouble(format!("{path} left the dataset but was not removed: {why:?}")));
+                }
+                if let Err(error) = self.record.forget(&gone) {
+                    self.trouble(&error);
+                }
+            }
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    /// What stands there is what we put there: not another file, nor one that somebody wrote to since.
+    fn is_still_ours(&self, path: &DatasetPath) -> bool {
+        let Ok(Some(facts)) = self.target.facts(path) else { return true };
+        match self.record.stamp(path) {
+            Some(stamp) => {
+                let now = FileStamp::of(&facts, &Digest::default());
+                facts.kind == Kind::File
+                    && (now.size, now.mtime, now.ctime, now.inode)
+                        == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
+            }
+            None if self.record.is_symlink(path) => facts.kind == Kind::Symlink,
+            None => facts.kind == Kind::Directory,
+        }
+    }
+
+    /// What we put where the manifest now wants something of another kind goes first: a file where a directory
+    /// shall be, and what is in a directory where a file or link shall be.
+    pub(super) fn clear_the_way(&mut self, manifest: &Manifest) -> Result<(), CompareError> {
+        let mut files = Vec::new();
+        let mut inside = Vec::new();
+        for path in self.record.paths()? {
+            let blocked = |above: &[u8]| manifest.entry(above).is_some_and(|e| e.kind != EntryKind::Directory);
+            let becomes_directory = match manifest.entry(path.as_bytes()) {
+                Some(entry) => entry.kind == EntryKind::Directory,
+                None => manifest.has_below(path.as_bytes()),
+            };
+            let stands = self.target.facts(&path).ok().flatten().map(|f| f.kind);
+            if path.ancestors().any(blocked) {
+                inside.push(path);
+            } else if becomes_directory && matches!(stands, Some(Kind::File | Kind::Symlink)) {
+                files.push(path);
+            }
+        }
+        files.retain(|path| self.is_still_ours(path));
+        inside.retain(|path| self.is_still_ours(path));
+        if !inside.is_empty() {
+            self.installer.prune(&inside, manifest)?;
+        }
+        if !files.is_empty() {
+            // The manifest has these names, as directories: nothing of it is in the way yet.
+            let nothing =
+                Manifest::new(manifest.head().clone(), Vec::new(), Vec::new()).map_err(ManifestCodecError::from)?;
+            self.installer.prune(&files, &nothing)?;
+        }
+        self.record.forget(&files)?;
+        self.record.forget(&inside)?;
+        Ok(())
+    }
+
+    fn clean_up(&mut self) {
+        let cleaned = self.parts.retain(|_| false).and_then(|_| self.target.remove_part_directory());
+        if let Err(error) = cleaned {
+            self.trouble(&error);
+        }
+        if let Err(error) = self.record.flush() {
+            self.trouble(&error);
+        }
+    }
+}

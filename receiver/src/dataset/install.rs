@@ -1,0 +1,138 @@
+//! Installing: complete objects become files, many in one batch.
+
+use std::collections::BTreeMap;
+
+use nackcast_common::ids::ObjectId;
+use nackcast_common::manifest::{Content, EntryKind, Manifest, ObjectKind};
+use nackcast_common::path::DatasetPath;
+
+use super::{Dataset, Report};
+use crate::disk::install::{InstallError, Outcome, Source};
+use crate::disk::part::{Finished, PartError};
+use crate::engine::InstallOutcome;
+
+impl Dataset {
+    /// Installs complete objects: all their files in one batch.
+    pub(super) fn install(&mut self, objects: &[ObjectId]) {
+        let Some((_, manifest)) = self.manifest.clone() else { return };
+        let mut outcomes = BTreeMap::new();
+        let mut finished = Vec::new();
+        for id in objects {
+            let outcome = match self.stage_object(&manifest, *id, &mut finished) {
+                Ok(()) => InstallOutcome::Installed,
+                Err(error) => self.judge(&error),
+            };
+            outcomes.insert(*id, outcome);
+        }
+        let committed = self.installer.commit();
+        let mut durable = true;
+        match committed {
+            Ok(results) => self.record_outcomes(&manifest, results, &mut outcomes),
+            Err(error) => {
+                durable = false;
+                let outcome = self.judge(&InstallError::Disk(error));
+                outcomes.values_mut().for_each(|o| *o = outcome);
+            }
+        }
+        for (id, outcome) in outcomes {
+            let keep = matches!(outcome, InstallOutcome::Later | InstallOutcome::Full) || !durable;
+            if !keep && let Err(error) = self.parts.remove(id) {
+                self.trouble(&error);
+            }
+            self.tell(Report::Installed { object: id, outcome });
+        }
+    }
+
+    fn stage_object(
+        &mut self,
+        manifest: &Manifest,
+        id: ObjectId,
+        finished: &mut Vec<Finished>,
+    ) -> Result<(), InstallError> {
+        let Some(record) = manifest.index_of(id).and_then(|index| manifest.object(index).zip(Some(index))) else {
+            return Ok(());
+        };
+        let (record, index) = record;
+        if record.kind == ObjectKind::Chaining {
+            return self.keep_chaining(manifest, record);
+        }
+        let object = match self.parts.finish(id) {
+            Ok(object) => object,
+            Err(PartError::Disk(error)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "partial object is not whole");
+                return Err(InstallError::WrongBytes { path: format!("object {id}") });
+            }
+        };
+        let entries: Vec<_> = self.members.get(&index).into_iter().flatten().copied().collect();
+        let entries: Vec<_> = entries.into_iter().filter(|at| self.wanted.contains(at)).collect();
+        for (nth, at) in entries.iter().enumerate() {
+            let Some(entry) = manifest.entries().get(*at) else { continue };
+            let source = match entry.kind {
+                EntryKind::File { content: Content::Slice { offset, .. }, .. } => {
+                    Source::Slice { pack: &object, offset }
+                }
+                // The last entry takes the data file itself.
+                EntryKind::File { .. } if nth + 1 == entries.len() => Source::Object(&object),
+                EntryKind::File { .. } => Source::CopyOf(&object),
+                EntryKind::Directory | EntryKind::Symlink { .. } => Source::Nothing,
+            };
+            self.installer.stage(entry, source)?;
+        }
+        finished.push(object);
+        Ok(())
+    }
+
+    pub(super) fn record_outcomes(
+        &mut self,
+        manifest: &Manifest,
+        results: Vec<Outcome>,
+        outcomes: &mut BTreeMap<ObjectId, InstallOutcome>,
+    ) {
+        let mut stamps = Vec::new();
+        for Outcome { path, result } in results {
+            match result {
+                Ok(stamp) => {
+                    if let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path)) {
+                        self.wanted.remove(&at);
+                    }
+                    stamps.push((path, stamp));
+                }
+                Err(error) => {
+                    let outcome = self.judge(&error);
+                    if outcome == InstallOutcome::Refused
+                        && let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path))
+                    {
+                        self.refused.insert(at);
+                    }
+                    if let Some(id) = object_of(manifest, &path) {
+                        outcomes.insert(id, outcome);
+                    }
+                }
+            }
+        }
+        if let Err(error) = self.record.put_stamps(&stamps) {
+            self.trouble(&error);
+        }
+    }
+
+    /// What an error means for the object that met it; people are told.
+    fn judge(&mut self, error: &InstallError) -> InstallOutcome {
+        self.trouble(error);
+        match error {
+            InstallError::Disk(error) if error.is_full() => InstallOutcome::Full,
+            InstallError::Disk(_) | InstallError::Interfered { .. } => InstallOutcome::Later,
+            InstallError::Conflict(_) => InstallOutcome::Refused,
+            InstallError::WrongBytes { .. } | InstallError::Misfit { .. } => InstallOutcome::Refetch,
+        }
+    }
+}
+
+fn object_of(manifest: &Manifest, path: &DatasetPath) -> Option<ObjectId> {
+    match manifest.entry(path.as_bytes())?.kind {
+        EntryKind::File { content: Content::Object(index) | Content::Slice { pack: index, .. }, .. } => {
+            manifest.object(index).map(|o| o.id)
+        }
+        EntryKind::File { .. } | EntryKind::Directory | EntryKind::Symlink { .. } => None,
+    }
+}

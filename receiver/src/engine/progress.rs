@@ -1,0 +1,217 @@
+//! Progress: what became of work orders, and what follows from it. Blocks make objects, objects are installed,
+//! and when nothing is wanted any more the dataset is looked at as a whole.
+
+use std::time::Duration;
+
+use fixedbitset::FixedBitSet;
+use nackcast_common::clock::Time;
+use nackcast_common::ids::ObjectId;
+
+use super::event::{BlockOutcome, Done, Event, InstallOutcome, Slot, Work};
+use super::object::Class;
+use super::{CHECKPOINT, ReceiverEngine};
+
+/// After something could not be kept (disk full), nothing is asked for so long.
+const BLOCKED: Duration = Duration::from_secs(2);
+/// A dataset that is not whole although nothing is wanted (somebody changes it, or stands in the way) is looked
+/// at again after so long.
+const FINISH_RETRY: Duration = Duration::from_secs(5);
+
+impl ReceiverEngine {
+    /// A work order's result.
+    pub fn handle_done(&mut self, now: Time, done: Done) {
+        match done {
+            Done::Complete { object, block, slot, outcome } => {
+                self.slots.give_back(slot);
+                self.on_block(now, object, block, outcome);
+            }
+            Done::Spill { object, block, slot, held } => {
+                self.slots.give_back(slot);
+                if held.is_none() {
+                    self.blocked_until = now + BLOCKED;
+                }
+                if let Some(reception) = self.receptions.get_mut(&object) {
+                    reception.on_spilled(now, block, held);
+                }
+                self.spill();
+            }
+            Done::Load { object, block, slot, held } => self.on_loaded(object, block, slot, held),
+            Done::ManifestRefused { hash } => self.acquisition.refuse(hash),
+            Done::Install { object, outcome } => self.on_installed(now, object, outcome),
+            Done::Finish { whole } => self.on_finished(now, whole),
+            Done::Checkpoint => self.checkpointing = false,
+        }
+        self.advance(now);
+    }
+
+    fn on_block(&mut self, now: Time, object: ObjectId, block: u32, outcome: BlockOutcome) {
+        let Some(reception) = self.receptions.get_mut(&object) else { return };
+        match outcome {
+            BlockOutcome::Sound => reception.on_sound(block),
+            BlockOutcome::Unsound => {
+                reception.on_lost(block, true);
+                self.events.push_back(Event::BlockUnsound(object, block));
+            }
+            BlockOutcome::NotKept => {
+                reception.on_lost(block, false);
+                self.blocked_until = now + BLOCKED;
+            }
+        }
+        let done = reception.is_done();
+        match reception.class {
+            Class::Manifest if done => self.acquire(),
+            Class::Manifest => {}
+            Class::Table { .. } => self.install_if_done(object),
+        }
+        self.cycle.look();
+    }
+
+    fn on_loaded(&mut self, object: ObjectId, block: u32, slot: Slot, held: FixedBitSet) {
+        match self.receptions.get_mut(&object) {
+            Some(reception) if reception.loading_into(block) == Some(slot) => {
+                if reception.on_loaded(block, held) {
+                    self.complete_block(object, block);
+                }
+            }
+            // No longer wanted.
+            Some(_) | None => {
+                self.work.push_back(Work::Discard { slot });
+                self.slots.give_back(slot);
+            }
+        }
+    }
+
+    fn on_installed(&mut self, now: Time, object: ObjectId, outcome: InstallOutcome) {
+        match outcome {
+            InstallOutcome::Installed | InstallOutcome::Refused => {
+                let size = self.receptions.remove(&object).map_or(0, |r| r.layout.size());
+                if let Some(held) = &mut self.held {
+                    held.installed += u64::from(size > 0);
+                    held.installed_bytes += size;
+                }
+                // Whoever waited for these chaining values can be verified now.
+                let waiting: Vec<_> = self
+                    .receptions
+                    .iter()
+                    .filter(|(_, r)| matches!(r.class, Class::Table { awaits: Some(a), .. } if a == object))
+                    .map(|(id, _)| *id)
+                    .collect();
+                for id in waiting {
+                    self.resume(id);
+                }
+            }
+            InstallOutcome::Full | InstallOutcome::Later => {
+                if outcome == InstallOutcome::Full {
+                    self.blocked_until = now + BLOCKED;
+                }
+                if let Some(reception) = self.receptions.get_mut(&object) {
+                    reception.installing = false;
+                    reception.retry_at = now + FINISH_RETRY;
+                }
+            }
+            InstallOutcome::Refetch => {
+                if let Some(reception) = self.receptions.get_mut(&object) {
+                    reception.reset();
+                }
+            }
+        }
+    }
+
+    fn on_finished(&mut self, now: Time, whole: bool) {
+        self.finishing = false;
+        if whole {
+            self.complete = true;
+            if let Some(held) = &self.held {
+                self.events.push_back(Event::Complete(held.manifest.head().generation));
+            }
+            self.cycle.report();
+        } else {
+            self.finish_at = now + FINISH_RETRY;
+        }
+    }
+
+    /// Blocks that have all they need are verified; an object that has all blocks is installed.
+    pub(super) fn resume(&mut self, id: ObjectId) {
+        if !self.can_verify(id) {
+            return;
+        }
+        let Some(reception) = self.receptions.get_mut(&id) else { return };
+        for (block, slot) in reception.take_complete() {
+            self.slots.forget(id, block);
+            self.work.push_back(Work::Complete { object: id, block, slot });
+        }
+        for block in reception.complete_on_disk() {
+            let Some(slot) = self.slots.take(id, block) else { break };
+            reception.begin_load(block, slot);
+            self.work.push_back(Work::Load { object: id, block, slot });
+        }
+        self.install_if_done(id);
+    }
+
+    pub(super) fn install_if_done(&mut self, id: ObjectId) {
+        if let Some(reception) = self.receptions.get_mut(&id)
+            && reception.is_done()
+            && !reception.installing
+            && matches!(reception.class, Class::Table { .. })
+        {
+            reception.installing = true;
+            self.work.push_back(Work::Install { object: id });
+        }
+    }
+
+    /// What could not go on (no slot, no disk space) is tried again.
+    pub(super) fn unblock(&mut self, now: Time) {
+        if self.held.is_none() {
+            return;
+        }
+        let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
+        if all_installed && !self.finishing && !self.complete && now >= self.finish_at {
+            self.finishing = true;
+            self.work.push_back(Work::Finish);
+            return;
+        }
+        let stuck: Vec<_> = self
+            .receptions
+            .iter()
+            .filter(|(_, r)| r.class != Class::Manifest)
+            .filter(|(_, r)| (r.is_done() && !r.installing && now >= r.retry_at) || !r.complete_on_disk().is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in stuck {
+            self.resume(id);
+        }
+    }
+
+    /// When something that could not go on is tried again.
+    pub(super) fn stuck_until(&self) -> Option<Time> {
+        if self.held.is_none() || self.complete || self.finishing {
+            return None;
+        }
+        let table = self.receptions.values().filter(|r| r.class != Class::Manifest);
+        let install = table.filter(|r| r.is_done() && !r.installing).map(|r| r.retry_at.max(self.blocked_until)).min();
+        let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
+        let finish = all_installed.then_some(self.finish_at.max(self.blocked_until));
+        install.into_iter().chain(finish).min()
+    }
+
+    pub(super) fn checkpoint(&mut self, now: Time) {
+        let since = now.before(CHECKPOINT / 2);
+        let table = self.receptions.iter().filter(|(_, r)| r.class != Class::Manifest);
+        let blocks: Vec<_> = table
+            .flat_map(|(id, r)| r.open_in_memory_since(since).into_iter().map(|(block, slot)| (*id, block, slot)))
+            .collect();
+        let in_memory = self.receptions.values().any(|r| r.open_blocks() > 0);
+        self.checkpoint_at = in_memory.then(|| now + CHECKPOINT);
+        self.checkpointing = true;
+        self.work.push_back(Work::Checkpoint { blocks });
+    }
+
+    /// Every open block with a slot, to be put on disk before the process ends.
+    #[must_use]
+    pub fn open_in_memory(&self) -> Vec<(ObjectId, u32, Slot)> {
+        let table = self.receptions.iter().filter(|(_, r)| r.class != Class::Manifest);
+        table
+            .flat_map(|(id, r)| r.open_in_memory_since(Time::NEVER).into_iter().map(|(block, slot)| (*id, block, slot)))
+            .collect()
+    }
+}

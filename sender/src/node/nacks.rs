@@ -1,0 +1,173 @@
+//! Opens a channel's NACKs.
+//!
+//! A flood does no harm: what is not ours costs one look or one try to open. Keys are kept of runs whose NACK
+//! opened, and of no others, so that garbage cannot push them out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use nackcast_common::ids::{ChannelId, Epoch, RunId};
+use nackcast_common::keys::{EpochSecret, Flow};
+use nackcast_common::seal::FlowKey;
+use nackcast_proto::wire::Nack;
+use nackcast_proto::wire::header::{self, DatagramType, Header};
+use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
+
+use super::keys::epoch_low;
+
+/// Runs of receivers whose key is kept.
+const KEYS_MAX: usize = 4096;
+
+/// A NACK that opened and parsed, for [`super::SenderNode::handle_nack`].
+#[derive(Clone, Debug)]
+pub struct HeardNack {
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// The receiver's run that sealed it.
+    pub run: RunId,
+    /// Its packet number.
+    pub packet: u64,
+    /// What it says.
+    pub nack: Nack,
+}
+
+/// Why a datagram came to nothing. The caller counts it and drops it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// By its header it is no NACK.
+    #[error("the datagram is no NACK")]
+    Malformed,
+    /// The channel's key does not open it; another channel's may.
+    #[error("the channel's key does not open the datagram")]
+    Unopened,
+    /// It opened, and does not parse or names another channel.
+    #[error("the NACK does not parse, or names another channel")]
+    Invalid,
+}
+
+/// What opens a channel's NACKs. It stands beside the node, so that one socket may serve the openers of several
+/// channels, on a task of its own.
+#[derive(Debug)]
+pub struct NackOpener {
+    channel: ChannelId,
+    epoch: Epoch,
+    secret: EpochSecret,
+    keys: BTreeMap<RunId, Known>,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    key: FlowKey,
+    used: u64,
+}
+
+impl NackOpener {
+    /// One that knows no receiver yet.
+    #[must_use]
+    pub const fn new(channel: ChannelId, epoch: Epoch, secret: EpochSecret) -> Self {
+        Self { channel, epoch, secret, keys: BTreeMap::new(), clock: 0 }
+    }
+
+    /// Opens a datagram from the NACK port. Its bytes are worth nothing afterwards.
+    ///
+    /// # Errors
+    /// When it is no NACK of this channel.
+    pub fn open(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<HeardNack, Refused> {
+        let head = Header::read(datagram).map_err(|_| Refused::Malformed)?;
+        if head.datagram_type != DatagramType::Nack || datagram.len() > DATAGRAM_LEN_MAX {
+            return Err(Refused::Malformed);
+        }
+        let run = RunId(head.session);
+        let body = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?;
+        match Nack::decode(body) {
+            Ok(nack) if nack.channel == self.channel => Ok(HeardNack { from, run, packet: head.packet_number, nack }),
+            Ok(_) | Err(_) => Err(Refused::Invalid),
+        }
+    }
+
+    fn unseal<'a>(&mut self, run: RunId, head: &Header, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
+        self.clock += 1;
+        if let Some(known) = self.keys.get_mut(&run) {
+            let body = known.key.open_in_place(head.packet_number, header::LEN, datagram).ok()?;
+            known.used = self.clock;
+            return Some(body);
+        }
+        if epoch_low(self.epoch) != head.epoch_low {
+            return None;
+        }
+        let key = self.secret.flow_key(self.channel, run.0, Flow::ToSender);
+        let body = key.open_in_place(head.packet_number, header::LEN, datagram).ok()?;
+        self.remember(run, key);
+        Some(body)
+    }
+
+    fn remember(&mut self, run: RunId, key: FlowKey) {
+        if self.keys.len() >= KEYS_MAX {
+            let oldest = self.keys.iter().min_by_key(|(_, known)| known.used).map(|(run, _)| *run);
+            oldest.and_then(|oldest| self.keys.remove(&oldest));
+        }
+        self.keys.insert(run, Known { key, used: self.clock });
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use nackcast_common::seal::TAG_LEN;
+
+    use super::*;
+
+    /// A NACK as a receiver's run seals it.
+    pub(crate) fn sealed(secret: &EpochSecret, channel: ChannelId, run: u64, number: u64) -> Vec<u8> {
+        let head = Header {
+            datagram_type: DatagramType::Nack,
+            flow: Flow::ToSender,
+            epoch_low: 1,
+            session: run,
+            packet_number: number,
+        };
+        let body = Nack { channel, time: number, ..Nack::default() }.encode();
+        let mut datagram = vec![0; header::LEN];
+        head.write(datagram.first_chunk_mut().unwrap());
+        datagram.extend(body);
+        datagram.extend([0; TAG_LEN]);
+        secret.flow_key(channel, run, Flow::ToSender).seal_in_place(number, header::LEN, &mut datagram);
+        datagram
+    }
+
+    fn from() -> SocketAddr {
+        "192.0.2.1:4000".parse().unwrap()
+    }
+
+    #[test]
+    fn keys_are_kept_of_so_many_runs_and_the_oldest_goes() {
+        let (secret, channel) = (EpochSecret::generate(), ChannelId([1; 16]));
+        let mut opener = NackOpener::new(channel, Epoch(1), secret.clone());
+        for run in 0..KEYS_MAX as u64 + 10 {
+            opener.open(from(), &mut sealed(&secret, channel, run, 0)).unwrap();
+        }
+        assert_eq!(opener.keys.len(), KEYS_MAX);
+        assert!(!opener.keys.contains_key(&RunId(0)) && opener.keys.contains_key(&RunId(4000)));
+        opener.open(from(), &mut sealed(&secret, channel, 0, 1)).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_and_leaves_no_key() {
+        let (secret, channel) = (EpochSecret::generate(), ChannelId([1; 16]));
+        let mut opener = NackOpener::new(channel, Epoch(0x101), secret.clone());
+        let mut bent = sealed(&secret, channel, 78, 1);
+        bent[30] ^= 1;
+        let stranger = sealed(&EpochSecret::generate(), channel, 78, 1);
+        let too_long = vec![0; DATAGRAM_LEN_MAX + 1];
+        for (mut datagram, refused) in [
+            (Vec::new(), Refused::Malformed),
+            (vec![0x55; 300], Refused::Malformed),
+            (too_long, Refused::Malformed),
+            (bent, Refused::Unopened),
+            (stranger, Refused::Unopened),
+        ] {
+            assert_eq!(opener.open(from(), &mut datagram).unwrap_err(), refused);
+        }
+        assert!(opener.keys.is_empty());
+    }
+}

@@ -1,0 +1,315 @@
+//! A node alone: what it sends opens, and its bookkeeping holds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nackcast_common::geometry::{Geometry, Layout};
+use nackcast_common::hash::merge;
+use nackcast_common::ids::{Digest, Generation, ObjectIndex, RunId};
+use nackcast_common::keys::Flow;
+use nackcast_common::manifest::{Chaining, Content, Entry, EntryKind, Head, Manifest, Mtime, ObjectKind, ObjectRecord};
+use nackcast_common::path::DatasetPath;
+use nackcast_common::units::{BitRate, RateLimit};
+use nackcast_proto::manifest::encode;
+use nackcast_proto::wire::header::{self, Header};
+use nackcast_proto::wire::symbol::SymbolId;
+use nackcast_proto::wire::{Advertisement, Role, SenderCertificate};
+
+use super::*;
+use crate::config::{Once, ScheduleConfig};
+use crate::publish::Published;
+
+const CHANNEL: ChannelId = ChannelId([7; 16]);
+const SIZE: usize = 600_000;
+
+/// A node, and a driver that carries out everything at once.
+struct Bench {
+    node: SenderNode,
+    secret: EpochSecret,
+    publisher: SigningKey,
+    published: Published,
+    object: ObjectId,
+    layout: Layout,
+    content: Bytes,
+    now: Time,
+    /// Every datagram, with where it went.
+    sent: Vec<(Destination, Vec<u8>)>,
+    scans: Vec<u64>,
+    /// The file can be read.
+    is_there: bool,
+    /// The data socket takes nothing.
+    is_full: bool,
+}
+
+impl Bench {
+    fn new(once: Option<Once>) -> Self {
+        let (publisher, signer) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
+        let secret = EpochSecret::from_slice(&[3; 32]).unwrap();
+        let geometry = Geometry::default();
+        let content: Bytes = (0..SIZE).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect::<Vec<_>>().into();
+        let layout = geometry.object(SIZE as u64).unwrap();
+        let values: Vec<_> = (0..layout.block_count()).map(|b| Digest::of(&b.to_be_bytes()).0).collect();
+        let digest = merge(&values);
+        let object = geometry.object_id(&digest, SIZE as u64);
+        let record = ObjectRecord {
+            id: object,
+            digest,
+            layout,
+            kind: ObjectKind::File,
+            since: Generation(1),
+            chaining: Chaining::Inline(values.into()),
+        };
+        let entry = Entry {
+            path: DatasetPath::new(b"file").unwrap(),
+            kind: EntryKind::File { size: SIZE as u64, digest, content: Content::Object(ObjectIndex(0)) },
+            mode: 0o644,
+            mtime: Mtime::default(),
+        };
+        let head = Head { channel: CHANNEL, generation: Generation(1), parent: None, epoch: Epoch(1), geometry };
+        let manifest = Arc::new(Manifest::new(head, vec![record], vec![entry]).unwrap());
+        let encoded = encode(&manifest, &publisher).unwrap();
+        let engine = EngineConfig {
+            channel: CHANNEL,
+            session: SessionId(11),
+            start_number: StartNumber(1),
+            epoch: Epoch(1),
+            role: Role::Primary,
+            certificate: SenderCertificate::issue(&publisher, CHANNEL, signer.verifying_key()),
+            data_group: "239.1.1.1:7602".parse().unwrap(),
+            nack_port: 7701,
+            rate: RateLimit::Fixed(BitRate(100_000_000)),
+            schedule: ScheduleConfig::default(),
+            once,
+        };
+        let config = NodeConfig { name: "news".to_owned(), secret: secret.clone(), signer, engine };
+        Self {
+            node: SenderNode::new(config),
+            secret,
+            publisher,
+            published: Published::new(manifest, encoded),
+            object,
+            layout,
+            content,
+            now: Time(1_000_000),
+            sent: Vec::new(),
+            scans: Vec::new(),
+            is_there: true,
+            is_full: false,
+        }
+    }
+
+    fn publish(&mut self) {
+        self.node.publish(self.now, self.published.publication(true, Vec::new()));
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Make(order) => {
+                let (parts, file, layout) = (self.published.objects(), &self.content, self.layout);
+                let is_there = self.is_there;
+                let made = order.make(|(object, block)| match parts.get(&object) {
+                    Some(part) => Ok(part.clone()),
+                    None if is_there => {
+                        let start = block as usize * 262_144;
+                        Ok((layout, file.slice(start..(start + 262_144).min(SIZE))))
+                    }
+                    None => Err(MakeError::NoSuchObject),
+                });
+                self.node.handle_made(self.now, made);
+            }
+            Work::RecordPass { object, .. } => self.node.handle_recorded(self.now, &[object]),
+            Work::Rescan { number, object } => {
+                assert_eq!(object, self.object);
+                self.scans.push(number);
+            }
+            Work::Roll => panic!("few packets were sent"),
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut out = Vec::new();
+        while self.now < end {
+            self.node.handle_timeout(self.now);
+            loop {
+                while let Some(work) = self.node.poll_work() {
+                    self.work(work);
+                }
+                let datagrams = if self.is_full {
+                    self.node.poll_control(self.now, &mut out)
+                } else {
+                    self.node.poll_transmit(self.now, &mut out)
+                };
+                let Some(datagrams) = datagrams else { break };
+                assert!(datagrams.to == Destination::Data || datagrams.len == out.len());
+                let several = out.chunks_exact(datagrams.len);
+                assert!(several.remainder().is_empty());
+                self.sent.extend(several.map(|datagram| (datagrams.to, datagram.to_vec())));
+            }
+            let deadline = self.node.poll_deadline(self.now).map_or(Time::NEVER, |deadline| deadline.at);
+            self.now = deadline.max(self.now + Duration::from_micros(100)).min(end);
+        }
+    }
+
+    /// Opens everything that was sent; the file's symbols by their ESIs.
+    fn symbols(&self) -> Vec<(SymbolId, Vec<u8>)> {
+        let mut symbols = Vec::new();
+        for (to, datagram) in &self.sent {
+            let mut datagram = datagram.clone();
+            let head = Header::read(&datagram).unwrap();
+            let key = self.secret.flow_key(CHANNEL, head.session, head.flow);
+            let body = key.open_in_place(head.packet_number, header::LEN, &mut datagram).unwrap();
+            match to {
+                Destination::Data => {
+                    assert_eq!((head.datagram_type, head.flow), (DatagramType::Symbol, Flow::Data));
+                    let (id, symbol) = SymbolId::read(body).unwrap();
+                    symbols.extend((id.object == self.object).then(|| (id, symbol.to_vec())));
+                }
+                Destination::Advertised if head.datagram_type == DatagramType::Advertisement => {
+                    let key = self.publisher.verifying_key();
+                    assert!(Advertisement::decode(body, &key, CHANNEL).unwrap().session.0 == head.session);
+                }
+                Destination::Advertised => assert_eq!(head.datagram_type, DatagramType::Digest),
+                Destination::Receiver(_) => assert_eq!(head.datagram_type, DatagramType::NackAnswer),
+            }
+        }
+        symbols
+    }
+
+    fn packet_numbers(&self, session: u64, flow: Flow) -> Vec<u64> {
+        let heads = self.sent.iter().map(|(_, datagram)| Header::read(datagram).unwrap());
+        heads.filter(|head| (head.session, head.flow) == (session, flow)).map(|head| head.packet_number).collect()
+    }
+
+    /// The whole file is in what was sent.
+    fn assert_sent(&self) {
+        let symbols = self.symbols();
+        for block in 0..self.layout.block_count() {
+            for esi in 0..self.layout.source_symbols(block) {
+                let id = SymbolId { object: self.object, block, esi };
+                let (_, symbol) = symbols.iter().find(|(other, _)| *other == id).expect("every symbol is sent");
+                let start = block as usize * 262_144 + usize::from(esi) * 1400;
+                let end = (start + 1400).min((block as usize + 1) * 262_144).min(SIZE);
+                assert_eq!(&symbol[..end - start], &self.content[start..end]);
+            }
+        }
+    }
+}
+
+fn soon() -> Option<Once> {
+    Some(Once { expect: None, linger: Duration::from_millis(300) })
+}
+
+#[test]
+fn what_it_sends_opens_and_every_number_is_used_once() {
+    let mut bench = Bench::new(soon());
+    bench.publish();
+    bench.run(Duration::from_secs(10));
+    bench.assert_sent();
+    assert_eq!(bench.node.ending(bench.now), Ending::Now);
+    for flow in [Flow::Advertisement, Flow::Data] {
+        let numbers = bench.packet_numbers(11, flow);
+        assert!(numbers.len() > 10 && numbers.iter().copied().eq(0..numbers.len() as u64));
+    }
+    let (summary, is_success) = bench.node.summary();
+    assert!(is_success && summary.sent_bytes > SIZE as u64, "{summary:?}");
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let sent = || {
+        let mut bench = Bench::new(None);
+        bench.publish();
+        bench.run(Duration::from_secs(3));
+        bench.sent
+    };
+    assert!(sent() == sent());
+}
+
+#[test]
+fn a_full_data_socket_holds_up_content_only() {
+    let mut bench = Bench::new(None);
+    bench.publish();
+    bench.is_full = true;
+    bench.run(Duration::from_secs(3));
+    assert!(bench.packet_numbers(11, Flow::Data).is_empty());
+    assert!(bench.packet_numbers(11, Flow::Advertisement).len() > 10);
+    bench.is_full = false;
+    bench.run(Duration::from_secs(10));
+    bench.assert_sent();
+}
+
+#[test]
+fn a_nack_is_opened_and_answered_to_whoever_sent_it() {
+    let mut bench = Bench::new(None);
+    bench.publish();
+    bench.run(Duration::from_secs(10));
+    let from = "192.0.2.5:4000".parse().unwrap();
+    let heard = bench.node.opener().open(from, &mut sealed_nack(&bench.secret, CHANNEL, 5, 3)).unwrap();
+    assert_eq!((heard.run, heard.packet), (RunId(5), 3));
+    // It echoes the last advertisement, as a receiver's does.
+    let mut heard = heard;
+    (heard.nack.session, heard.nack.time, heard.nack.missing_ids) = (SessionId(11), bench.now.0, vec![bench.object]);
+    bench.node.handle_nack(bench.now, &heard);
+    bench.sent.clear();
+    bench.run(Duration::from_secs(10));
+    let answers = bench.sent.iter().filter(|(to, _)| *to == Destination::Receiver(from)).count();
+    assert_eq!(answers, 1);
+    bench.assert_sent();
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_scanned_for_and_served_again_when_it_is_back() {
+    let mut bench = Bench::new(soon());
+    bench.is_there = false;
+    bench.publish();
+    bench.run(Duration::from_secs(10));
+    assert_eq!((bench.scans.as_slice(), bench.symbols().len()), ([1].as_slice(), 0));
+    assert_eq!(bench.node.ending(bench.now), Ending::Running, "a scan may find it again");
+    bench.is_there = true;
+    bench.node.handle_scanned(bench.now, ScanResult { is_read: true, answers: 1, ..ScanResult::default() });
+    let nack = HeardNack {
+        from: "192.0.2.5:4000".parse().unwrap(),
+        run: RunId(5),
+        packet: 1,
+        nack: nackcast_proto::wire::Nack {
+            channel: CHANNEL,
+            session: SessionId(11),
+            time: bench.now.0,
+            missing_ids: vec![bench.object],
+            ..nackcast_proto::wire::Nack::default()
+        },
+    };
+    bench.node.handle_nack(bench.now, &nack);
+    bench.run(Duration::from_secs(10));
+    bench.assert_sent();
+    assert_eq!(bench.node.ending(bench.now), Ending::Now);
+    let (summary, is_success) = bench.node.summary();
+    assert!(!is_success && summary.problems.len() == 1, "it was not sent as it was: {summary:?}");
+}
+
+#[test]
+fn a_new_session_has_new_keys_and_numbers_from_zero() {
+    let mut bench = Bench::new(None);
+    bench.publish();
+    bench.run(Duration::from_secs(1));
+    bench.node.roll(bench.now, SessionId(12), StartNumber(2));
+    bench.run(Duration::from_secs(10));
+    bench.assert_sent();
+    assert_eq!(bench.packet_numbers(12, Flow::Advertisement)[0], 0);
+    let last = Header::read(&bench.sent.last().unwrap().1).unwrap();
+    assert_eq!(last.session, 12);
+}
+
+#[test]
+fn draining_ends_when_what_runs_is_sent_or_time_is_up() {
+    let mut bench = Bench::new(None);
+    bench.node.drain(bench.now);
+    assert_eq!(bench.node.ending(bench.now), Ending::Now, "there is nothing to finish");
+    let mut bench = Bench::new(None);
+    bench.publish();
+    bench.run(Duration::from_secs(10));
+    bench.node.drain(bench.now);
+    assert_eq!(bench.node.ending(bench.now), Ending::WhenSent);
+    assert_eq!(bench.node.ending(bench.now + DRAIN_MAX), Ending::Now);
+}
