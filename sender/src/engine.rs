@@ -409,6 +409,9 @@ impl SenderEngine {
         self.feedback.recount(now);
         self.schedule.end_closed(now, &mut self.foresight);
         let may = self.first_pass_may(now);
+        if may == FirstPassMay::All && self.foresight.is_new() {
+            self.foresee();
+        }
         let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
         if self.state == SenderState::Active {
             for (object, count) in self.schedule.fill(now, may, proactive) {
@@ -452,6 +455,14 @@ impl SenderEngine {
             RateLimit::Fixed(BitRate(rate)) => rate,
             RateLimit::Max => 0,
         }
+    }
+
+    /// Before the first content: what the group will need.
+    fn foresee(&mut self) {
+        let Some((reference, manifest)) = &self.manifest else { return };
+        let loss_ppm = self.feedback.loss_of_holders(reference.hash.prefix());
+        let full = manifest.objects().iter().map(|o| o.layout.source_symbols(0)).max().unwrap_or(0);
+        self.foresight.begin(full, self.feedback.group_size(), loss_ppm);
     }
 
     /// How long receivers get to take the manifest.

@@ -21,8 +21,10 @@ const SILENT_INTERVALS: u32 = 3;
 const SILENT_MIN: Duration = Duration::from_millis(1500);
 /// A packet number may run ahead of the last advertisement by so much: more than any link carries in its interval.
 const PACKETS_AHEAD_MAX: u64 = 1 << 24;
-/// Loss is estimated over windows of so many packets.
+/// Loss is estimated over windows of so many packets, and at first over fewer: a sender reckons with it before content
+/// begins.
 const LOSS_WINDOW: u64 = 512;
+const LOSS_WINDOW_FIRST: u64 = 128;
 
 /// One session.
 #[derive(Debug)]
@@ -171,7 +173,7 @@ impl Session {
         self.window_received += 1;
         self.next_packet = self.next_packet.max(number + 1);
         let span = self.next_packet - self.window_start;
-        if span >= LOSS_WINDOW {
+        if span >= self.loss_window() {
             let received = self.window_received.min(span);
             let loss = u32::try_from((span - received) * 1_000_000 / span).unwrap_or(1_000_000);
             self.loss_ppm = if self.measured { (self.loss_ppm / 4) * 3 + loss / 4 } else { loss };
@@ -191,7 +193,7 @@ impl Session {
     pub(super) fn on_packets(&mut self, mut numbers: Range<u64>) {
         while !numbers.is_empty() {
             // As many as leave the window open, then the one that closes it.
-            let open = (self.window_start + LOSS_WINDOW - 1).clamp(numbers.start, numbers.end) - numbers.start;
+            let open = (self.window_start + self.loss_window() - 1).clamp(numbers.start, numbers.end) - numbers.start;
             self.window_received += open;
             numbers.start += open;
             self.next_packet = self.next_packet.max(numbers.start);
@@ -199,6 +201,10 @@ impl Session {
                 self.on_packet(closing);
             }
         }
+    }
+
+    const fn loss_window(&self) -> u64 {
+        if self.measured { LOSS_WINDOW } else { LOSS_WINDOW_FIRST }
     }
 
     /// Everything below was sent before now, and has arrived if it ever will.

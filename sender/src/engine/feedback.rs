@@ -240,6 +240,13 @@ impl Feedback {
         self.scaled(self.count(|row| row.counted && row.holds == manifest))
     }
 
+    /// Mean loss of those that hold the manifest with this hash, in millionths.
+    pub(super) fn loss_of_holders(&self, manifest: u64) -> u32 {
+        let holders = || self.receivers.values().filter(|row| row.counted && row.holds == manifest);
+        let sum: u64 = holders().map(|row| u64::from(row.loss_ppm)).sum();
+        u32::try_from(sum / (holders().count() as u64).max(1)).unwrap_or(u32::MAX)
+    }
+
     /// A round-trip time was measured, by an echo of an advertisement.
     pub(super) fn on_rtt(&mut self, rtt: Duration, interval: Duration) {
         if rtt > (interval * ECHO_INTERVALS).max(ECHO_MIN) {
