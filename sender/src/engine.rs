@@ -88,6 +88,8 @@ pub struct SenderEngine {
     manifest: Option<(ManifestRef, Arc<Manifest>)>,
     started: Option<Time>,
     manifest_sent_at: Option<Time>,
+    /// Objects of this manifest may begin their first pass: receivers had their time to take it.
+    content_begun: bool,
     sequence: u64,
     pass_serial: u64,
     finished: VecDeque<FinishedPass>,
@@ -137,6 +139,7 @@ impl SenderEngine {
             manifest: None,
             started: None,
             manifest_sent_at: None,
+            content_begun: false,
             sequence: 0,
             pass_serial: 0,
             finished: VecDeque::new(),
@@ -357,6 +360,7 @@ impl SenderEngine {
         }
         self.manifest = Some((reference, manifest));
         self.manifest_sent_at = None;
+        self.content_begun = false;
         (self.said.first_pass_over, self.said.finished) = (false, false);
         self.started.get_or_insert(now);
         self.last_demand = now;
@@ -409,8 +413,12 @@ impl SenderEngine {
         self.feedback.recount(now);
         self.schedule.end_closed(now, &mut self.foresight);
         let may = self.first_pass_may(now);
-        if may == FirstPassMay::All && self.foresight.is_new() {
-            self.foresee();
+        if may == FirstPassMay::All && !self.content_begun {
+            // Whoever joins from now on asks for what it missed.
+            self.content_begun = true;
+            if self.foresight.is_new() {
+                self.foresee();
+            }
         }
         let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
         if self.state == SenderState::Active {
@@ -430,6 +438,9 @@ impl SenderEngine {
     }
 
     fn first_pass_may(&self, now: Time) -> FirstPassMay {
+        if self.content_begun {
+            return FirstPassMay::All;
+        }
         let expected = self.config.once.and_then(|o| o.expect).unwrap_or(0);
         let greeted = self.started.is_some_and(|started| now >= started + HELLO);
         if self.feedback.group_size() < expected || (!greeted && expected == 0) {

@@ -138,7 +138,8 @@ impl Reception {
 
     /// Every block is done.
     pub(super) fn is_done(&self) -> bool {
-        self.done.count() == u64::from(self.layout.block_count())
+        let all = 0..self.layout.block_count();
+        all.is_empty() || self.done.ranges().next() == Some(all)
     }
 
     /// Nothing of it is held.
@@ -317,11 +318,11 @@ impl Reception {
     }
 
     /// Blocks on disk that have all they need.
-    pub(super) fn complete_on_disk(&self) -> Vec<u32> {
+    pub(super) fn complete_on_disk(&self) -> impl Iterator<Item = u32> + '_ {
         let enough = |(block, open): &(&u32, &Open)| {
             open.place == Place::Disk && open.count >= self.layout.source_symbols(**block)
         };
-        self.open.iter().filter(enough).map(|(block, _)| *block).collect()
+        self.open.iter().filter(enough).map(|(block, _)| *block)
     }
 
     /// Begins to bring a block from disk.

@@ -53,6 +53,16 @@ impl Demand {
         self.whole.is_empty() && self.short.is_empty()
     }
 
+    /// Of each short block more is sent, the more often the object was passed without success: what arrives may be
+    /// what is held already (of an earlier session), and after the last pass only unicast is left.
+    pub(super) fn insist(&mut self, pass: u32) {
+        let tries = pass.saturating_sub(2).min(100);
+        let more = u16::try_from(tries * (tries + 1) / 2).unwrap_or(u16::MAX);
+        for demand in self.short.values_mut() {
+            demand.largest = demand.largest.saturating_add(more);
+        }
+    }
+
     /// Adds what another demand wants.
     pub(super) fn merge(&mut self, other: Self) {
         self.whole.union(&other.whole);
@@ -86,6 +96,18 @@ mod tests {
         }
         assert_eq!(demand.split(), (4, 6));
         assert_eq!(demand.largest(), 10);
+    }
+
+    #[test]
+    fn passes_without_success_send_more() {
+        let after = |pass| {
+            let mut demand = Demand::default();
+            demand.short.entry(0).or_default().merge(1);
+            demand.insist(pass);
+            demand.short[&0].largest()
+        };
+        assert_eq!([1, 2, 3, 4, 5].map(after), [1, 1, 2, 4, 7]);
+        assert!((1..=16).map(after).sum::<u16>() > 256, "a round of passes goes through all repair symbols");
     }
 
     #[test]

@@ -332,8 +332,9 @@ impl Schedule {
             };
             let Some(object) = self.objects.get_mut(&id) else { continue };
             leave(&mut self.covered, &mut self.pool_symbols, object);
-            let demand = std::mem::take(&mut object.demand);
+            let mut demand = std::mem::take(&mut object.demand);
             object.passes += 1;
+            demand.insist(object.passes);
             object.last_start = Some(now);
             object.last_asked = now;
             object.state = State::Sending;

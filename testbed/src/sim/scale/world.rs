@@ -33,7 +33,7 @@ const SESSION: SessionId = SessionId(77);
 /// IPv6 and UDP, as the sender's rate counts them.
 const IP_UDP_LEN: u64 = 48;
 /// The sender's timer: it sends what its rate gave in this time.
-const TICK: u64 = 5_000;
+const TICK: u64 = 7_500;
 /// The shortest way to a receiver, and the step between the delays.
 const DELAY: Duration = Duration::from_millis(3);
 const DELAY_STEP: Duration = Duration::from_micros(4000 / (DELAYS as u64 - 1));
@@ -63,6 +63,7 @@ pub(super) struct World {
     sample: Sample,
     sampled: Time,
     content_began: Option<Time>,
+    gathered: Option<SymbolRun>,
 }
 
 impl World {
@@ -106,6 +107,7 @@ impl World {
             sample: Sample::default(),
             sampled: Time::ZERO,
             content_began: None,
+            gathered: None,
             scenario: *scenario,
             meter: *meter,
         })
@@ -225,8 +227,27 @@ impl World {
             (self.meter.switch)(before);
             match transmit {
                 Some(transmit) => self.send(transmit),
-                None => return,
+                None => return self.flush(),
             }
+        }
+    }
+
+    /// Runs that follow each other at one moment become one: nobody can tell the difference.
+    fn gather(&mut self, run: SymbolRun) {
+        if let Some(before) = &mut self.gathered
+            && (before.object, before.block, before.esis.end) == (run.object, run.block, run.esis.start)
+        {
+            before.esis.end = run.esis.end;
+            return;
+        }
+        self.flush();
+        self.gathered = Some(run);
+    }
+
+    fn flush(&mut self) {
+        if let Some(run) = self.gathered.take() {
+            self.count_symbols(&run);
+            self.multicast(Carried::Symbols(run));
         }
     }
 
@@ -240,10 +261,7 @@ impl World {
                 self.count_control(d.encode(&self.key).len());
                 self.multicast(Carried::Digest(d));
             }
-            Transmit::Symbols(run) => {
-                self.count_symbols(&run);
-                self.multicast(Carried::Symbols(run));
-            }
+            Transmit::Symbols(run) => self.gather(run),
             Transmit::Answer(to, answer) => {
                 let key = (answer.nonce != 0).then_some(&self.key);
                 self.outcome.answer_bytes += sealed_len(answer.encode(key).len());
