@@ -92,6 +92,8 @@ pub(super) struct Job {
     /// The unrequested first pass.
     pub(super) first: bool,
     pub(super) phase: Phase,
+    /// A symbol of it was sent.
+    pub(super) begun: bool,
     /// Repair symbols that each whole block gets unasked, in millionths of its source symbols.
     proactive_ppm: u32,
     /// Blocks to send whole.
@@ -128,6 +130,7 @@ impl Job {
             layout,
             first: false,
             phase: Phase::Recording,
+            begun: false,
             proactive_ppm: demand.loss_ppm.min(200_000),
             source: demand.whole,
             again: RangeSet::new(),
@@ -310,6 +313,7 @@ impl Job {
         let staged = self.staged.front_mut().filter(|s| s.ready)?;
         let run = staged.runs.front_mut()?;
         staged.begun = true;
+        self.begun = true;
         let block = staged.block;
         let esis = run.start..run.start + (run.end - run.start).min(most);
         run.start = esis.end;

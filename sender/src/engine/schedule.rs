@@ -183,17 +183,24 @@ impl Schedule {
         }
     }
 
-    /// Least place in the table that still waits for its first pass.
+    /// Least place in the table of which nothing was sent yet in its first pass. An object whose job has just begun
+    /// counts until its first symbol is out: receivers ask for what lies behind and is not there.
     pub(super) fn first_pass_cursor(&self) -> Option<ObjectIndex> {
-        self.first.iter().find_map(|(order, _)| match order {
-            Order::Table(index) => Some(*index),
+        let table = |order: Order| match order {
+            Order::Table(index) => Some(index),
             Order::Manifest(_) => None,
-        })
+        };
+        let waiting = self.first.iter().find_map(|(order, _)| table(*order));
+        let silent = self.jobs.iter().filter(|job| job.first && !job.begun && !job.is_drained());
+        let silent = silent.filter_map(|job| self.objects.get(&job.object)).filter_map(|object| table(object.order));
+        waiting.into_iter().chain(silent).min()
     }
 
-    /// Least `since` among those that wait for their first pass.
+    /// Least `since` among these.
     pub(super) fn first_pass_since(&self) -> Option<Generation> {
-        self.first.iter().filter_map(|(_, id)| self.objects.get(id)).map(|o| o.since).min()
+        let waiting = self.first.iter().map(|(_, id)| id);
+        let silent = self.jobs.iter().filter(|job| job.first && !job.begun).map(|job| &job.object);
+        waiting.chain(silent).filter_map(|id| self.objects.get(id)).map(|o| o.since).min()
     }
 
     /// The manifest's first pass is over.
