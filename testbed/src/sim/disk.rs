@@ -160,7 +160,7 @@ impl Disk {
 
 impl Files for Disk {
     fn open_directory(&self, path: &Path) -> Result<Handle, Errno> {
-        let root = Open::new(self, &mut *self.state(), ROOT, How::Directory);
+        let root = Open::new(self, &mut self.state(), ROOT, How::Directory);
         root.open(&relative(path), How::Directory)
     }
 
