@@ -8,21 +8,19 @@
 pub(crate) mod options;
 pub(crate) mod values;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use nackcast_common::units::{ByteCount, RateLimit};
 
 use self::options::{ReceiveOptions, SendOptions};
-use self::values::{HostPort, Percent};
+use self::values::{GroupPort, HostPort, Percent};
 
 /// Pre-positions files on many machines by reliable multicast.
 #[derive(Debug, Parser)]
 #[command(
     name = "nackcast",
     version,
-    disable_help_subcommand = true,
     after_help = "\
 Examples:
   nackcast demo                                      see it work on this machine, nothing configured
@@ -142,7 +140,7 @@ pub(crate) struct ChannelNewArgs {
     /// Multicast group and port of advertisements; data uses the next port
     /// [default: a group in 239.192.0.0/14 derived from the channel, port 7600]
     #[arg(long, value_name = "GROUP:PORT")]
-    pub(crate) advertise: Option<SocketAddr>,
+    pub(crate) advertise: Option<GroupPort>,
     /// Where receivers find senders, best first; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) sender: Vec<HostPort>,
@@ -215,7 +213,9 @@ Examples:
   nackcast receive --config /etc/nackcast/receive.toml
 
 The n-th --ticket goes with the n-th --into. Prefer @FILE: arguments show in process lists.
-SIGTERM and SIGINT save what was received and end (a second one ends at once); SIGHUP rescans.")]
+SIGTERM and SIGINT save what was received and end (a second one ends at once); SIGHUP rescans. A receiver that
+is ended so before everything is there says `success: false` in its --json summary; it exits with 0, as asked,
+or with 1 when --once asked for more.")]
 pub(crate) struct ReceiveArgs {
     /// TOML file whose keys are these options; what the command line gives counts more
     #[arg(long, value_name = "FILE")]
@@ -297,7 +297,7 @@ Examples:
   nackcast man | man -l -
   nackcast man --out /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Write one page per command into this directory
+    /// Write one page per command into this directory, which is made when missing
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -16,7 +16,7 @@ use crate::private_file;
 
 /// Where advertisements go unless told; data goes to the next port.
 const DEFAULT_PORT: u16 = 7600;
-/// What a sender listens on unless told, NACKs and QUIC: a group on the same port could not be bound beside it.
+/// What a sender listens on unless told, and the reserved port after it: a group on the same port could not be bound beside it.
 const LISTEN_PORTS: [u16; 2] = [7701, 7702];
 /// `NAME.ticket` must be a file name.
 const NAME_LEN_MAX: usize = 200;
@@ -52,7 +52,11 @@ fn new(args: &ChannelNewArgs) -> Result<(), Failure> {
     }
     let key_path = args.out.clone().unwrap_or_else(|| format!("{}.key", args.name).into());
     let ticket_path = ticket_path(&key_path);
-    let file = fresh(&args.name, args.advertise, args.sender.iter().map(|sender| sender.0.clone()).collect())?;
+    let file = fresh(
+        &args.name,
+        args.advertise.map(|group| group.0),
+        args.sender.iter().map(|sender| sender.0.clone()).collect(),
+    )?;
     write(&file, &key_path, &ticket_path)?;
     tracing::info!("wrote {} and {}", key_path.display(), ticket_path.display());
     show(args.json, &file, Some(&key_path), Some(&ticket_path))

@@ -82,15 +82,17 @@ pub(crate) fn run(args: &DemoArgs, app: &App) -> Result<(), Failure> {
 }
 
 fn perform(args: &DemoArgs, app: &App, stage: &Stage, site: &Site, receivers: &[String]) -> Result<Outcome, Failure> {
+    app.terminal.line(&format!("copying files to send, {} at most, from this machine", args.size));
     let content = content::gather(args.dir.as_deref(), args.size.0, &site.source())?;
     app.terminal.line(&content.describe());
     channel::create("demo", stage.sender_address(), &site.key_file(), &site.ticket_file())?;
     let program = std::env::current_exe().or_running("this program cannot find itself")?;
     let plans = plans(args, stage, site, receivers, &program);
+    app.terminal.line("starting the receivers, and the sender, which hashes the content before it sends");
     let clock = Clock::start();
     let mode = Mode::choose(app.verbosity, Default::default());
     let ended = runtime()?.block_on(nodes::run(plans, mode, app.terminal.clone(), clock))?;
-    app.terminal.line("comparing every receiver's directory with the sender's");
+    app.terminal.line("comparing every receiver's directory with the sender's, by hash");
     let outcome = judge(stage, site, &content, ended)?;
     if !outcome.success {
         app.terminal.line(&nodes::log_tails(&site.root));

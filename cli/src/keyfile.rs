@@ -10,7 +10,7 @@ use std::path::Path;
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use nackcast_common::ids::{ChannelId, Epoch};
 use nackcast_common::keys::{EpochSecret, SenderMaster, Signature, SigningKey, VerifyingKey};
-use nackcast_proto::ticket::Ticket;
+use nackcast_proto::ticket::{Ticket, TicketError};
 use nackcast_proto::wire::SenderCertificate;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -78,9 +78,20 @@ impl KeyFile {
     /// Reads and checks a key file.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
         let text = private_file::read(path, "key file")?;
+        if !matches!(text.parse::<Ticket>(), Err(TicketError::Prefix)) {
+            return Err(Failure::usage(format_args!(
+                "{} is a ticket, which is for receivers: give the channel's key file, as `nackcast channel new` made it",
+                path.display()
+            )));
+        }
         Self::parse(&text).map_err(|problem| {
             Failure::usage(format_args!("key file {}: {problem}; restore it from a copy", path.display()))
         })
+    }
+
+    /// Whether a text is meant to be a key file, sound or not.
+    pub(crate) fn looks_like(text: &str) -> bool {
+        text.lines().any(|line| line.starts_with("sender-master"))
     }
 
     /// Writes a new key file.

@@ -1,141 +1,85 @@
-//! The one place that calls the nodes: their types go in, this crate's reports come out.
+//! What `send` and `receive` have in common: from a configuration to the printed result.
+//!
+//! Nothing is made on disk before everything was checked that can be checked: a command that ends with exit code 2
+//! has changed nothing.
 
+use std::net::IpAddr;
 use std::path::Path;
 
+use nackcast_common::net::interface;
+use nackcast_common::report::Progress;
 use tokio::sync::watch;
 
+use crate::App;
+use crate::args::ReportArgs;
 use crate::failure::Failure;
-use crate::report::{
-    ChannelProgress, Progress, ReceiveSummary, ReceivedChannel, SendSummary, SentChannel, VerifySummary,
-};
-use crate::signals::Signals;
+use crate::output::{print, print_json};
+use crate::places::{self, Node, Registration};
+use crate::progress::{Display, Mode};
+use crate::report::Summary;
+use crate::signals::{self, Signals};
 
-/// Sends until done or told to end.
-pub(crate) async fn send(
-    config: nackcast_sender::Config,
-    signals: Signals,
-    progress: watch::Sender<Progress>,
-) -> Result<SendSummary, Failure> {
-    let (ours, theirs) = watch::channel(nackcast_sender::Progress::default());
-    let control = nackcast_sender::Control { shutdown: signals.shutdown, rescan: signals.rescan, progress: ours };
-    let forward = tokio::spawn(forward(theirs, progress, |p: &nackcast_sender::Progress| Progress {
-        channels: p.channels.iter().map(sending).collect(),
-    }));
-    let result = nackcast_sender::run(config, control).await;
-    let forwarded = forward.await;
-    let summary = result.map_err(|error| fail(error.is_usage(), error))?;
-    forwarded.map_err(Failure::running)?;
-    let channels = summary.channels.into_iter().map(|c| SentChannel {
-        name: c.name,
-        generation: c.generation,
-        objects: c.objects,
-        bytes: c.bytes,
-        sent_bytes: c.sent_bytes,
-        repair_bytes: c.repair_bytes,
-        receivers: c.receivers,
-        receivers_complete: c.receivers_complete,
-        problems: c.problems,
-    });
-    Ok(SendSummary { success: summary.success, channels: channels.collect() })
+/// A node that could be started.
+pub(crate) trait Daemon {
+    /// How it ends.
+    type Summary: Summary;
+    /// Finds what would keep it from running, and changes nothing. Called inside a runtime.
+    fn check(&self) -> Result<(), Failure>;
+    /// Its state directory.
+    fn state(&self) -> &Path;
+    /// The interface that it was given.
+    fn interface(&self) -> Option<&str>;
+    /// The groups of its channels.
+    fn groups(&self) -> Vec<IpAddr>;
+    /// Runs until it is done or told to end. The state directory is there.
+    async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Self::Summary, Failure>;
 }
 
-/// Receives until done or told to end.
-pub(crate) async fn receive(
-    config: nackcast_receiver::Config,
-    signals: Signals,
-    progress: watch::Sender<Progress>,
-) -> Result<ReceiveSummary, Failure> {
-    let (ours, theirs) = watch::channel(nackcast_receiver::Progress::default());
-    let control = nackcast_receiver::Control { shutdown: signals.shutdown, rescan: signals.rescan, progress: ours };
-    let forward = tokio::spawn(forward(theirs, progress, |p: &nackcast_receiver::Progress| Progress {
-        channels: p.channels.iter().map(receiving).collect(),
-    }));
-    let result = nackcast_receiver::run(config, control).await;
-    let forwarded = forward.await;
-    let summary = result.map_err(|error| fail(error.is_usage(), error))?;
-    forwarded.map_err(Failure::running)?;
-    let channels = summary.channels.into_iter().map(|c| ReceivedChannel {
-        name: c.name,
-        into: c.into,
-        generation: c.generation,
-        files: c.files,
-        bytes: c.bytes,
-        received_bytes: c.received_bytes,
-        repair_bytes: c.repair_bytes,
-        complete: c.complete,
-        unicast_wanted: c.unicast_wanted,
-        problems: c.problems,
-    });
-    Ok(ReceiveSummary { success: summary.success, channels: channels.collect() })
+/// How its result is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Show {
+    pub(crate) report: ReportArgs,
+    pub(crate) json: bool,
 }
 
-/// Compares a directory with the manifest in the state.
-pub(crate) fn verify(directory: &Path, state: &Path, deep: bool) -> Result<VerifySummary, Failure> {
-    let report = nackcast_receiver::verify(directory, state, deep).map_err(|error| fail(error.is_usage(), error))?;
-    Ok(VerifySummary {
-        directory: directory.to_owned(),
-        generation: report.generation,
-        entries: report.entries,
-        missing: report.missing,
-        damaged: report.damaged,
-        extra: report.extra,
-    })
+/// Checks and runs a node, and prints how it ended.
+pub(crate) fn run<D: Daemon>(daemon: D, node: &Node, show: Show, app: &App) -> Result<D::Summary, Failure> {
+    let mode = Mode::choose(app.verbosity, show.report);
+    let summary = crate::runtime()?.block_on(async {
+        daemon.check()?;
+        let state = daemon.state().to_owned();
+        places::check_neighbours(&state, node)?;
+        places::prepare_state(&state, node.role)?;
+        let _registration = Registration::new(&state, node)?;
+        warn_of_loopback(&daemon);
+        let signals = signals::listen(app.terminal.clone())?;
+        let (progress, shown) = watch::channel(Progress::default());
+        let display = Display::start(mode, app.terminal.clone(), shown, signals.shutdown.clone());
+        let result = daemon.run(signals, progress).await;
+        display.finish().await;
+        result
+    })?;
+    if show.json {
+        print_json(&summary)?;
+    } else {
+        print(&summary.to_text())?;
+    }
+    Ok(summary)
 }
 
-fn fail(is_usage: bool, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+/// A machine without any route to a group: nothing goes over a cable, which is seldom what is meant.
+fn warn_of_loopback(daemon: &impl Daemon) {
+    let automatic = daemon.interface().is_none();
+    let on_loopback = |group| interface::resolve(None, group).is_ok_and(|interface| interface.loopback);
+    if automatic && daemon.groups().into_iter().any(on_loopback) {
+        tracing::warn!(
+            "no default route and no multicast route was found, so the loopback interface is used, which reaches \
+             this machine only: give --interface NAME"
+        );
+    }
+}
+
+/// Says whose fault a node's error is.
+pub(crate) fn fail(is_usage: bool, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     if is_usage { Failure::Usage(error.into()) } else { Failure::Running(error.into()) }
-}
-
-async fn forward<P>(
-    mut theirs: watch::Receiver<P>,
-    ours: watch::Sender<Progress>,
-    convert: impl Fn(&P) -> Progress + Send,
-) where
-    P: Send + Sync,
-{
-    // The node drops its end when it is over; its last word is still to be forwarded.
-    loop {
-        let over = theirs.changed().await.is_err();
-        let progress = convert(&theirs.borrow_and_update());
-        ours.send_replace(progress);
-        if over {
-            return;
-        }
-    }
-}
-
-fn sending(c: &nackcast_sender::ChannelProgress) -> ChannelProgress {
-    ChannelProgress {
-        name: c.name.clone(),
-        generation: c.generation,
-        objects: c.objects,
-        objects_done: c.objects_done,
-        bytes: c.bytes,
-        bytes_done: c.bytes_done,
-        wire_bytes: c.wire_bytes,
-        repair_bytes: c.repair_bytes,
-        rate_bps: c.rate_bps,
-        receivers: c.receivers,
-        receivers_complete: c.receivers_complete,
-        state: c.state.clone(),
-        note: c.note.clone(),
-    }
-}
-
-fn receiving(c: &nackcast_receiver::ChannelProgress) -> ChannelProgress {
-    ChannelProgress {
-        name: c.name.clone(),
-        generation: c.generation,
-        objects: c.objects,
-        objects_done: c.objects_done,
-        bytes: c.bytes,
-        bytes_done: c.bytes_done,
-        wire_bytes: c.wire_bytes,
-        repair_bytes: c.repair_bytes,
-        rate_bps: c.rate_bps,
-        receivers: 0,
-        receivers_complete: 0,
-        state: c.state.clone(),
-        note: c.note.clone(),
-    }
 }

@@ -145,31 +145,52 @@ pub(crate) fn overlap(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
-/// Refuses to send what is received on this machine from the same channel, and the reverse.
-pub(crate) fn check_no_loop(node: &Node) -> Result<(), Failure> {
-    check_no_loop_with(node, &found())
+/// Refuses directories that another node here would disturb: what is received may not be sent on the same channel, and
+/// one receiver's target may not lie in another's.
+pub(crate) fn check_neighbours(state: &Path, node: &Node) -> Result<(), Failure> {
+    // A node with the same state is refused with a better reason when this one registers.
+    let others: Vec<Found> = found().into_iter().filter(|other| other.runs && other.state != state).collect();
+    check_neighbours_among(node, &others)
 }
 
-fn check_no_loop_with(node: &Node, others: &[Found]) -> Result<(), Failure> {
-    for other in others.iter().filter(|other| other.runs && other.node.role != node.role) {
+fn check_neighbours_among(node: &Node, others: &[Found]) -> Result<(), Failure> {
+    for other in others {
         for (ours, theirs) in node.channels.iter().flat_map(|a| other.node.channels.iter().map(move |b| (a, b))) {
             let (our_path, their_path) = (Path::new(&ours.directory), Path::new(&theirs.directory));
-            if ours.channel == theirs.channel && overlap(our_path, their_path) {
-                let (target, source) = match node.role {
-                    NodeRole::Receive => (our_path, their_path),
-                    NodeRole::Send => (their_path, our_path),
-                };
-                return Err(Failure::usage(format_args!(
-                    "channel {}: the target directory {} and the source directory {}, which is sent on this machine, \
-                     overlap: choose a target outside the source",
-                    ours.name,
-                    target.display(),
-                    source.display()
-                )));
+            if !overlap(our_path, their_path) {
+                continue;
+            }
+            let name = &ours.name;
+            let (ours_shown, theirs_shown) = (our_path.display(), their_path.display());
+            match (node.role, other.node.role) {
+                (NodeRole::Receive, NodeRole::Receive) => {
+                    return Err(Failure::usage(format_args!(
+                        "channel {name}: the target directory {ours_shown} overlaps {theirs_shown}, where a receiver \
+                         that runs puts channel {}: choose a directory outside",
+                        theirs.name
+                    )));
+                }
+                (NodeRole::Receive, NodeRole::Send) if ours.channel == theirs.channel => {
+                    return Err(sent_into_itself(name, our_path, their_path));
+                }
+                (NodeRole::Send, NodeRole::Receive) if ours.channel == theirs.channel => {
+                    return Err(sent_into_itself(name, their_path, our_path));
+                }
+                // Several senders may read the same files, and what one channel brings another may send.
+                (NodeRole::Send, _) | (NodeRole::Receive, NodeRole::Send) => {}
             }
         }
     }
     Ok(())
+}
+
+fn sent_into_itself(name: &str, target: &Path, source: &Path) -> Failure {
+    Failure::usage(format_args!(
+        "channel {name}: the target directory {} and the source directory {}, which is sent on this machine, \
+         overlap: choose a target outside the source",
+        target.display(),
+        source.display()
+    ))
 }
 
 /// Held while a node runs.
@@ -330,21 +351,39 @@ mod tests {
         drop(registration);
     }
 
+    fn node(role: NodeRole, channel: &str, directory: &str) -> Node {
+        let (channel, name) = (channel.to_owned(), "news".to_owned());
+        Node { role, channels: vec![NodeChannel { channel, name, directory: directory.into() }] }
+    }
+
+    fn running(node: Node) -> Vec<Found> {
+        vec![Found { state: "/s".into(), node, runs: true }]
+    }
+
     #[test]
     fn a_target_inside_a_source_that_is_sent_here_is_refused() {
-        let node = |role, channel: &str, directory: &str| {
-            let (channel, name) = (channel.to_owned(), "news".to_owned());
-            Node { role, channels: vec![NodeChannel { channel, name, directory: directory.into() }] }
-        };
-        let others = |runs| vec![Found { state: "/s".into(), node: node(NodeRole::Send, "a", "/srv/news"), runs }];
+        let others = running(node(NodeRole::Send, "a", "/srv/news"));
         let inside = node(NodeRole::Receive, "a", "/srv/news/in");
-        let line = check_no_loop_with(&inside, &others(true)).unwrap_err().line().unwrap();
+        let line = check_neighbours_among(&inside, &others).unwrap_err().line().unwrap();
         assert!(line.contains("target directory /srv/news/in and the source directory /srv/news"), "{line}");
-        assert!(check_no_loop_with(&node(NodeRole::Receive, "a", "/srv"), &others(true)).is_err());
-        assert!(check_no_loop_with(&node(NodeRole::Receive, "a", "/srv/newspaper"), &others(true)).is_ok());
-        assert!(check_no_loop_with(&inside, &others(false)).is_ok());
+        let around = node(NodeRole::Receive, "a", "/srv");
+        assert!(check_neighbours_among(&around, &others).is_err());
+        assert!(check_neighbours_among(&node(NodeRole::Receive, "a", "/srv/newspaper"), &others).is_ok());
+        let line = check_neighbours_among(&others[0].node, &running(inside)).unwrap_err().line().unwrap();
+        assert!(line.contains("target directory /srv/news/in and the source directory /srv/news"), "{line}");
         let relay = node(NodeRole::Receive, "b", "/srv/news");
-        assert!(check_no_loop_with(&relay, &others(true)).is_ok(), "what one channel brings another may send");
+        assert!(check_neighbours_among(&relay, &others).is_ok(), "what one channel brings another may send");
+    }
+
+    #[test]
+    fn a_target_inside_or_around_that_of_another_receiver_is_refused() {
+        let others = running(node(NodeRole::Receive, "a", "/srv/news"));
+        for directory in ["/srv/news/sport", "/srv", "/srv/news"] {
+            let line = check_neighbours_among(&node(NodeRole::Receive, "b", directory), &others);
+            let line = line.unwrap_err().line().unwrap();
+            assert!(line.contains(&format!("{directory} overlaps /srv/news")), "{line}");
+        }
+        assert!(check_neighbours_among(&node(NodeRole::Receive, "b", "/srv/newspaper"), &others).is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use nackcast_common::report::{ChannelProgress, Progress};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{ReportArgs, Verbosity};
 use crate::logging::Terminal;
 use crate::output::{Reader, print_event};
-use crate::report::{ChannelProgress, Event, Progress};
+use crate::report::{Event, progress_line};
 
 const BAR_REFRESH: Duration = Duration::from_millis(250);
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -136,7 +137,7 @@ pub(crate) fn show_on_bar(bar: &ProgressBar, channel: &ChannelProgress) {
     bar.set_length(channel.bytes.max(1));
     bar.set_position(channel.bytes_done);
     bar.set_prefix(channel.name.clone());
-    bar.set_message(channel.to_text());
+    bar.set_message(progress_line(channel));
 }
 
 struct Lines {
@@ -148,7 +149,7 @@ impl Show for Lines {
     fn update(&mut self, progress: &Progress) {
         for (index, channel) in progress.channels.iter().enumerate() {
             if self.last.get(index) != Some(channel) {
-                self.terminal.line(&format!("{}: {}", channel.name, channel.to_text()));
+                self.terminal.line(&format!("{}: {}", channel.name, progress_line(channel)));
             }
         }
         self.last.clone_from(&progress.channels);

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nackcast_common::report::Progress;
 use nackcast_proto::ticket::Ticket;
-use nackcast_receiver::{Config, Subscription};
+use nackcast_receiver::{Config, Control, Subscription, Summary};
+use tokio::sync::watch;
 
 use crate::App;
 use crate::args::ReceiveArgs;
 use crate::args::options::ReceiveOptions;
 use crate::failure::{Failure, OrFail};
-use crate::output::{print, print_json};
-use crate::places::{self, Node, NodeChannel, NodeRole, Registration};
-use crate::progress::{Display, Mode};
-use crate::{config_file, node, private_file, runtime, signals};
+use crate::keyfile::KeyFile;
+use crate::node::{self, Daemon, Show};
+use crate::places::{self, Node, NodeChannel, NodeRole};
+use crate::signals::Signals;
+use crate::{config_file, private_file};
 
 const TICKET_VARIABLE: &str = "NACKCAST_TICKET";
 const DEFAULT_SCAN: Duration = Duration::from_secs(600);
@@ -37,34 +41,45 @@ pub(crate) fn run(args: ReceiveArgs, app: &App) -> Result<(), Failure> {
     if options.ticket.is_empty() {
         options.ticket = tickets_of_environment()?;
     }
-    let json = options.json.unwrap_or(false);
-    let mode = Mode::choose(app.verbosity, args.report);
+    let show = Show { report: args.report, json: options.json.unwrap_or(false) };
     let (config, node) = configure(options)?;
-    places::check_no_loop(&node)?;
-    let _registration = Registration::new(&config.state, &node)?;
-    let summary = runtime()?.block_on(async {
-        let signals = signals::listen(app.terminal.clone())?;
-        let (progress, shown) = tokio::sync::watch::channel(Default::default());
-        let display = Display::start(mode, app.terminal.clone(), shown, signals.shutdown.clone());
-        let result = node::receive(config, signals, progress).await;
-        display.finish().await;
-        result
-    })?;
-    if json {
-        print_json(&summary)?;
-    } else {
-        print(&summary.to_text())?;
-    }
-    if summary.success { Ok(()) } else { Err(Failure::Reported) }
+    let once = config.once;
+    let summary = node::run(config, &node, show, app)?;
+    // A node that runs until it is told to end did what it was asked for when it ends.
+    if summary.success || !once { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// Checks everything that can be checked before anything is bound.
+impl Daemon for Config {
+    type Summary = Summary;
+
+    fn check(&self) -> Result<(), Failure> {
+        nackcast_receiver::check(self).map_err(|error| node::fail(error.is_usage(), error))
+    }
+
+    fn state(&self) -> &Path {
+        &self.state
+    }
+
+    fn interface(&self) -> Option<&str> {
+        self.interface.as_deref()
+    }
+
+    fn groups(&self) -> Vec<IpAddr> {
+        self.subscriptions.iter().map(|subscription| subscription.ticket.advertise.ip()).collect()
+    }
+
+    async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Summary, Failure> {
+        let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
+        nackcast_receiver::run(self, control).await.map_err(|error| node::fail(error.is_usage(), error))
+    }
+}
+
+/// Checks what the options alone tell.
 fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
     check_options(&options)?;
     let tickets = read_tickets(&options.ticket)?;
     let state = places::state_dir(options.state.as_deref(), NodeRole::Receive, tickets[0].channel)?;
     check_directories(&options.into, &tickets, &state)?;
-    places::prepare_state(&state, NodeRole::Receive)?;
     let subscriptions: Vec<Subscription> =
         tickets.into_iter().zip(options.into).map(|(ticket, into)| Subscription { ticket, into }).collect();
     let node = describe(&subscriptions);
@@ -148,10 +163,28 @@ fn read_ticket(text: &str, index: usize) -> Result<Ticket, Failure> {
         std::io::stdin().take(STDIN_MAX).read_to_string(&mut read).or_usage("--ticket -: stdin cannot be read")?;
         return parse(&read, "-");
     }
-    match text.strip_prefix('@') {
-        Some(path) => parse(&private_file::read(Path::new(path), "ticket file")?, text),
-        None => parse(text, &format!("number {}", index + 1)),
+    if let Some(path) = text.strip_prefix('@') {
+        let read = private_file::read(Path::new(path), "ticket file")?;
+        if KeyFile::looks_like(&read) {
+            return Err(Failure::usage(format_args!(
+                "--ticket {text}: this is a key file, which is for senders: give the ticket, which `nackcast channel \
+                 ticket {path}` prints"
+            )));
+        }
+        return parse(&read, text);
     }
+    if names_a_file(text) {
+        return Err(Failure::usage(format_args!(
+            "--ticket {text}: this is a file's name and no ticket: write --ticket @{text}"
+        )));
+    }
+    parse(text, &format!("number {}", index + 1))
+}
+
+/// What stands where a ticket should, and cannot be one.
+fn names_a_file(text: &str) -> bool {
+    let path = Path::new(text);
+    path.extension().is_some_and(|end| end == "ticket" || end == "key") || path.is_file()
 }
 
 /// Targets and state apart from each other: what lies in a target may be removed or replaced.

@@ -1,85 +1,21 @@
-//! What nodes report, as the command line shows it: the same shape for senders and receivers, and the JSON of
-//! `--json` and `--progress-json`. Names of fields are a contract with scripts.
+//! What nodes report, as people read it.
 
 use std::path::PathBuf;
 
+use nackcast_common::report::{ChannelProgress, Progress};
 use nackcast_common::units::{BitRate, ByteCount};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// What a node does now.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Progress {
-    pub(crate) channels: Vec<ChannelProgress>,
+use crate::failure::one_line;
+
+/// How a node ended.
+pub(crate) trait Summary: Serialize {
+    /// For people.
+    fn to_text(&self) -> String;
 }
 
-/// One channel of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ChannelProgress {
-    pub(crate) name: String,
-    pub(crate) generation: u64,
-    pub(crate) objects: u64,
-    pub(crate) objects_done: u64,
-    pub(crate) bytes: u64,
-    pub(crate) bytes_done: u64,
-    /// Sent or received on the data group, headers included.
-    pub(crate) wire_bytes: u64,
-    /// How much of that was repair.
-    pub(crate) repair_bytes: u64,
-    pub(crate) rate_bps: u64,
-    /// Known to a sender only.
-    pub(crate) receivers: u64,
-    pub(crate) receivers_complete: u64,
-    pub(crate) state: String,
-    pub(crate) note: Option<String>,
-}
-
-/// How a sender ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SendSummary {
-    pub(crate) success: bool,
-    pub(crate) channels: Vec<SentChannel>,
-}
-
-/// One channel of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SentChannel {
-    pub(crate) name: String,
-    pub(crate) generation: u64,
-    pub(crate) objects: u64,
-    pub(crate) bytes: u64,
-    pub(crate) sent_bytes: u64,
-    pub(crate) repair_bytes: u64,
-    pub(crate) receivers: u64,
-    pub(crate) receivers_complete: u64,
-    pub(crate) problems: Vec<String>,
-}
-
-/// How a receiver ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ReceiveSummary {
-    pub(crate) success: bool,
-    pub(crate) channels: Vec<ReceivedChannel>,
-}
-
-/// One channel of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ReceivedChannel {
-    pub(crate) name: String,
-    /// Not UTF-8 parts are replaced: it is for people and logs.
-    pub(crate) into: String,
-    pub(crate) generation: u64,
-    pub(crate) files: u64,
-    pub(crate) bytes: u64,
-    pub(crate) received_bytes: u64,
-    pub(crate) repair_bytes: u64,
-    pub(crate) complete: bool,
-    /// Objects that a sender will no longer multicast.
-    pub(crate) unicast_wanted: u64,
-    pub(crate) problems: Vec<String>,
-}
-
-/// What `verify` found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What `verify` found. Names of fields are a contract with scripts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct VerifySummary {
     pub(crate) directory: PathBuf,
     pub(crate) generation: u64,
@@ -97,9 +33,8 @@ pub(crate) enum Event<'a> {
     Progress(&'a Progress),
 }
 
-impl SendSummary {
-    /// For people.
-    pub(crate) fn to_text(&self) -> String {
+impl Summary for nackcast_sender::Summary {
+    fn to_text(&self) -> String {
         let mut lines = Vec::new();
         for channel in &self.channels {
             lines.push(format!(
@@ -113,22 +48,21 @@ impl SendSummary {
                 channel.receivers_complete,
                 channel.receivers,
             ));
-            lines.extend(channel.problems.iter().map(|problem| format!("  {}", crate::failure::one_line(problem))));
+            lines.extend(channel.problems.iter().map(|problem| format!("  {}", one_line(problem))));
         }
         lines.join("\n")
     }
 }
 
-impl ReceiveSummary {
-    /// For people.
-    pub(crate) fn to_text(&self) -> String {
+impl Summary for nackcast_receiver::Summary {
+    fn to_text(&self) -> String {
         let mut lines = Vec::new();
         for channel in &self.channels {
             let state = if channel.complete { "complete and verified" } else { "not complete" };
             lines.push(format!(
                 "{} in {}: {state}, generation {}, {} files, {}; received {}, repair {}",
                 channel.name,
-                crate::failure::one_line(&channel.into),
+                one_line(&channel.into),
                 channel.generation,
                 channel.files,
                 ByteCount(channel.bytes),
@@ -141,7 +75,7 @@ impl ReceiveSummary {
                     channel.unicast_wanted
                 ));
             }
-            lines.extend(channel.problems.iter().map(|problem| format!("  {}", crate::failure::one_line(problem))));
+            lines.extend(channel.problems.iter().map(|problem| format!("  {}", one_line(problem))));
         }
         lines.join("\n")
     }
@@ -155,7 +89,7 @@ impl VerifySummary {
 
     /// For people.
     pub(crate) fn to_text(&self) -> String {
-        let line = crate::failure::one_line;
+        let line = one_line;
         let mut lines: Vec<String> = self.missing.iter().map(|path| format!("missing: {}", line(path))).collect();
         lines.extend(self.damaged.iter().map(|path| format!("damaged: {}", line(path))));
         lines.push(format!(
@@ -171,39 +105,33 @@ impl VerifySummary {
     }
 }
 
-impl ChannelProgress {
-    /// What is left at the present rate, in whole seconds; none when that cannot be said.
-    pub(crate) fn seconds_left(&self) -> Option<u64> {
-        let left = self.bytes.saturating_sub(self.bytes_done);
-        (left > 0 && self.rate_bps > 0).then(|| left.saturating_mul(8).div_ceil(self.rate_bps))
+/// One line about a channel, without its name. Where nothing is to be sent or received no numbers are shown.
+pub(crate) fn progress_line(row: &ChannelProgress) -> String {
+    let mut text = if row.state.is_empty() { "starting".to_owned() } else { row.state.clone() };
+    if row.objects > 0 {
+        text.push_str(&format!(
+            ", {}/{} objects, {} of {} ({}), {}/s, repair {}",
+            row.objects_done,
+            row.objects,
+            ByteCount(row.bytes_done),
+            ByteCount(row.bytes),
+            whole_percent(row.bytes_done, row.bytes),
+            BitRate(round_rate(row.rate_bps)),
+            share(row.repair_bytes, row.wire_bytes),
+        ));
+        let left = row.bytes.saturating_sub(row.bytes_done);
+        if left > 0 && row.rate_bps > 0 {
+            let seconds = std::time::Duration::from_secs(left.saturating_mul(8).div_ceil(row.rate_bps));
+            text.push_str(&format!(", {} left", humantime::format_duration(seconds)));
+        }
     }
-
-    /// One line for people, without the name.
-    pub(crate) fn to_text(&self) -> String {
-        let state = if self.state.is_empty() { "starting" } else { &self.state };
-        let note = self.note.as_ref().map(|note| format!(" ({})", crate::failure::one_line(note))).unwrap_or_default();
-        if self.objects == 0 && self.wire_bytes == 0 {
-            return format!("{state}{note}"); // nothing is known yet
-        }
-        let mut text = format!(
-            "{state}, {}/{} objects, {} of {} ({}), {}/s, repair {}",
-            self.objects_done,
-            self.objects,
-            ByteCount(self.bytes_done),
-            ByteCount(self.bytes),
-            whole_percent(self.bytes_done, self.bytes),
-            BitRate(round_rate(self.rate_bps)),
-            share(self.repair_bytes, self.wire_bytes),
-        );
-        if let Some(seconds) = self.seconds_left() {
-            let left = humantime::format_duration(std::time::Duration::from_secs(seconds));
-            text.push_str(&format!(", {left} left"));
-        }
-        if self.receivers > 0 {
-            text.push_str(&format!(", {} of {} receivers complete", self.receivers_complete, self.receivers));
-        }
-        text + &note
+    if row.receivers > 0 {
+        text.push_str(&format!(", {} of {} receivers complete", row.receivers_complete, row.receivers));
     }
+    if let Some(note) = &row.note {
+        text.push_str(&format!(" ({})", one_line(note)));
+    }
+    text
 }
 
 /// `2.1 %`; nothing of nothing is none.
@@ -251,13 +179,16 @@ mod tests {
             ..ChannelProgress::default()
         };
         assert_eq!(
-            channel.to_text(),
+            progress_line(&channel),
             "sending, 12/400 objects, 30.0 MiB of 300.0 MiB (10 %), 19.800mbit/s, repair 2.1 %, 1m 54s left, \
              3 of 8 receivers complete"
         );
         let note = Some("no sender was heard".to_owned());
         let channel = ChannelProgress { note, ..ChannelProgress::default() };
-        assert_eq!(channel.to_text(), "starting (no sender was heard)");
+        assert_eq!(progress_line(&channel), "starting (no sender was heard)");
+        // A generation that only removes files.
+        let channel = ChannelProgress { state: "finishing".to_owned(), wire_bytes: 9000, ..Default::default() };
+        assert_eq!(progress_line(&channel), "finishing");
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! `nackcast send`: options to a configuration that was checked, then the node.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use nackcast_common::geometry::{FecScheme, Geometry};
 use nackcast_common::keys::SigningKey;
+use nackcast_common::report::Progress;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
-use nackcast_sender::{ChannelConfig, Config, Once, ScheduleConfig};
+use nackcast_sender::{ChannelConfig, Config, Control, Once, ScheduleConfig, Summary};
+use tokio::sync::watch;
 
 use crate::App;
 use crate::args::SendArgs;
@@ -17,12 +19,12 @@ use crate::args::options::{RoleOption, SendOptions};
 use crate::args::values::ChannelSource;
 use crate::failure::{Failure, OrFail};
 use crate::keyfile::{Authority, KeyFile};
-use crate::output::{print, print_json};
-use crate::places::{self, Node, NodeChannel, NodeRole, Registration};
-use crate::progress::{Display, Mode};
-use crate::{config_file, node, runtime, sender_key, signals};
+use crate::node::{self, Daemon, Show};
+use crate::places::{self, Node, NodeChannel, NodeRole};
+use crate::signals::Signals;
+use crate::{config_file, sender_key};
 
-const DEFAULT_LISTEN_PORT: u16 = 7701;
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
 const DEFAULT_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
 const DEFAULT_TTL: u8 = 8;
 const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
@@ -35,43 +37,58 @@ pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
         Some(path) => args.options.or(config_file::load(path)?),
         None => args.options,
     };
-    let json = options.json.unwrap_or(false);
-    let mode = Mode::choose(app.verbosity, args.report);
-    let (config, node) = configure(options)?;
-    places::check_no_loop(&node)?;
-    let _registration = Registration::new(&config.state, &node)?;
-    let summary = runtime()?.block_on(async {
-        let signals = signals::listen(app.terminal.clone())?;
-        let (progress, shown) = tokio::sync::watch::channel(Default::default());
-        let display = Display::start(mode, app.terminal.clone(), shown, signals.shutdown.clone());
-        let result = node::send(config, signals, progress).await;
-        display.finish().await;
-        result
-    })?;
-    if json {
-        print_json(&summary)?;
-    } else {
-        print(&summary.to_text())?;
-    }
+    let show = Show { report: args.report, json: options.json.unwrap_or(false) };
+    let (sender, node) = configure(options)?;
+    let summary = node::run(sender, &node, show, app)?;
     if summary.success { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// Checks everything that can be checked before anything is bound.
-fn configure(options: SendOptions) -> Result<(Config, Node), Failure> {
+/// A sender and the key that its state directory keeps.
+struct Sender {
+    config: Config,
+    key: SigningKey,
+}
+
+impl Daemon for Sender {
+    type Summary = Summary;
+
+    fn check(&self) -> Result<(), Failure> {
+        nackcast_sender::check(&self.config).map_err(|error| node::fail(error.is_usage(), error))
+    }
+
+    fn state(&self) -> &Path {
+        &self.config.state
+    }
+
+    fn interface(&self) -> Option<&str> {
+        self.config.interface.as_deref()
+    }
+
+    fn groups(&self) -> Vec<IpAddr> {
+        self.config.channels.iter().map(|channel| channel.advertise.ip()).collect()
+    }
+
+    async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Summary, Failure> {
+        sender_key::keep(&self.config.state, &self.key)?;
+        let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
+        nackcast_sender::run(self.config, control).await.map_err(|error| node::fail(error.is_usage(), error))
+    }
+}
+
+/// Checks what the options alone tell.
+fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     check_options(&options)?;
     let files: Vec<KeyFile> =
         options.channel.iter().map(|source| KeyFile::load(&source.key_file)).collect::<Result<_, _>>()?;
     check_channels(&options.channel, &files)?;
-    let listen = options.listen.unwrap_or_else(|| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_LISTEN_PORT));
+    let listen = options.listen.map_or(DEFAULT_LISTEN, |listen| listen.0);
     check_ports(listen, &files)?;
     let geometry = geometry(&options)?;
     let state = places::state_dir(options.state.as_deref(), NodeRole::Send, files[0].channel)?;
     check_state_outside(&state, &options.channel)?;
-    places::prepare_state(&state, NodeRole::Send)?;
-    let own_key = sender_key::load_or_create(&state)?;
+    let key = sender_key::load_or_generate(&state)?;
     let node = describe(&options.channel, &files);
-    let channels =
-        options.channel.into_iter().zip(files).map(|(source, file)| channel(source, file, &own_key)).collect();
+    let channels = options.channel.into_iter().zip(files).map(|(source, file)| channel(source, file, &key)).collect();
     let schedule = ScheduleConfig::default();
     let config = Config {
         channels,
@@ -100,7 +117,7 @@ fn configure(options: SendOptions) -> Result<(Config, Node), Failure> {
             .unwrap_or(false)
             .then(|| Once { expect: options.expect, linger: options.linger.unwrap_or(DEFAULT_LINGER) }),
     };
-    Ok((config, node))
+    Ok((Sender { config, key }, node))
 }
 
 fn check_options(options: &SendOptions) -> Result<(), Failure> {
@@ -149,7 +166,9 @@ fn check_channels(sources: &[ChannelSource], files: &[KeyFile]) -> Result<(), Fa
 fn check_ports(listen: SocketAddr, files: &[KeyFile]) -> Result<(), Failure> {
     let port = listen.port();
     if port == u16::MAX {
-        return Err(Failure::usage(format_args!("--listen {listen}: QUIC uses the next port, so give at most 65534")));
+        return Err(Failure::usage(format_args!(
+            "--listen {listen}: the next port is reserved, so give at most 65534"
+        )));
     }
     if listen.ip().is_multicast() {
         return Err(Failure::usage(format_args!(

@@ -22,23 +22,30 @@ struct Raw {
     sender_seed: String,
 }
 
-/// The key in the state directory, or a new one.
-pub(crate) fn load_or_create(state: &Path) -> Result<SigningKey, Failure> {
+/// The key in the state directory, or a new one, which is not written yet.
+pub(crate) fn load_or_generate(state: &Path) -> Result<SigningKey, Failure> {
+    let path = state.join(FILE);
+    if !path.exists() {
+        return Ok(SigningKey::generate());
+    }
+    let text = private_file::read(&path, "sender key")?;
+    parse(&text).ok_or_else(|| {
+        Failure::usage(format_args!(
+            "sender key {} is damaged or of a newer version: remove it, and a new one is made",
+            path.display()
+        ))
+    })
+}
+
+/// Writes a new key into the state directory.
+pub(crate) fn keep(state: &Path, key: &SigningKey) -> Result<(), Failure> {
     let path = state.join(FILE);
     if path.exists() {
-        let text = private_file::read(&path, "sender key")?;
-        return parse(&text).ok_or_else(|| {
-            Failure::usage(format_args!(
-                "sender key {} is damaged or of a newer version: remove it, and a new one is made",
-                path.display()
-            ))
-        });
+        return Ok(()); // it came from there
     }
-    let key = SigningKey::generate();
     let raw = Raw { version: 1, sender_seed: BASE64.encode(key.seed()) };
     let text = Zeroizing::new(toml::to_string(&raw).or_running("the sender key cannot be encoded")?);
-    private_file::create(&path, &text)?;
-    Ok(key)
+    private_file::create(&path, &text)
 }
 
 fn parse(text: &str) -> Option<SigningKey> {
@@ -56,11 +63,13 @@ mod tests {
     #[test]
     fn the_key_is_made_once_and_kept_private() {
         let dir = tempfile::tempdir().unwrap();
-        let first = load_or_create(dir.path()).unwrap();
-        let again = load_or_create(dir.path()).unwrap();
+        let first = load_or_generate(dir.path()).unwrap();
+        keep(dir.path(), &first).unwrap();
+        let again = load_or_generate(dir.path()).unwrap();
+        keep(dir.path(), &again).unwrap();
         assert_eq!(first.verifying_key(), again.verifying_key());
         assert_eq!(std::fs::metadata(dir.path().join(FILE)).unwrap().mode() & 0o777, 0o600);
         std::fs::write(dir.path().join(FILE), "version = 1\nsender-seed = \"AAAA\"\n").unwrap();
-        assert_eq!(load_or_create(dir.path()).unwrap_err().exit_code(), 2);
+        assert_eq!(load_or_generate(dir.path()).unwrap_err().exit_code(), 2);
     }
 }

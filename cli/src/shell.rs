@@ -18,6 +18,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
 pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
     if let Some(directory) = &args.out {
         let context = format!("manual pages cannot be written into {}", directory.display());
+        std::fs::create_dir_all(directory).or_usage(&context)?;
         return clap_mangen::generate_to(Cli::command(), directory).or_usage(context);
     }
     let mut page = Vec::new();

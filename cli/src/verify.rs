@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::node;
 use crate::output::{print, print_json};
 use crate::places::{self, NodeRole};
+use crate::report::VerifySummary;
 
 /// Runs the command.
 pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
@@ -20,7 +21,16 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
         Some(state) => state.clone(),
         None => state_of(&args.dir)?,
     };
-    let summary = node::verify(&args.dir, &state, args.deep)?;
+    let found = nackcast_receiver::verify(&args.dir, &state, args.deep);
+    let found = found.map_err(|error| node::fail(error.is_usage(), error))?;
+    let summary = VerifySummary {
+        directory: args.dir.clone(),
+        generation: found.generation,
+        entries: found.entries,
+        missing: found.missing,
+        damaged: found.damaged,
+        extra: found.extra,
+    };
     if args.json {
         print_json(&summary)?;
     } else {

@@ -106,7 +106,7 @@ fn an_address_that_cannot_carry_a_channel_is_refused() {
     new("239.1.2.3:0").is_usage_error(&["port 0"]);
     new("239.1.2.3:65535").is_usage_error(&["port 65535"]);
     new("239.1.2.3:7700").is_usage_error(&["7701"]);
-    new("239.1.2.3").is_usage_error(&["239.1.2.3", "channel new --help"]);
+    new("239.1.2.3").is_usage_error(&["`239.1.2.3` is not GROUP:PORT", "as in 239.192.1.1:7600", "channel new --help"]);
     place.run(&["channel", "new", "a/b"]).is_usage_error(&["slash"]);
     place.run(&["channel", "new", "news", "--sender", "cdn1"]).is_usage_error(&["`cdn1` is not HOST:PORT"]);
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing was written");
@@ -137,6 +137,23 @@ fn a_key_file_that_others_can_read_is_complained_about() {
     place.run(&["channel", "ticket", "none.key"]).is_usage_error(&["key file none.key cannot be read", "No such file"]);
     place.write("bad.key", "hello");
     place.run(&["channel", "ticket", "bad.key"]).is_usage_error(&["bad.key", "no key file"]);
+}
+
+#[test]
+fn a_ticket_for_a_key_a_key_for_a_ticket_and_a_name_for_either_are_told_apart() {
+    let place = Place::new();
+    let ticket = place.channel("news");
+    let receive = |ticket| place.run(&["receive", "--ticket", ticket, "--into", "in"]);
+    receive("news.ticket").is_usage_error(&["--ticket news.ticket", "write --ticket @news.ticket"]);
+    receive("none.ticket").is_usage_error(&["write --ticket @none.ticket"]);
+    std::fs::copy(place.path().join("news.ticket"), place.path().join("plain")).unwrap();
+    receive("plain").is_usage_error(&["write --ticket @plain"]);
+    receive("@news.key").is_usage_error(&["--ticket @news.key", "a key file", "`nackcast channel ticket news.key`"]);
+    let send = place.run(&["send", "--channel", "news.ticket=."]);
+    send.is_usage_error(&["news.ticket is a ticket", "key file"]);
+    assert!(!send.stderr.contains(&ticket[20..]) && !send.stderr.contains("restore it"), "{send:?}");
+    place.run(&["channel", "ticket", "news.ticket"]).is_usage_error(&["news.ticket is a ticket", "key file"]);
+    assert!(!place.path().join("state").exists(), "nothing was started");
 }
 
 #[test]
@@ -179,6 +196,30 @@ fn tickets_and_directories_belong_together() {
 }
 
 #[test]
+fn what_cannot_run_leaves_no_state() {
+    let place = Place::new();
+    place.channel("a");
+    place.channel("b");
+    std::fs::create_dir_all(place.path().join("x/y")).unwrap();
+    let receive = |more: &[&str]| place.run(&[&["receive", "--ticket", "@a.ticket"], more].concat());
+    receive(&["--into", "x", "--interface", "eth99"]).is_usage_error(&["eth99"]);
+    receive(&["--into", "no/such/x", "--interface", "lo"]).is_usage_error(&["no/such/x"]);
+    // As a receiver that runs locks its target.
+    let held = std::fs::File::open(place.path().join("x")).unwrap();
+    held.lock().unwrap();
+    receive(&["--into", "x/y", "--interface", "lo"]).is_usage_error(&["x/y lies in", "choose a directory outside"]);
+    receive(&["--into", "x", "--interface", "lo"]).is_usage_error(&["x is in use", "another directory"]);
+    let send = |more: &[&str]| place.run(&[&["send", "--channel", "a.key=x"], more].concat());
+    send(&["--interface", "eth99"]).is_usage_error(&["eth99"]);
+    send(&["--interface", "lo", "--exclude", "a[b"]).is_usage_error(&["a[b"]);
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    send(&["--interface", "lo", "--listen", &listen]).is_usage_error(&[&listen, "in use"]);
+    assert!(!place.path().join("state").exists(), "state was made");
+    assert!(!place.path().join("no").exists(), "a target was made");
+}
+
+#[test]
 fn a_sender_is_checked_before_it_starts() {
     let place = Place::new();
     place.channel("news");
@@ -196,6 +237,7 @@ fn a_sender_is_checked_before_it_starts() {
     with(&["--rate", "auto"]).is_usage_error(&["`auto` is not available yet"]);
     with(&["--dscp", "64"]).is_usage_error(&["0 to 63"]);
     with(&["--ttl", "256"]).is_usage_error(&["256"]);
+    with(&["--listen", "7701"]).is_usage_error(&["`7701` is not ADDR:PORT", "as in [::]:7701"]);
     with(&["--listen", "[::]:7600"]).is_usage_error(&["--listen [::]:7600", "7601"]);
     with(&["--symbol-size", "1401"]).is_usage_error(&["1401"]);
     with(&["--state", "dir/state"]).is_usage_error(&["lies in", "--state"]);
@@ -211,6 +253,8 @@ fn an_unknown_key_of_a_configuration_file_is_named_with_its_line() {
     place.run(&["send", "--config", "send.toml"]).is_usage_error(&["send.toml:3:", "`rat`"]);
     place.write("send.toml", "ttl = 3\nrate = \"20 apples\"\n");
     place.run(&["send", "--config", "send.toml"]).is_usage_error(&["send.toml:2: key `rate`: `20 apples`"]);
+    place.write("send.toml", "listen = \"7701\"\n");
+    place.run(&["send", "--config", "send.toml"]).is_usage_error(&["send.toml:1: key `listen`", "as in [::]:7701"]);
     place.write("receive.toml", "into = \"x\"\n");
     place.run(&["receive", "--config", "receive.toml"]).is_usage_error(&["receive.toml:1: key `into`"]);
     place.run(&["receive", "--config", "none.toml"]).is_usage_error(&["none.toml", "No such file"]);
@@ -226,7 +270,12 @@ fn every_command_has_help_with_examples() {
         let help = place.run(&arguments);
         assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{command}: {help:?}");
         assert!(help.stdout.contains("Examples:\n  "), "{command}: {}", help.stdout);
+        let asked: Vec<&str> = ["help"].into_iter().chain(command.split_whitespace()).collect();
+        let asked = place.run(&asked);
+        assert_eq!((asked.code, asked.stdout), (0, help.stdout), "help {command}");
     }
+    let send = place.run(&["send", "--help"]).stdout;
+    assert!(!send.contains("QUIC"), "only what works: {send}");
     assert_eq!(place.run(&[]).code, 2);
     assert_eq!(place.run(&["frobnicate"]).code, 2);
 }
@@ -257,7 +306,10 @@ fn shells_and_packagers_get_their_files() {
     assert!(place.run(&["man"]).stdout.contains(".TH nackcast 1"));
     assert_eq!(place.run(&["man", "--out", "."]).code, 0);
     assert!(place.path().join("nackcast-channel-new.1").exists());
-    place.run(&["man", "--out", "none"]).is_usage_error(&["none"]);
+    assert_eq!(place.run(&["man", "--out", "new/man1"]).code, 0);
+    assert!(place.path().join("new/man1/nackcast-send.1").exists(), "the directory is made");
+    place.write("file", "");
+    place.run(&["man", "--out", "file/man1"]).is_usage_error(&["file/man1"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What goes wrong, with real processes on hosts of a network of namespaces: damage, full disks, wrong tickets,
-//! foreign senders, floods of garbage, changes while sending, and mistakes of whoever starts a node.
+//! foreign senders, floods of garbage, no sender at all, changes while sending, and mistakes of whoever starts a node.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -11,6 +11,8 @@ mod damage;
 mod full_disk;
 #[path = "faults_common/generations.rs"]
 mod generations;
+#[path = "faults_common/lonely.rs"]
+mod lonely;
 #[path = "faults_common/stage.rs"]
 mod stage;
 #[path = "faults_common/strangers.rs"]

@@ -1,6 +1,6 @@
 //! The file system as the disk code uses it: one trait for a file system, one for what is open in it.
 //!
-//! - [`linux`] is the only implementation in production; the simulator has a model that is slow, full, torn
+//! - [`linux()`] is the only implementation in production; the simulator has a model that is slow, full, torn
 //!   by a crash or lying. Each method is one system call, with the flags that this project always wants.
 //! - **Nothing leads out.** [`Opened::open`] is the only way to what lies below a directory: no path leaves
 //!   it, and no symbolic link is passed through, whatever races. All other methods take a single name and

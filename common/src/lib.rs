@@ -19,6 +19,7 @@ pub mod net;
 pub mod pacing;
 pub mod path;
 pub mod ranges;
+pub mod report;
 pub mod seal;
 pub mod store;
 pub mod units;

@@ -37,6 +37,7 @@ use crate::disk::target::TargetDir;
 use crate::driver::{self, Network, Setup};
 use crate::node::{NodeConfig, OpenError, ReceiverNode, ScanRequest, Workers};
 use crate::report::{ChannelProgress, Progress, Summary};
+use crate::silence::Silence;
 
 /// Requests for scans that wait.
 const SCANS_MAX: usize = 8;
@@ -104,6 +105,14 @@ pub enum RunError {
         /// The directory.
         into: String,
     },
+    /// The directory lies in another receiver's.
+    #[error("target directory {into} lies in {outer}, which another receiver fills: choose a directory outside")]
+    Inside {
+        /// The directory.
+        into: String,
+        /// The other one's.
+        outer: String,
+    },
     /// Files that are not ours stand in the way.
     #[error("the target holds other files under the dataset's names; nothing was touched. Move them away or give --overwrite:\n  {}", paths.join("\n  "))]
     NotOurs {
@@ -149,6 +158,7 @@ impl RunError {
             | Self::OtherChannel { .. }
             | Self::OtherDirectory { .. }
             | Self::SharedDirectory { .. }
+            | Self::Inside { .. }
             | Self::NotOurs { .. }
             | Self::State { .. }
             | Self::Store(_)
@@ -172,10 +182,12 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
     let mut tasks = JoinSet::new();
     let mut rows = Vec::new();
     let mut scanners = Vec::new();
+    let mut silence = Silence::new(clock.now());
     for (at, subscription) in config.subscriptions.iter().enumerate() {
         let (row, watched) = watch::channel(ChannelProgress::default());
         let (scanner, scans) = mpsc::channel(SCANS_MAX);
         let setup = prepare(&config, subscription, clock, shutdown.clone(), row, scans)?;
+        silence.add(&subscription.ticket, &setup.network.interface);
         rows.push(watched);
         scanners.push((subscription.ticket.name.clone(), subscription.ticket.channel, scanner));
         tasks.spawn(async move { (at, driver::run(setup).await) });
@@ -208,14 +220,18 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
                     }
                 }
             }
-            _ = tick.tick() => { progress.send_replace(rates.collect(clock, &rows)); }
+            _ = tick.tick() => {
+                let collected = rates.collect(clock, &rows);
+                silence.look(clock.now(), &collected).iter().for_each(|hint| tracing::warn!("{hint}"));
+                progress.send_replace(collected);
+            }
         }
     }
     progress.send_replace(rates.collect(clock, &rows));
     drop(admin);
     results.sort_by_key(|(at, _)| *at);
     let channels: Vec<_> = results.into_iter().map(|(_, channel)| channel).collect();
-    let success = !config.once || channels.iter().all(|c| c.complete);
+    let success = channels.iter().all(|c| c.complete);
     Ok(Summary { channels, success })
 }
 
@@ -245,7 +261,7 @@ fn directories(config: &Config) -> Vec<String> {
 }
 
 /// Two channels may not share a directory, nor one lie in the other.
-fn check_directories(config: &Config) -> Result<(), RunError> {
+pub(crate) fn check_directories(config: &Config) -> Result<(), RunError> {
     let place = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let places: Vec<_> = config.subscriptions.iter().map(|s| place(&s.into)).collect();
     for (at, one) in places.iter().enumerate() {
@@ -262,7 +278,7 @@ fn make_private(path: &Path) -> Result<(), RunError> {
 }
 
 /// An explicit state directory of other channels is a mistake.
-fn check_channels(config: &Config) -> Result<(), RunError> {
+pub(crate) fn check_channels(config: &Config) -> Result<(), RunError> {
     let io = |source| RunError::State { path: shown(&config.state), source };
     let mut others = Vec::new();
     for entry in fs::read_dir(&config.state).map_err(io)? {
@@ -342,13 +358,13 @@ fn random() -> u64 {
 }
 
 /// Else this would only show when the first file is to be installed, perhaps hours later.
-fn check_writable(into: &Path) -> Result<(), RunError> {
+pub(crate) fn check_writable(into: &Path) -> Result<(), RunError> {
     let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     rustix::fs::access(into, wanted).map_err(|errno| RunError::NotWritable { path: shown(into), cause: errno.into() })
 }
 
 /// Addresses of senders. One named on the command line must resolve; one of the ticket may be unknown here.
-fn resolve<'a>(senders: impl Iterator<Item = &'a String>, must: &[String]) -> Result<Vec<IpAddr>, RunError> {
+pub(crate) fn resolve<'a>(senders: impl Iterator<Item = &'a String>, must: &[String]) -> Result<Vec<IpAddr>, RunError> {
     let mut addresses = Vec::new();
     for sender in senders {
         match sender.to_socket_addrs() {

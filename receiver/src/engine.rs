@@ -312,6 +312,7 @@ impl ReceiverEngine {
             unicast_wanted: self.cycle.unicast_wanted(),
             open_blocks: table().map(|r| r.open_blocks() as u64).sum(),
             complete: self.complete,
+            finishing: self.finishing,
             senders: u32::try_from(self.sessions.len()).unwrap_or(u32::MAX),
         }
     }

@@ -11,6 +11,7 @@ mod admin;
 pub mod app;
 mod arena;
 pub mod blocks;
+mod check;
 pub mod config;
 pub mod dataset;
 pub mod disk;
@@ -21,8 +22,10 @@ pub mod fuzz;
 mod keys;
 pub mod node;
 pub mod report;
+mod silence;
 
 pub use app::{Control, RunError, run, verify};
+pub use check::check;
 pub use config::{Config, Subscription};
 pub use dataset::ScanReport;
 pub use report::{ChannelProgress, Progress, ReceivedChannel, Summary};

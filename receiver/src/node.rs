@@ -36,7 +36,7 @@ use crate::dataset::ScanReport;
 use crate::disk::scan::Depth;
 use crate::engine::{EngineConfig, Event, ReceiverEngine};
 use crate::keys::Keys;
-use crate::report::{ChannelProgress, ReceivedChannel};
+use crate::report::{ChannelProgress, ReceivedChannel, WAITING};
 use crate::{blocks, dataset};
 
 /// After the dataset is whole, `once` waits so long for the sender to take note.
@@ -280,7 +280,9 @@ impl ReceiverNode {
         let snapshot = self.engine.snapshot();
         let state = match (snapshot.senders, snapshot.has_manifest, snapshot.complete) {
             (_, _, true) => "complete",
-            (0, _, _) => "waiting for a sender",
+            // Removing many files takes a disk its time: without a word it would look like a stall.
+            _ if snapshot.finishing => "finishing",
+            (0, _, _) => WAITING,
             (_, false, _) => "fetching the manifest",
             (_, true, _) => "receiving",
         };
@@ -296,6 +298,7 @@ impl ReceiverNode {
             rate_bps: 0,
             state: state.into(),
             note: self.notes.current.clone(),
+            ..ChannelProgress::default()
         }
     }
 

@@ -1,54 +1,27 @@
-//! What a receiving node tells while it runs and when it ends.
+//! What a receiving node tells while it runs and when it ends, as plain values for displays and, as JSON, for scripts:
+//! names of fields are a contract.
 
-/// What a node does now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// One row for each channel.
-    pub channels: Vec<ChannelProgress>,
-}
+pub use nackcast_common::report::{ChannelProgress, Progress};
+use serde::{Deserialize, Serialize};
 
-/// One channel of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChannelProgress {
-    /// The channel's name.
-    pub name: String,
-    /// Generation of the manifest that is followed.
-    pub generation: u64,
-    /// Objects that were wanted.
-    pub objects: u64,
-    /// Of these, installed.
-    pub objects_done: u64,
-    /// Bytes of wanted objects.
-    pub bytes: u64,
-    /// Of these, here and verified.
-    pub bytes_done: u64,
-    /// Bytes of datagrams that were kept.
-    pub wire_bytes: u64,
-    /// Of these, repair symbols.
-    pub repair_bytes: u64,
-    /// Receiving rate, in bits per second.
-    pub rate_bps: u64,
-    /// What it does, in a word or two.
-    pub state: String,
-    /// The last trouble, for people.
-    pub note: Option<String>,
-}
+/// State of a channel that hears no sender.
+pub const WAITING: &str = "waiting for a sender";
 
 /// How a node ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
+    /// Every dataset is whole and verified. A node that was told to end before is no failure, but this is false.
+    pub success: bool,
     /// One row for each channel.
     pub channels: Vec<ReceivedChannel>,
-    /// Every dataset is whole and verified, or the node ran until it was told to end.
-    pub success: bool,
 }
 
 /// One channel of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceivedChannel {
     /// The channel's name.
     pub name: String,
-    /// The directory.
+    /// The directory; parts that are not UTF-8 are replaced.
     pub into: String,
     /// Generation of the manifest that was followed.
     pub generation: u64,

@@ -60,6 +60,19 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
     opened.run(control).await
 }
 
+/// Finds what would keep a node from running as far as that shows without its state directory, and changes nothing.
+/// Must be called inside a tokio runtime.
+///
+/// # Errors
+/// As [`run`] would.
+pub fn check(config: &Config) -> Result<(), RunError> {
+    groups(config)?;
+    patterns(&config.exclude)?;
+    priorities(&config.priorities)?;
+    UnicastSocket::bind(config.listen).map_err(RunError::Listen)?;
+    Ok(())
+}
+
 /// Runs something that waits for the disk.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| RunError::Broken(error.to_string()))

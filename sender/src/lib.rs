@@ -21,7 +21,7 @@ mod report;
 mod scanner;
 mod state;
 
-pub use app::{Control, run};
+pub use app::{Control, check, run};
 pub use config::{ChannelConfig, Config, Once, ScheduleConfig};
 pub use error::RunError;
 pub use report::{ChannelProgress, ChannelSummary, Progress, Summary};

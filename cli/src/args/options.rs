@@ -3,7 +3,6 @@
 //! Every field is optional here; defaults are filled in when the configuration is made ([`crate::send`],
 //! [`crate::receive`]), after the two sources were merged.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use clap::{Args, ValueEnum};
 use nackcast_common::units::{ByteCount, RateLimit};
 use serde::Deserialize;
 
-use super::values::{ChannelSource, HostPort, ModeMask, PriorityRule, from_text, list_from_text};
+use super::values::{ChannelSource, HostPort, Listen, ModeMask, PriorityRule, from_text, list_from_text};
 
 /// Primary or backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -39,9 +38,10 @@ pub(crate) struct SendOptions {
     /// Name or address of the network interface [default: the default route's]
     #[arg(long, value_name = "NAME|ADDR")]
     pub(crate) interface: Option<String>,
-    /// Where NACKs arrive
-    #[arg(long, value_name = "ADDR:PORT", help = "Where NACKs arrive; the next port serves QUIC [default: [::]:7701]")]
-    pub(crate) listen: Option<SocketAddr>,
+    // Brackets in a doc comment would be a link.
+    #[arg(long, value_name = "ADDR:PORT", help = "Where NACKs arrive [default: [::]:7701]")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) listen: Option<Listen>,
     /// How fast all channels together are sent, as in 800mbit, or max [default: 20mbit]
     #[arg(long, value_name = "RATE")]
     pub(crate) rate: Option<RateLimit>,

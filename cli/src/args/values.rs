@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -20,6 +21,12 @@ pub(crate) enum ValueError {
     /// An address that receivers can look up.
     #[error("`{0}` is not HOST:PORT: give a name or address and the sender's NACK port, as in cdn1.example.net:7701")]
     HostPort(String),
+    /// Where a sender listens.
+    #[error("`{0}` is not ADDR:PORT: give an address of this machine and a port, as in [::]:7701 or 192.0.2.5:7701")]
+    Listen(String),
+    /// Where advertisements go.
+    #[error("`{0}` is not GROUP:PORT: give a multicast address and a port, as in 239.192.1.1:7600 or [ff05::77]:7600")]
+    Group(String),
     /// Mode bits are octal.
     #[error("`{0}` is not a mode mask: give octal digits up to 7777, as in 0755")]
     ModeMask(String),
@@ -87,12 +94,34 @@ impl FromStr for HostPort {
         let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
         let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '@';
-        // The next port serves QUIC, so the last one is none to give.
+        // A sender's next port is reserved, so the last one is none to give.
         let port: u16 = port.parse().map_err(|_| bad())?;
         if host.is_empty() || bare_v6 || host.contains(odd) || port == 0 || port == u16::MAX {
             return Err(bad());
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// ADDR:PORT of `--listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) SocketAddr);
+
+impl FromStr for Listen {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse().map(Self).map_err(|_| ValueError::Listen(text.to_owned()))
+    }
+}
+
+/// GROUP:PORT of `--advertise`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupPort(pub(crate) SocketAddr);
+
+impl FromStr for GroupPort {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse().map(Self).map_err(|_| ValueError::Group(text.to_owned()))
     }
 }
 

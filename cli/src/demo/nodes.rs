@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::clock::Clock;
+use nackcast_common::report::{ChannelProgress, Progress};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStdout;
@@ -16,7 +17,6 @@ use tokio::task::JoinSet;
 use crate::failure::{Failure, OrFail, one_line};
 use crate::logging::Terminal;
 use crate::progress::{Display, Mode};
-use crate::report::{ChannelProgress, Progress};
 use crate::signals;
 
 /// When nothing moved for so long, nothing will.

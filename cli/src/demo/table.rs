@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::content::Content;
 use super::nodes::Ended;
 use super::stage::Traffic;
-use crate::report::{ReceiveSummary, SendSummary, share};
+use crate::report::share;
 
 /// How the demo went.
 #[derive(Debug, Serialize)]
@@ -29,6 +29,7 @@ pub(super) struct Outcome {
 #[derive(Debug, Serialize)]
 pub(super) struct ReceiverRow {
     name: String,
+    files: u64,
     objects: u64,
     bytes: u64,
     /// Datagrams that the fabric lost, as a share; not known on loopback.
@@ -43,7 +44,7 @@ pub(super) struct ReceiverRow {
 impl ReceiverRow {
     /// What is known of a receiver at the end.
     pub(super) fn new(node: Ended, difference: Option<String>, traffic: &BTreeMap<String, Traffic>) -> Self {
-        let summary: ReceiveSummary =
+        let summary: nackcast_receiver::Summary =
             node.summary.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
         let channel = summary.channels.first().cloned().unwrap_or_default();
         let traffic = traffic.get(&node.name);
@@ -51,6 +52,7 @@ impl ReceiverRow {
         let loss = |traffic: &Traffic| traffic.lost as f64 / (traffic.lost + traffic.given).max(1) as f64;
         Self {
             name: node.name,
+            files: channel.files,
             objects: node.last.objects_done,
             bytes: channel.bytes,
             loss: traffic.map(loss),
@@ -62,10 +64,11 @@ impl ReceiverRow {
         }
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; COLUMNS] {
         let unknown = || "-".to_owned();
         [
             self.name.clone(),
+            self.files.to_string(),
             self.objects.to_string(),
             ByteCount(self.bytes).to_string(),
             self.loss.map_or_else(unknown, |loss| format!("{:.2} %", loss * 100.0)),
@@ -77,12 +80,18 @@ impl ReceiverRow {
     }
 }
 
-const HEAD: [&str; 8] = ["receiver", "objects", "bytes", "lost", "NACKs sent", "repair", "time", "all hashes verified"];
+const COLUMNS: usize = 9;
+const HEAD: [&str; COLUMNS] =
+    ["receiver", "files", "objects", "bytes", "lost", "NACKs sent", "repair", "time", "all hashes verified"];
+const LEGEND: &str = "\
+objects: the units that are multicast; a large file is one, its block hashes may be another, small files share one
+lost: datagrams that the network dropped on purpose; repair: FEC symbols received for what was lost";
 
 impl Outcome {
     /// Puts the result together.
     pub(super) fn new(content: &Content, loss_injected: bool, sender: &Ended, receivers: Vec<ReceiverRow>) -> Self {
-        let summary: Option<SendSummary> = sender.summary.clone().and_then(|value| serde_json::from_value(value).ok());
+        let summary: Option<nackcast_sender::Summary> =
+            sender.summary.clone().and_then(|value| serde_json::from_value(value).ok());
         let channel = summary.and_then(|summary| summary.channels.into_iter().next()).unwrap_or_default();
         let all_identical = !receivers.is_empty() && receivers.iter().all(|row| row.identical);
         Self {
@@ -101,7 +110,7 @@ impl Outcome {
 
     /// For people.
     pub(super) fn to_text(&self) -> String {
-        let rows: Vec<[String; 8]> =
+        let rows: Vec<[String; COLUMNS]> =
             std::iter::once(HEAD.map(str::to_owned)).chain(self.receivers.iter().map(ReceiverRow::cells)).collect();
         let mut text = aligned(&rows);
         for row in &self.receivers {
@@ -110,7 +119,7 @@ impl Outcome {
             }
         }
         text.push_str(&format!(
-            "\n\n{} files, {}, to {} receivers in {:.1} s\nsent {} by multicast: {} times the content; repair {}\n\
+            "\n{LEGEND}\n\n{} files, {}, to {} receivers in {:.1} s\nsent {} by multicast: {} times the content; repair {}\n\
              all identical: {}",
             self.files,
             ByteCount(self.content_bytes),
@@ -135,10 +144,10 @@ fn times(part: u64, whole: u64) -> String {
 }
 
 /// Columns, the first to the left, the others to the right.
-fn aligned(rows: &[[String; 8]]) -> String {
+fn aligned(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let line = |row: &[String; 8]| {
+    let line = |row: &[String; COLUMNS]| {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
             0 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
@@ -152,14 +161,16 @@ fn aligned(rows: &[[String; 8]]) -> String {
 mod tests {
     use std::time::Duration;
 
+    use nackcast_common::report::ChannelProgress;
+    use nackcast_receiver::{ReceivedChannel, Summary};
+
     use super::*;
-    use crate::report::{ChannelProgress, ReceivedChannel};
 
     #[test]
     fn the_table_has_a_line_for_each_receiver() {
-        let summary = ReceiveSummary {
+        let summary = Summary {
             success: true,
-            channels: vec![ReceivedChannel { bytes: 5 << 20, repair_bytes: 4096, ..Default::default() }],
+            channels: vec![ReceivedChannel { files: 34, bytes: 5 << 20, repair_bytes: 4096, ..Default::default() }],
         };
         let ended = Ended {
             name: "receiver-1".to_owned(),
@@ -173,6 +184,9 @@ mod tests {
         let row = ReceiverRow::new(ended, None, &traffic);
         let text = aligned(&[HEAD.map(str::to_owned), row.cells()]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], "receiver-1 12 5.0 MiB 2.00 % 1.0 KiB 4.0 KiB 1.5 s yes".split(' ').collect::<Vec<_>>());
+        assert_eq!(
+            lines[1],
+            "receiver-1 34 12 5.0 MiB 2.00 % 1.0 KiB 4.0 KiB 1.5 s yes".split(' ').collect::<Vec<_>>()
+        );
     }
 }

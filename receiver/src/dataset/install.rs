@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use nackcast_common::ids::ObjectId;
 use nackcast_common::manifest::{Content, EntryKind, Manifest, ObjectKind};
 use nackcast_common::path::DatasetPath;
+use nackcast_common::ranges::RangeSet;
 
 use super::{Dataset, Report};
+use crate::disk::DiskError;
 use crate::disk::install::{InstallError, Outcome, Source};
 use crate::disk::part::{Finished, PartError};
 use crate::engine::InstallOutcome;
@@ -18,9 +20,17 @@ impl Dataset {
         let mut outcomes = BTreeMap::new();
         let mut finished = Vec::new();
         for id in objects {
-            let outcome = match self.stage_object(&manifest, *id, &mut finished) {
-                Ok(()) => InstallOutcome::Installed,
-                Err(error) => self.judge(&error),
+            let outcome = match self.left_of(*id) {
+                Some(left) => InstallOutcome::Refetch { left },
+                None => match self.stage_object(&manifest, *id, &mut finished) {
+                    Ok(()) => InstallOutcome::Installed,
+                    Err(error) => {
+                        if matches!(error, InstallError::Disk(DiskError::Lost { .. })) {
+                            self.distrust(*id);
+                        }
+                        self.judge(&error)
+                    }
+                },
             };
             outcomes.insert(*id, outcome);
         }
@@ -31,15 +41,35 @@ impl Dataset {
             Err(error) => {
                 durable = false;
                 let outcome = self.judge(&InstallError::Disk(error));
-                outcomes.values_mut().for_each(|o| *o = outcome);
+                outcomes.keys().for_each(|id| self.distrust(*id));
+                outcomes.values_mut().for_each(|o| o.clone_from(&outcome));
             }
         }
         for (id, outcome) in outcomes {
-            let keep = matches!(outcome, InstallOutcome::Later | InstallOutcome::Full) || !durable;
+            let keep = match &outcome {
+                InstallOutcome::Later | InstallOutcome::Full => true,
+                InstallOutcome::Refetch { left } => !left.is_empty(),
+                InstallOutcome::Installed | InstallOutcome::Refused => !durable,
+            };
             if !keep && let Err(error) = self.parts.remove(id) {
                 self.trouble(&error);
             }
             self.tell(Report::Installed { object: id, outcome });
+        }
+    }
+
+    /// The blocks that are there of an object that is no longer whole, since the disk lost some of it.
+    fn left_of(&self, id: ObjectId) -> Option<RangeSet> {
+        let state = self.parts.state(id)?;
+        let whole = state.verified.count() == u64::from(state.layout.block_count());
+        (!whole).then_some(state.verified)
+    }
+
+    /// The disk lost bytes, perhaps of this object: the next try finds out what is left.
+    fn distrust(&self, id: ObjectId) {
+        match self.parts.distrust(id) {
+            Ok(left) => tracing::debug!(%id, left = left.count(), "falls back to its last record"),
+            Err(error) => tracing::debug!(%id, %error, "begins anew"),
         }
     }
 
@@ -123,7 +153,9 @@ impl Dataset {
             InstallError::Disk(error) if error.is_full() => InstallOutcome::Full,
             InstallError::Disk(_) | InstallError::Interfered { .. } => InstallOutcome::Later,
             InstallError::Conflict(_) => InstallOutcome::Refused,
-            InstallError::WrongBytes { .. } | InstallError::Misfit { .. } => InstallOutcome::Refetch,
+            InstallError::WrongBytes { .. } | InstallError::Misfit { .. } => {
+                InstallOutcome::Refetch { left: RangeSet::new() }
+            }
         }
     }
 }

@@ -174,6 +174,9 @@ pub struct Installer {
     handles: Vec<Handle>,
     /// Directories whose names changed.
     touched: BTreeSet<Box<[u8]>>,
+    /// Directories that were flushed by us. The names in others may come from a run that was killed before it
+    /// made them durable.
+    flushed: BTreeSet<Box<[u8]>>,
     /// Flushing the whole file system failed once, and tells of a loss only once: each file is asked when it is
     /// staged.
     flush_each: bool,
@@ -208,6 +211,7 @@ impl Installer {
             staged: Vec::new(),
             handles: Vec::new(),
             touched: BTreeSet::new(),
+            flushed: BTreeSet::new(),
             flush_each: false,
             unlocked: BTreeMap::new(),
         }
@@ -399,14 +403,29 @@ impl Installer {
     }
 
     fn flush_directories(&mut self) -> Result<(), DiskError> {
-        for directory in std::mem::take(&mut self.touched) {
+        // What could not be flushed stays to be flushed with the next batch.
+        while let Some(directory) = self.touched.first().cloned() {
             match self.parents.open(&self.target, &directory).and_then(|open| open.sync()) {
                 // Removed meanwhile, with all that was in it.
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(cause) => return Err(self.target.fail("write back", &directory, 0, cause)),
+                Err(cause) => return Err(self.target.lost(&directory, cause)),
             }
+            self.touched.remove(&directory);
+            self.flushed.insert(directory);
         }
         Ok(())
+    }
+
+    /// A name in a directory is to be made durable, with those that lead to it.
+    fn touch(&mut self, directory: &[u8]) {
+        self.touched.insert(directory.into());
+        let mut left = directory;
+        while !left.is_empty() {
+            left = split(left).0;
+            if !self.flushed.contains(left) {
+                self.touched.insert(left.into());
+            }
+        }
     }
 
     fn place(&mut self, staged: &Staged) -> Result<Option<FileStamp>, InstallError> {
@@ -429,7 +448,7 @@ impl Installer {
                 Err(cause) => self.clear_way(staged, &parent, cause)?,
             }
         };
-        self.touched.insert(directory.into());
+        self.touch(directory);
         let facts = parent.facts_at(name).map_err(|cause| self.fail("examine", &staged.path, 0, cause))?;
         if facts.inode != staged.inode {
             return Err(InstallError::Interfered { path: staged.path.to_string() });

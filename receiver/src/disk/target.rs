@@ -43,11 +43,13 @@ impl TargetDir {
         let root = match files.open_directory(path) {
             Err(Errno::NOENT) => {
                 files.make_directory(path, 0o755).map_err(io("make directory"))?;
-                files.open_directory(path)
+                let made = files.open_directory(path).map_err(io("open directory"))?;
+                // Its own name lies in a directory that we may not be allowed to open.
+                made.sync_file_system().map_err(io("make directory"))?;
+                made
             }
-            other => other,
+            other => other.map_err(io("open directory"))?,
         };
-        let root = root.map_err(io("open directory"))?;
         let (part, temporaries) = (Mutex::new(None), AtomicU64::new(0));
         Ok(Arc::new(Self { files, root, path: path.to_owned(), part, temporaries }))
     }
@@ -64,7 +66,7 @@ impl TargetDir {
     }
 
     /// The file system it is on.
-    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+    pub(crate) const fn files(&self) -> &Arc<dyn Files> {
         &self.files
     }
 
@@ -163,6 +165,8 @@ impl TargetDir {
             }
         }
         let open = self.root.open(PART_DIRECTORY.as_bytes(), How::Directory)?;
+        // Whether we made it or a run that was killed: what is durable in it must not go with it.
+        self.root.sync()?;
         *part = Some(Arc::clone(&open));
         Ok(open)
     }

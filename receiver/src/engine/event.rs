@@ -174,7 +174,7 @@ pub enum Done {
 }
 
 /// What became of an installation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InstallOutcome {
     /// Its files are in place.
     Installed,
@@ -182,8 +182,11 @@ pub enum InstallOutcome {
     Full,
     /// For now this object cannot be installed: try again later.
     Later,
-    /// Its data is not what the manifest says: fetch it again.
-    Refetch,
+    /// Its data is not what the manifest says, or was lost by the disk: fetch it again.
+    Refetch {
+        /// Blocks that are still here and sound.
+        left: RangeSet,
+    },
     /// Something stands in the way that only a person can remove.
     Refused,
 }
@@ -279,6 +282,8 @@ pub struct Snapshot {
     pub open_blocks: u64,
     /// The dataset is whole.
     pub complete: bool,
+    /// All is installed; directories are put right, and what left the dataset is removed.
+    pub finishing: bool,
     /// Senders heard.
     pub senders: u32,
 }

@@ -379,9 +379,9 @@ impl Reception {
         }
     }
 
-    /// Everything is to be received again.
-    pub(super) fn reset(&mut self) {
-        self.done = RangeSet::new();
+    /// All but the blocks that are left is to be received again.
+    pub(super) fn reset(&mut self, left: RangeSet) {
+        self.done = left;
         self.open.clear();
         self.asks.clear();
         self.installing = false;

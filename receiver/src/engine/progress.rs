@@ -109,9 +109,9 @@ impl ReceiverEngine {
                     reception.retry_at = now + FINISH_RETRY;
                 }
             }
-            InstallOutcome::Refetch => {
+            InstallOutcome::Refetch { left } => {
                 if let Some(reception) = self.receptions.get_mut(&object) {
-                    reception.reset();
+                    reception.reset(left);
                 }
             }
         }

@@ -9,6 +9,7 @@ use nackcast_common::ids::{ChannelId, Epoch, ObjectIndex, SessionId, StartNumber
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::manifest::{Chaining, Content, Entry, Head, Mtime, ObjectKind, ObjectRecord};
 use nackcast_common::path::DatasetPath;
+use nackcast_common::seal::PacketNumbers;
 use nackcast_common::store::Store;
 use nackcast_proto::manifest::{EncodedManifest, encode};
 use nackcast_proto::wire::symbol::{PREFIX_LEN, SymbolId};
@@ -159,6 +160,7 @@ impl Sender {
         let body = key.open_in_place(header.packet_number, header::LEN, datagram).unwrap();
         let nack = Nack::decode(body).unwrap();
         let answer = NackAnswer {
+            run,
             channel: CHANNEL,
             session: SESSION,
             nack: header.packet_number,

@@ -39,15 +39,15 @@ pub enum OpenError {
 
 impl Workers {
     /// Takes up what an earlier run left: partial objects in the target, and in the channel's part of the state
-    /// (`store` is in it) the manifest and block hashes.
+    /// (`store` is in it, and it is on the target's kind of file system) the manifest and block hashes.
     ///
     /// # Errors
     /// When another process uses the target, or target or state cannot be read.
     pub fn open(settings: Settings, target: Arc<TargetDir>, store: Store, state: &Path) -> Result<Self, OpenError> {
-        let record = Record::new(store, Arc::clone(target.files()), state.join("chaining"))?;
+        let record = Record::new(store, target.files().clone(), state.join("chaining"))?;
         let (parts, survivors) = PartStore::open(&target)?;
         let mut warnings: Vec<_> = survivors.warnings.iter().map(ToString::to_string).collect();
-        let archive = Archive::new(Arc::clone(target.files()), state.join("manifest"));
+        let archive = Archive::new(target.files().clone(), state.join("manifest"));
         let remembered = match load_manifest(&archive, &settings.publisher, settings.channel) {
             Ok(found) => found.map(|(hash, manifest)| (manifest.head().generation, hash)),
             Err(error) => {

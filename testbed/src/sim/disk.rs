@@ -15,7 +15,7 @@ mod inodes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -56,6 +56,8 @@ pub struct Counts {
     pub written: u64,
     /// Bytes that syncs wrote to the disk.
     pub stored: u64,
+    /// Times that pages could not be written back.
+    pub lost: u64,
 }
 
 /// A disk; clones share it.
@@ -158,7 +160,7 @@ impl Disk {
 
 impl Files for Disk {
     fn open_directory(&self, path: &Path) -> Result<Handle, Errno> {
-        let root = Open::new(self, &mut *self.state(), ROOT, How::Directory);
+        let root = Open::new(self, &mut self.state(), ROOT, How::Directory);
         root.open(&relative(path), How::Directory)
     }
 
@@ -267,13 +269,29 @@ impl State {
         Ok(number)
     }
 
-    /// What has no name and is not open is gone.
+    /// What has no name and is not open takes no space any more. A power cut may bring back a name of it.
     fn drop_unused(&mut self, number: u64) {
-        if self.inodes.get(&number).is_some_and(|i| i.links == 0 && i.opens == 0)
-            && let Some(inode) = self.inodes.remove(&number)
+        if let Some(inode) = self.inodes.get_mut(&number)
+            && inode.links == 0
+            && inode.opens == 0
+            && !inode.gone
         {
+            inode.gone = true;
             self.used -= inode.pages();
         }
+    }
+
+    /// Forgets what no power cut can bring back.
+    fn forget_gone(&mut self) {
+        let named: BTreeSet<_> = self
+            .inodes
+            .values()
+            .filter_map(
+                |inode| if let Content::Directory { durable, .. } = &inode.content { Some(durable) } else { None },
+            )
+            .flat_map(|durable| durable.values().copied())
+            .collect();
+        self.inodes.retain(|number, inode| !inode.gone || named.contains(number));
     }
 
     /// Changes a file's bytes.

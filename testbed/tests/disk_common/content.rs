@@ -17,31 +17,31 @@ fn geometry() -> Geometry {
 }
 
 /// One generation.
-pub struct Dataset {
-    pub manifest: Manifest,
-    pub objects: BTreeMap<ObjectId, Object>,
+pub(crate) struct Dataset {
+    pub(crate) manifest: Manifest,
+    pub(crate) objects: BTreeMap<ObjectId, Object>,
 }
 
 /// An object and its bytes.
 #[derive(Clone)]
-pub struct Object {
-    pub id: ObjectId,
-    pub layout: Layout,
-    pub bytes: Vec<u8>,
+pub(crate) struct Object {
+    pub(crate) id: ObjectId,
+    pub(crate) layout: Layout,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Object {
-    pub fn block(&self, block: u32) -> &[u8] {
+    pub(crate) fn block(&self, block: u32) -> &[u8] {
         let start = block as usize * BLOCK;
         &self.bytes[start..self.bytes.len().min(start + BLOCK)]
     }
 
-    pub fn source(&self, block: u32, esi: u16) -> &[u8] {
+    pub(crate) fn source(&self, block: u32, esi: u16) -> &[u8] {
         &self.block(block)[self.layout.symbol_range(block, esi)]
     }
 
     /// Bytes that stand for a repair symbol.
-    pub fn repair(&self, block: u32, esi: u16) -> Vec<u8> {
+    pub(crate) fn repair(&self, block: u32, esi: u16) -> Vec<u8> {
         let seed = [&self.id.0.to_be_bytes()[..], &block.to_be_bytes(), &esi.to_be_bytes()].concat();
         Digest::of(&seed).0.iter().copied().cycle().take(100).collect()
     }
@@ -106,35 +106,38 @@ fn build(generation: u64, listed: &[(&str, u32, What<'_>)]) -> Dataset {
 }
 
 /// The same names with other bytes, names that come and go, and files that share an object.
-pub fn generations() -> [Dataset; 2] {
+pub(crate) fn generations() -> [Dataset; 2] {
     use What::{Directory, File, Link, Slice};
+    // So many that the whole file system is flushed for them.
+    let small: Vec<_> = (0..10_usize).map(|nth| (format!("s/{nth}"), bytes(20 + nth, 700 + 90 * nth))).collect();
+    let small = || small.iter().map(|(path, bytes)| (&**path, 0o644, File(bytes)));
     let (one, two, three) = (bytes(1, 7 * BLOCK + 17), bytes(2, 5000), bytes(3, 300));
-    let first = build(
-        1,
-        &[
+    let (four, five, six) = (bytes(4, 900), bytes(5, 10), bytes(6, 1500));
+    let (seven, eight, nine) = (bytes(7, 8 * BLOCK), bytes(8, 1000), bytes(9, 2000));
+    let first: Vec<_> = small()
+        .chain([
             ("a", 0o644, File(&one)),
             ("d/b", 0o444, File(&two)),
             ("d/e/c", 0o600, File(&one)),
             ("link", 0o777, Link(b"a")),
-            ("p/1", 0o644, Slice(&bytes(4, 900))),
-            ("p/2", 0o644, Slice(&bytes(5, 10))),
-            ("p/3", 0o000, Slice(&bytes(6, 1500))),
+            ("p/1", 0o644, Slice(&four)),
+            ("p/2", 0o644, Slice(&five)),
+            ("p/3", 0o000, Slice(&six)),
             ("ro", 0o555, Directory),
             ("ro/x", 0o444, File(&three)),
-        ],
-    );
-    let second = build(
-        2,
-        &[
+        ])
+        .collect();
+    let second: Vec<_> = small()
+        .chain([
             ("a", 0o444, File(&two)),
             ("d/b", 0o644, File(&one)),
-            ("f/g/h", 0o644, File(&bytes(7, 8 * BLOCK))),
+            ("f/g/h", 0o644, File(&seven)),
             ("link", 0o777, Link(b"d/b")),
-            ("p/1", 0o644, Slice(&bytes(4, 900))),
-            ("p/2", 0o600, Slice(&bytes(8, 1000))),
+            ("p/1", 0o644, Slice(&four)),
+            ("p/2", 0o600, Slice(&eight)),
             ("ro", 0o555, Directory),
-            ("ro/x", 0o444, File(&bytes(9, 2000))),
-        ],
-    );
-    [first, second]
+            ("ro/x", 0o444, File(&nine)),
+        ])
+        .collect();
+    [build(1, &first), build(2, &second)]
 }

@@ -351,3 +351,26 @@ proptest! {
         prop_assert_eq!(store.repair_bytes.load(Ordering::Relaxed), held as u64 * 100);
     }
 }
+
+#[test]
+fn a_file_whose_install_was_put_off_can_be_opened_again_by_an_ordinary_user() {
+    std::thread::spawn(|| {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        let all = rustix::thread::CapabilitySet::DAC_OVERRIDE | rustix::thread::CapabilitySet::DAC_READ_SEARCH;
+        sets.effective.remove(all);
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = bytes_of(&layout());
+        let (store, _) = open(directory.path());
+        store.create(layout(), ID).unwrap();
+        for b in 0..5 {
+            store.write_block(ID, b, block(&bytes, b)).unwrap();
+        }
+        for mode in [0o444, 0o000] {
+            store.finish(ID).unwrap().file.set_mode(mode).unwrap();
+            assert_eq!(store.finish(ID).unwrap().file.read_to_end(u64::MAX).unwrap(), bytes, "{mode:o}");
+        }
+    })
+    .join()
+    .unwrap();
+}

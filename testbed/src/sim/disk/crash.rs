@@ -102,7 +102,7 @@ impl State {
     /// Writes back all of one inode.
     pub(super) fn write_back(&mut self, number: u64, extent: Extent) {
         let Self { inodes, dice, faults, errors, counts, used, .. } = self;
-        let Some(inode) = inodes.get_mut(&number) else { return };
+        let Some(inode) = inodes.get_mut(&number).filter(|inode| !inode.gone) else { return };
         *used -= inode.pages();
         let mut lost = false;
         match &mut inode.content {
@@ -126,6 +126,7 @@ impl State {
         }
         *used += inode.pages();
         if lost {
+            counts.lost += 1;
             inode.errors.add();
             errors.add();
         }
@@ -133,11 +134,11 @@ impl State {
 
     /// The system may write back something of an inode that was just changed, by itself.
     pub(super) fn maybe_write_back(&mut self, number: u64) {
-        let Self { inodes, dice, faults, errors, used, .. } = self;
+        let Self { inodes, dice, faults, errors, used, counts, .. } = self;
         if !dice.falls(faults.write_back) {
             return;
         }
-        let Some(inode) = inodes.get_mut(&number) else { return };
+        let Some(inode) = inodes.get_mut(&number).filter(|inode| !inode.gone) else { return };
         *used -= inode.pages();
         match &mut inode.content {
             Content::File { now, durable, dirty } => {
@@ -145,6 +146,7 @@ impl State {
                 if let Some(page) = dirty.iter().nth(chosen).copied() {
                     dirty.remove(&page);
                     if !write_page(now, durable, page, dice, faults) {
+                        counts.lost += 1;
                         inode.errors.add();
                         errors.add();
                     }

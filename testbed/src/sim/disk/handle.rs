@@ -132,6 +132,9 @@ impl Open {
             return Err(Errno::IO);
         }
         state.write_back(self.inode, extent);
+        if directory {
+            state.forget_gone();
+        }
         let mut seen = self.seen.load(Ordering::Relaxed);
         let failed = state.inode_mut(self.inode)?.errors.tell(&mut seen);
         self.seen.store(seen, Ordering::Relaxed);
@@ -371,6 +374,7 @@ impl Opened for Open {
         }
         let all: Vec<_> = state.inodes.keys().copied().collect();
         all.into_iter().for_each(|number| state.write_back(number, Extent::All));
+        state.forget_gone();
         let mut seen = self.seen_of_all.load(Ordering::Relaxed);
         let failed = state.errors.tell(&mut seen);
         self.seen_of_all.store(seen, Ordering::Relaxed);

@@ -122,13 +122,15 @@ pub(super) struct Inode {
     pub(super) ctime: Mtime,
     pub(super) links: u32,
     pub(super) opens: u32,
+    /// Neither named nor open.
+    pub(super) gone: bool,
     pub(super) errors: Errors,
 }
 
 impl Inode {
     pub(super) fn new(content: Content, mode: u32, time: Mtime) -> Self {
         let now = Attributes { mode, mtime: time };
-        Self { content, now, durable: now, ctime: time, links: 1, opens: 0, errors: Errors::default() }
+        Self { content, now, durable: now, ctime: time, links: 1, opens: 0, gone: false, errors: Errors::default() }
     }
 
     pub(super) fn file(mode: u32, time: Mtime) -> Self {

@@ -96,7 +96,7 @@ fn a_rename_is_two_names_and_a_sync_of_the_file_system_is_everything() {
     put(&directory, b"b", b"old").sync().unwrap();
     directory.sync().unwrap();
     directory.rename(b"a", &*directory, b"b").unwrap();
-    let shown: std::collections::BTreeSet<_> = (0..MANY)
+    let shown: BTreeSet<_> = (0..MANY)
         .map(|seed| {
             let after = root(&disk.crash(seed));
             (get(&after, b"a").is_ok(), get(&after, b"b").unwrap())
@@ -152,7 +152,7 @@ fn a_lying_disk_loses_what_it_promised() {
 
 #[test]
 fn bytes_that_write_themselves_back_may_be_of_any_moment() {
-    let shown: std::collections::BTreeSet<_> = (0..MANY)
+    let shown: BTreeSet<_> = (0..MANY)
         .map(|seed| {
             let disk = Disk::new(Settings { seed, capacity: 1 << 20, privileged: false });
             let directory = root(&disk);

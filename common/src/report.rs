@@ -1,0 +1,43 @@
+//! What a running node tells about itself: the same rows for senders and receivers.
+//!
+//! Names of fields are a contract with scripts: `--progress-json` prints them.
+
+use serde::{Deserialize, Serialize};
+
+/// What a node does now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// One row for each channel, in the order of the configuration.
+    pub channels: Vec<ChannelProgress>,
+}
+
+/// What one channel does now. "Done" is sent once at a sender, and installed or verified at a receiver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelProgress {
+    /// The channel's name.
+    pub name: String,
+    /// Generation served or followed; 0: none yet.
+    pub generation: u64,
+    /// Objects of the generation that are sent or wanted.
+    pub objects: u64,
+    /// Of these, done.
+    pub objects_done: u64,
+    /// Bytes of these objects.
+    pub bytes: u64,
+    /// Of these, done.
+    pub bytes_done: u64,
+    /// Sent or received on the data group, headers included.
+    pub wire_bytes: u64,
+    /// How much of that was repair.
+    pub repair_bytes: u64,
+    /// Bits per second on the data group, measured over the last moments.
+    pub rate_bps: u64,
+    /// Receivers heard lately; known to a sender only.
+    pub receivers: u64,
+    /// Of these, complete with this generation.
+    pub receivers_complete: u64,
+    /// What it does, in a word or two.
+    pub state: String,
+    /// What else is worth knowing, or the last trouble; for people.
+    pub note: Option<String>,
+}
