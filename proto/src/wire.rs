@@ -18,7 +18,9 @@ pub mod limits;
 pub mod nack;
 pub mod symbol;
 
-pub use advertisement::{Advertisement, FinishedPass, ManifestRef, Role, SenderCertificate, SenderState};
+pub use advertisement::{
+    Advertisement, FinishedPass, ManifestRef, Role, SenderCertificate, SenderState, report_spread,
+};
 pub use digest::{DigestBody, Promise, PromiseList};
 pub use header::{DatagramType, Header};
 pub use nack::{Nack, NackAnswer, NackStatus, ShortObject};

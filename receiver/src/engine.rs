@@ -20,6 +20,7 @@ mod manifest;
 mod nacks;
 mod object;
 mod progress;
+mod runs;
 mod sessions;
 mod slots;
 

@@ -14,6 +14,7 @@ mod covered;
 mod demand;
 pub mod event;
 mod feedback;
+mod foresight;
 mod job;
 mod promises;
 mod repair;
@@ -32,12 +33,13 @@ use nackcast_common::ranges::RangeSet;
 use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::wire::limits::{FINISHED_MAX, WAIT_MAX};
 use nackcast_proto::wire::{
-    Advertisement, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Role, SenderState, symbol,
+    Advertisement, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Role, SenderState, report_spread, symbol,
 };
 
 use demand::Demand;
 pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
 use feedback::{Feedback, Heard};
+use foresight::Foresight;
 use job::{Job, Phase};
 use promises::Promises;
 use schedule::{FirstPassMay, Object, Order, Schedule};
@@ -48,6 +50,8 @@ const IP_UDP_LEN: u64 = 48;
 const RUN_LEN_MAX: usize = 64_000;
 /// Least time between two advertisements, however much there is to tell.
 const ADVERTISE_SPACING: Duration = Duration::from_millis(20);
+/// A group that more than doubled, and grew by more than this, is advertised at once.
+const ADVERTISE_GROWTH: u32 = 32;
 /// Blocks prepared ahead, of each job.
 const STAGED_MAX: usize = 3;
 /// A NACK that echoes an advertisement older than this is stale.
@@ -78,16 +82,20 @@ pub struct SenderEngine {
     state: SenderState,
     schedule: Schedule,
     feedback: Feedback,
+    foresight: Foresight,
     promises: Promises,
     pacer: Pacer,
     manifest: Option<(ManifestRef, Arc<Manifest>)>,
     started: Option<Time>,
     manifest_sent_at: Option<Time>,
+    /// Objects of this manifest may begin their first pass: receivers had their time to take it.
+    content_begun: bool,
     sequence: u64,
     pass_serial: u64,
     finished: VecDeque<FinishedPass>,
     advertise_at: Time,
     advertised_at: Option<Time>,
+    advertised_size: u32,
     data_packets: u64,
     next_job: usize,
     last_demand: Time,
@@ -125,16 +133,19 @@ impl SenderEngine {
             state: SenderState::Starting,
             schedule: Schedule::new(config.schedule),
             feedback: Feedback::new(),
+            foresight: Foresight::default(),
             promises: Promises::new(),
             pacer: Pacer::new(rate, default_burst(rate)),
             manifest: None,
             started: None,
             manifest_sent_at: None,
+            content_begun: false,
             sequence: 0,
             pass_serial: 0,
             finished: VecDeque::new(),
             advertise_at: Time::ZERO,
             advertised_at: None,
+            advertised_size: 0,
             data_packets: 0,
             next_job: 0,
             last_demand: Time::ZERO,
@@ -156,11 +167,19 @@ impl SenderEngine {
         }
         match self.feedback.on_nack(now, run, packet, from, nack.loss_ppm) {
             Heard::Again => return,
-            Heard::First => self.events.push_back(Event::ReceiverHeard),
+            Heard::First => {
+                self.events.push_back(Event::ReceiverHeard);
+                // Who spreads reports by a group size that is no longer true must hear of it.
+                if self.feedback.group_size() > self.advertised_size * 2 + ADVERTISE_GROWTH {
+                    self.advertise_soon(now);
+                }
+            }
             Heard::Known => {}
         }
         self.counters.nacks += 1;
-        self.feedback.count_nack(now);
+        if !nack.is_report() {
+            self.feedback.count_nack();
+        }
         let rtt = now.since(Time(nack.time)).saturating_sub(nack.hold);
         self.feedback.on_rtt(now, rtt, self.config.schedule.interval);
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
@@ -280,12 +299,17 @@ impl SenderEngine {
     fn wait(&self) -> Duration {
         let symbols = self.schedule.symbols_ahead();
         let bits = symbols * (symbol::datagram_len(1400) as u64 + IP_UDP_LEN) * 8;
-        let rate = match self.config.rate {
-            RateLimit::Fixed(BitRate(rate)) => rate,
-            RateLimit::Max => 500_000_000,
-        };
+        let rate = self.rate();
         let sending = Duration::from_micros(bits.saturating_mul(1_100_000) / rate.max(1));
         (sending + self.feedback.window() + self.feedback.grtt() * 2).min(WAIT_MAX)
+    }
+
+    /// Bits a second, about.
+    const fn rate(&self) -> u64 {
+        match self.config.rate {
+            RateLimit::Fixed(BitRate(rate)) => rate,
+            RateLimit::Max => 500_000_000,
+        }
     }
 
     /// What the admin, or the driver, wants.
@@ -337,6 +361,7 @@ impl SenderEngine {
         }
         self.manifest = Some((reference, manifest));
         self.manifest_sent_at = None;
+        self.content_begun = false;
         (self.said.first_pass_over, self.said.finished) = (false, false);
         self.started.get_or_insert(now);
         self.last_demand = now;
@@ -385,9 +410,17 @@ impl SenderEngine {
     /// Moves every machine as far as it goes.
     fn advance(&mut self, now: Time) {
         self.started.get_or_insert(now);
+        self.feedback.follow(now, self.rate());
         self.feedback.recount(now);
-        self.schedule.end_closed(now);
+        self.schedule.end_closed(now, &mut self.foresight);
         let may = self.first_pass_may(now);
+        if may == FirstPassMay::All && !self.content_begun {
+            // Whoever joins from now on asks for what it missed.
+            self.content_begun = true;
+            if self.foresight.is_new() {
+                self.foresee();
+            }
+        }
         let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
         if self.state == SenderState::Active {
             for (object, count) in self.schedule.fill(now, may, proactive) {
@@ -406,6 +439,9 @@ impl SenderEngine {
     }
 
     fn first_pass_may(&self, now: Time) -> FirstPassMay {
+        if self.content_begun {
+            return FirstPassMay::All;
+        }
         let expected = self.config.once.and_then(|o| o.expect).unwrap_or(0);
         let greeted = self.started.is_some_and(|started| now >= started + HELLO);
         if self.feedback.group_size() < expected || (!greeted && expected == 0) {
@@ -413,11 +449,32 @@ impl SenderEngine {
         }
         let known = self.feedback.group_size();
         let prefix = self.manifest.as_ref().map_or(0, |(reference, _)| reference.hash.prefix());
-        let all_hold = known > 0 && self.feedback.holding(prefix) >= known;
+        let all_hold = known > 0 && self.feedback.holding(prefix) >= known && now >= self.heard_all_at();
         match self.manifest_sent_at {
             Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,
         }
+    }
+
+    /// Of a large group more is heard until nobody new was for as long as its reports are spread.
+    fn heard_all_at(&self) -> Time {
+        self.feedback.last_new() + report_spread(self.feedback.group_size(), self.advertised_rate())
+    }
+
+    /// What advertisements say of the rate; 0: no limit.
+    const fn advertised_rate(&self) -> u64 {
+        match self.config.rate {
+            RateLimit::Fixed(BitRate(rate)) => rate,
+            RateLimit::Max => 0,
+        }
+    }
+
+    /// Before the first content: what the group will need.
+    fn foresee(&mut self) {
+        let Some((reference, manifest)) = &self.manifest else { return };
+        let loss_ppm = self.feedback.loss_of_holders(reference.hash.prefix());
+        let full = manifest.objects().iter().map(|o| o.layout.source_symbols(0)).max().unwrap_or(0);
+        self.foresight.begin(full, self.feedback.group_size(), loss_ppm);
     }
 
     /// How long receivers get to take the manifest.
@@ -427,14 +484,16 @@ impl SenderEngine {
         }
         let entries = self.manifest.as_ref().map_or(0, |(_, m)| m.entries().len() as u64);
         let comparing = Duration::from_millis(entries * 1000 / ENTRIES_PER_SECOND).min(MANIFEST_SETTLE * 5);
-        (MANIFEST_SETTLE + comparing).max(self.feedback.window() * 4)
+        // Each says first that it is there, and then that it has it; some of that is lost.
+        let reports = report_spread(self.feedback.group_size(), self.advertised_rate()) * 4;
+        (MANIFEST_SETTLE + comparing).max(self.feedback.window() * 4).max(reports)
     }
 
     fn stage(&mut self, at: usize) {
         let session = self.config.session;
         let Some((job, steps)) = self.schedule.job_and_steps(at) else { return };
         while job.wants_staging(STAGED_MAX) {
-            let Some((block, repair)) = job.stage(session, steps) else { return };
+            let Some((block, repair)) = job.stage(session, steps, &self.foresight) else { return };
             self.work.push_back(Work::Prepare { object: job.object, block, repair });
         }
     }
@@ -568,8 +627,8 @@ impl SenderEngine {
 
     fn advertisement(&mut self, now: Time) -> Transmit {
         self.sequence += 1;
-        self.feedback.follow(now);
         self.advertised_at = Some(now);
+        self.advertised_size = self.feedback.group_size();
         self.advertise_at = now + self.config.schedule.interval;
         let first_pass = self.schedule.first_pass_cursor();
         Transmit::Advertisement(Box::new(Advertisement {
@@ -592,10 +651,7 @@ impl SenderEngine {
             nack_window: self.feedback.window(),
             group_size: self.feedback.group_size(),
             max_passes: self.config.schedule.max_passes,
-            rate_bps: match self.config.rate {
-                RateLimit::Fixed(BitRate(rate)) => rate,
-                RateLimit::Max => 0,
-            },
+            rate_bps: self.advertised_rate(),
             first_pass_cursor: first_pass.map_or(u32::MAX, |index| index.0),
             first_pass_since: self.schedule.first_pass_since().unwrap_or_default(),
             finished: self.finished.iter().copied().collect(),
@@ -616,7 +672,10 @@ impl SenderEngine {
         });
         let settle = match self.first_pass_may(now) {
             FirstPassMay::Nothing => self.started.map(|s| s + HELLO).filter(|at| *at > now),
-            FirstPassMay::Manifest => self.manifest_sent_at.map(|s| s + self.settle()),
+            FirstPassMay::Manifest => self.manifest_sent_at.map(|s| {
+                let heard_all = Some(self.heard_all_at()).filter(|at| *at > now);
+                heard_all.map_or(Time::NEVER, |at| at).min(s + self.settle())
+            }),
             FirstPassMay::All => None,
         };
         [

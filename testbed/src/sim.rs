@@ -2,5 +2,7 @@
 //! way each time.
 //!
 //! - [`disk`]: a file system that is slow, full, torn by a crash, or lying.
+//! - [`scale`]: the engines alone, with up to a hundred thousand receivers.
 
 pub mod disk;
+pub mod scale;

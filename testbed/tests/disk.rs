@@ -4,22 +4,21 @@
 //! - Never a map that claims what is not there.
 //! - What was told to be durable is there after a power cut.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test that cannot go on has failed, and says what it did"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail, and says what it did")]
 
-#[path = "disk_common/boots.rs"]
-mod boots;
-#[path = "disk_common/content.rs"]
-mod content;
+mod disk_common {
+    pub(crate) mod boots;
+    pub(crate) mod content;
+}
 
 use std::path::Path;
+use std::sync::Arc;
 
-use boots::{Life, Mood, live};
-use content::generations;
+use disk_common::boots::{Life, Mood, live};
+use disk_common::content::{Object, generations};
+use nackcast_common::files::{Files, How};
 use nackcast_receiver::disk::DiskError;
+use nackcast_receiver::disk::install::{Installer, Policy, Source};
 use nackcast_receiver::disk::part::{PartError, PartStore};
 use nackcast_receiver::disk::target::TargetDir;
 use nackcast_testbed::sim::disk::{Disk, Faults, Settings};
@@ -99,5 +98,63 @@ fn what_one_object_lost_costs_neither_its_record_nor_the_others() {
     for object in [one, two] {
         assert_eq!(store.state(object.id).unwrap().verified.iter().collect::<Vec<_>>(), [0, 4]);
         assert_eq!(store.read_block(object.id, 4).unwrap(), object.block(4));
+    }
+}
+
+#[test]
+fn a_flush_of_everything_tells_of_a_loss_once_and_it_is_not_forgotten() {
+    let disk = Disk::new(Settings { seed: 1, capacity: 1 << 20, privileged: false });
+    let [dataset, _] = generations();
+    let target = TargetDir::open(disk.files(), Path::new("/target")).unwrap();
+    let (store, _) = PartStore::open(&target).unwrap();
+    let objects: Vec<_> = dataset.objects.values().collect();
+    let write = |object: &Object| {
+        store.create(object.layout, object.id).unwrap();
+        store.write_block(object.id, 0, object.block(0)).unwrap();
+    };
+    write(objects[0]);
+    disk.set_faults(Faults { write_back_error: 1.0, write_back: 1.0, ..Faults::default() });
+    while disk.counts().lost == 0 {
+        store.write_symbols(objects[0].id, 0, [(0, objects[0].source(0, 0))]).unwrap();
+        store.remove(objects[0].id).unwrap();
+        write(objects[0]);
+    }
+    disk.set_faults(Faults::default());
+    // It is told while others are recorded, and these are sound.
+    objects[1..].iter().for_each(|object| write(object));
+    let ids: Vec<_> = objects.iter().map(|object| object.id).collect();
+    assert!(ids.len() > 10, "so many that they are flushed at once");
+    store.sync(&ids[1..]).unwrap();
+    objects[1..].iter().for_each(|object| {
+        store.discard_symbols(object.id, 0).unwrap();
+        if object.layout.block_count() > 1 {
+            store.write_block(object.id, 1, object.block(1)).unwrap();
+        }
+    });
+    store.sync(&ids).unwrap_err();
+    assert!(store.state(ids[0]).is_none(), "what was never recorded begins anew");
+    assert!(ids[1..].iter().all(|id| store.state(*id).unwrap().verified.contains(0)));
+}
+
+#[test]
+fn a_name_is_durable_from_the_top_though_a_killed_run_made_what_leads_to_it() {
+    let disk = Disk::new(Settings { seed: 1, capacity: 1 << 20, privileged: false });
+    let [_, dataset] = generations();
+    let target = TargetDir::open(disk.files(), Path::new("/target")).unwrap();
+    let (store, _) = PartStore::open(&target).unwrap();
+    for path in ["/target/f", "/target/f/g"] {
+        disk.make_directory(Path::new(path), 0o755).unwrap();
+    }
+    let entry = dataset.manifest.entry(b"f/g/h").unwrap();
+    let object = dataset.objects.values().find(|o| o.layout.block_count() == 8 && o.layout.size() == 8192).unwrap();
+    store.create(object.layout, object.id).unwrap();
+    (0..8).for_each(|block| store.write_block(object.id, block, object.block(block)).unwrap());
+    let whole = store.finish(object.id).unwrap();
+    let mut installer = Installer::new(Arc::clone(&target), Policy::default());
+    installer.stage(entry, Source::Object(&whole)).unwrap();
+    assert!(installer.commit().unwrap().iter().all(|outcome| outcome.result.is_ok()));
+    for seed in 0..50 {
+        let directory = disk.crash(seed).open_directory(Path::new("/target/f/g")).unwrap();
+        assert_eq!(directory.open(b"h", How::Read).unwrap().read_to_end(u64::MAX).unwrap(), object.bytes);
     }
 }

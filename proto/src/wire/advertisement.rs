@@ -152,6 +152,24 @@ fn certified_bytes(channel: ChannelId, key: &VerifyingKey) -> Vec<u8> {
     [&channel.0[..], &key.0[..]].concat()
 }
 
+/// Reports are spread over no more than this, whatever the group's size.
+const REPORT_SPREAD_MAX: Duration = Duration::from_secs(120);
+/// A report takes about so many bits on the wire.
+const REPORT_BITS: u64 = 1_250;
+/// One part in so many of the rate is for reports while receivers have something to report.
+const REPORT_SHARE: u64 = 10;
+/// What a sender without a limit is taken to send.
+const RATE_MAX: u64 = 500_000_000;
+
+/// Over how long the reports of a group are spread: so that they take a tenth of the sender's rate, which is what any
+/// way back should carry. Both sides reckon with it.
+#[must_use]
+pub fn report_spread(group_size: u32, rate_bps: u64) -> Duration {
+    let rate = if rate_bps == 0 { RATE_MAX } else { rate_bps };
+    let micros = u64::from(group_size) * (REPORT_BITS * REPORT_SHARE * 1_000_000) / rate.max(1);
+    Duration::from_micros(micros).min(REPORT_SPREAD_MAX)
+}
+
 impl Advertisement {
     /// Signs and encodes the body.
     #[must_use]

@@ -6,8 +6,9 @@
 //! | backing off | backoff over | asks what is still short, at most `nack_budget` datagrams; quiet for one window |
 //! | any | a promise or an answer covers the need | (the need is looked at again when that lapses) |
 //!
+//! Reports are spread evenly, by the group's size, so that all of them together take a tenth of the sender's rate.
 //! A report (nothing is asked) greets a new sender, says that the manifest is held, and that the dataset is whole;
-//! it is repeated until answered. Reports suppress nothing, so they wait no longer than the group's size asks.
+//! it is repeated until answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,8 +19,9 @@ use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
 use nackcast_common::seal::PacketNumbers;
 use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
-use nackcast_proto::wire::{Nack, NackAnswer, NackStatus, SenderState, ShortObject};
+use nackcast_proto::wire::{Nack, NackAnswer, NackStatus, SenderState, ShortObject, report_spread};
 use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::event::{Event, Transmit};
 use super::object::{Class, Reception};
@@ -36,9 +38,9 @@ const ALIVE: Duration = Duration::from_secs(3);
 const ALIVE_WHOLE: Duration = Duration::from_secs(10 * 60);
 /// ...but in a large group less often: so many reports a second reach the sender in all.
 const ALIVE_PER_SECOND: u32 = 100;
-/// Reports are spread over the NACK window, but over no more than this for each receiver of the group.
-const REPORT_SPREAD: Duration = Duration::from_millis(10);
-const REPORT_SPREAD_MIN: Duration = Duration::from_millis(5);
+/// The first report to a sender is spread over so long: it goes out before that sender knows how many receivers there
+/// are, and ends before a first pass begins.
+const GREETING: Duration = Duration::from_millis(200);
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// NACKs of which the answer is waited for: those of many windows.
@@ -73,6 +75,8 @@ pub(super) struct Cycle {
     said: Vec<Event>,
     /// Say that we are here then, if nothing else was said.
     alive_at: Option<Time>,
+    /// When the last NACK or report was sent.
+    said_at: Time,
 }
 
 /// A NACK that was sent.
@@ -110,6 +114,7 @@ impl Cycle {
             nonce: 0,
             said: Vec::new(),
             alive_at: None,
+            said_at: Time::ZERO,
         }
     }
 
@@ -258,9 +263,9 @@ impl Cycle {
     }
 }
 
-/// Over how long the reports of `size` receivers are spread.
-fn report_spread(window: Duration, size: u32) -> Duration {
-    window.min(REPORT_SPREAD.saturating_mul(size)).max(REPORT_SPREAD_MIN)
+/// Any moment of the next `spread`.
+fn spread_over(rng: &mut StdRng, spread: Duration) -> Duration {
+    spread.mul_f64(rng.random_range(0.0..1.0))
 }
 
 /// What is short now.
@@ -432,6 +437,7 @@ impl ReceiverEngine {
         let wanted_bytes = self.held.as_ref().map_or(0, |h| h.wanted_bytes - h.installed_bytes);
         let here: u64 =
             self.receptions.values().filter(|r| r.class != Class::Manifest).map(Reception::bytes_done).sum();
+        self.cycle.said_at = now;
         if let Some(at) = &mut self.cycle.alive_at {
             // Any NACK says that we are here.
             *at = (*at).max(now + ALIVE);
@@ -458,26 +464,31 @@ impl ReceiverEngine {
 
     fn send_report(&mut self, now: Time) {
         let Some((_, session)) = self.sessions.chosen() else { return };
-        let (window, size) = (session.advertisement.nack_window, session.advertisement.group_size);
-        let spread = report_spread(window, size);
-        let delay = spread.mul_f64(self.rng.random_range(0.0..1.0));
+        let size = session.advertisement.group_size;
+        let spread = report_spread(size, session.advertisement.rate_bps);
+        // Until it answered us, the sender may not know how large the group is.
+        let spread = if session.confirmed { spread } else { spread.max(GREETING) };
         let most = if self.complete { ALIVE_WHOLE } else { ALIVE };
         let every = most.max(Duration::from_secs(1) * (size / ALIVE_PER_SECOND));
-        match &mut self.cycle.alive_at {
+        match self.cycle.alive_at {
             // Soon, if the dataset no longer is whole.
-            Some(at) if now < *at => *at = (*at).min(now + every + spread),
-            alive_at => {
-                let is_due = alive_at.replace(now + every + delay).is_some();
-                if is_due && self.cycle.report.is_none() {
-                    self.cycle.report();
+            Some(at) if now < at => self.cycle.alive_at = Some(at.min(now + every + spread)),
+            at => {
+                let mut again = at.map_or(now, |_| self.cycle.said_at) + every;
+                if now >= again {
+                    again = now + every;
+                    if self.cycle.report.is_none() {
+                        self.cycle.report();
+                    }
                 }
+                self.cycle.alive_at = Some(again + spread_over(&mut self.rng, spread));
             }
         }
         let Some(report) = &mut self.cycle.report else { return };
         match report.at {
-            None => report.at = Some(now + delay),
+            None => report.at = Some(now + spread_over(&mut self.rng, spread)),
             Some(at) if now >= at => {
-                report.at = Some(now + report.retry + delay);
+                report.at = Some(now + report.retry + spread_over(&mut self.rng, spread));
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {
                     self.counters.nacks += 1;
@@ -490,18 +501,5 @@ impl ReceiverEngine {
             }
             Some(_) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reports_are_spread_by_the_groups_size() {
-        let spread = |window, size| report_spread(Duration::from_millis(window), size).as_millis();
-        assert_eq!((spread(60_000, 12), spread(60_000, 0), spread(60_000, 1)), (120, 5, 10));
-        assert_eq!(spread(60, 10_000), 60, "over no more than the window");
-        assert_eq!(spread(1, 10_000), 5);
     }
 }

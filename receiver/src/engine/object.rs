@@ -17,6 +17,7 @@
 //! | verified | installed | (forgotten) |
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use fixedbitset::FixedBitSet;
@@ -99,6 +100,15 @@ pub(super) enum Taken {
     Kept { slot: Slot, enough: bool },
 }
 
+/// What the rest of a run did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// Symbols that were kept.
+    pub(super) kept: u64,
+    /// The block has enough now, for the first time.
+    pub(super) enough: bool,
+}
+
 impl Reception {
     pub(super) fn new(layout: Layout, class: Class, done: RangeSet) -> Self {
         Self {
@@ -128,7 +138,8 @@ impl Reception {
 
     /// Every block is done.
     pub(super) fn is_done(&self) -> bool {
-        self.done.count() == u64::from(self.layout.block_count())
+        let all = 0..self.layout.block_count();
+        all.is_empty() || self.done.ranges().next() == Some(all)
     }
 
     /// Nothing of it is held.
@@ -200,6 +211,51 @@ impl Reception {
         Taken::Kept { slot: at, enough }
     }
 
+    /// Symbols `esis` arrived, all source or all repair, of a block that is in memory or needs none; nothing is done
+    /// (none returned) where it is not that simple. The same as [`Self::on_symbol`] for each.
+    pub(super) fn on_symbols(&mut self, session: SessionId, block: u32, esis: Range<u16>) -> Option<Rest> {
+        let k = self.layout.source_symbols(block);
+        let mixed = esis.start < k && esis.end > k;
+        if esis.end > self.layout.esi_end(block) || mixed {
+            return None;
+        }
+        let unneeded = Some(Rest { kept: 0, enough: false });
+        if self.done.contains(block) {
+            return unneeded;
+        }
+        if self.restarted.get(&block).is_some_and(|only| *only != Some(session)) {
+            return None;
+        }
+        let open = self.open.get_mut(&block)?;
+        match open.place {
+            Place::Memory(_) => {}
+            Place::Busy => return unneeded,
+            Place::Loading(_) | Place::Disk => return None,
+        }
+        let before = open.count;
+        let (start, end) = (usize::from(esis.start), usize::from(esis.end));
+        if open.held.count_ones(start..end) == 0 && usize::from(k.saturating_sub(before)) >= end - start {
+            open.held.insert_range(start..end);
+            open.count += esis.end - esis.start;
+        } else {
+            for esi in start..end {
+                if open.count < k && !open.held.put(esi) {
+                    open.count += 1;
+                }
+            }
+        }
+        let kept = open.count - before;
+        if let Some(ask) = self.asks.get_mut(&block) {
+            ask.promised = ask.promised.saturating_sub(kept);
+        }
+        Some(Rest { kept: kept.into(), enough: kept > 0 && open.count >= k })
+    }
+
+    /// Which ESIs of an open block are held.
+    pub(super) fn held(&self, block: u32) -> Option<&FixedBitSet> {
+        self.open.get(&block).map(|open| &open.held)
+    }
+
     /// The slot into which the block's symbols are being brought from disk.
     pub(super) fn loading_into(&self, block: u32) -> Option<Slot> {
         match self.open.get(&block)?.place {
@@ -262,11 +318,11 @@ impl Reception {
     }
 
     /// Blocks on disk that have all they need.
-    pub(super) fn complete_on_disk(&self) -> Vec<u32> {
+    pub(super) fn complete_on_disk(&self) -> impl Iterator<Item = u32> + '_ {
         let enough = |(block, open): &(&u32, &Open)| {
             open.place == Place::Disk && open.count >= self.layout.source_symbols(**block)
         };
-        self.open.iter().filter(enough).map(|(block, _)| *block).collect()
+        self.open.iter().filter(enough).map(|(block, _)| *block)
     }
 
     /// Begins to bring a block from disk.

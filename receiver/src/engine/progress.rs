@@ -140,7 +140,8 @@ impl ReceiverEngine {
             self.slots.forget(id, block);
             self.work.push_back(Work::Complete { object: id, block, slot });
         }
-        for block in reception.complete_on_disk() {
+        let on_disk: Vec<_> = reception.complete_on_disk().collect();
+        for block in on_disk {
             let Some(slot) = self.slots.take(id, block) else { break };
             reception.begin_load(block, slot);
             self.work.push_back(Work::Load { object: id, block, slot });
@@ -174,7 +175,9 @@ impl ReceiverEngine {
             .receptions
             .iter()
             .filter(|(_, r)| r.class != Class::Manifest)
-            .filter(|(_, r)| (r.is_done() && !r.installing && now >= r.retry_at) || !r.complete_on_disk().is_empty())
+            .filter(|(_, r)| {
+                (!r.installing && now >= r.retry_at && r.is_done()) || r.complete_on_disk().next().is_some()
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in stuck {
@@ -188,7 +191,7 @@ impl ReceiverEngine {
             return None;
         }
         let table = self.receptions.values().filter(|r| r.class != Class::Manifest);
-        let install = table.filter(|r| r.is_done() && !r.installing).map(|r| r.retry_at.max(self.blocked_until)).min();
+        let install = table.filter(|r| !r.installing && r.is_done()).map(|r| r.retry_at.max(self.blocked_until)).min();
         let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
         let finish = all_installed.then_some(self.finish_at.max(self.blocked_until));
         install.into_iter().chain(finish).min()

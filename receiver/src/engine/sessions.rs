@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use nackcast_common::clock::Time;
@@ -20,8 +21,10 @@ const SILENT_INTERVALS: u32 = 3;
 const SILENT_MIN: Duration = Duration::from_millis(1500);
 /// A packet number may run ahead of the last advertisement by so much: more than any link carries in its interval.
 const PACKETS_AHEAD_MAX: u64 = 1 << 24;
-/// Loss is estimated over windows of so many packets.
+/// Loss is estimated over windows of so many packets, and at first over fewer: a sender reckons with it before content
+/// begins.
 const LOSS_WINDOW: u64 = 512;
+const LOSS_WINDOW_FIRST: u64 = 128;
 
 /// One session.
 #[derive(Debug)]
@@ -164,13 +167,13 @@ impl Session {
 
     /// A packet of the data group opened. False when its number is more than any sender could have reached.
     pub(super) fn on_packet(&mut self, number: u64) -> bool {
-        if number >= self.advertisement.data_packets + PACKETS_AHEAD_MAX {
+        if !self.takes(number) {
             return false;
         }
         self.window_received += 1;
         self.next_packet = self.next_packet.max(number + 1);
         let span = self.next_packet - self.window_start;
-        if span >= LOSS_WINDOW {
+        if span >= self.loss_window() {
             let received = self.window_received.min(span);
             let loss = u32::try_from((span - received) * 1_000_000 / span).unwrap_or(1_000_000);
             self.loss_ppm = if self.measured { (self.loss_ppm / 4) * 3 + loss / 4 } else { loss };
@@ -178,6 +181,30 @@ impl Session {
             (self.window_start, self.window_received) = (self.next_packet, 0);
         }
         true
+    }
+
+    /// Whether [`Self::on_packet`] would take this number.
+    pub(super) fn takes(&self, number: u64) -> bool {
+        number < self.advertisement.data_packets + PACKETS_AHEAD_MAX
+    }
+
+    /// All of these packets opened, one after the other; each must be one that [`Self::takes`] and the one before
+    /// the first opened just now.
+    pub(super) fn on_packets(&mut self, mut numbers: Range<u64>) {
+        while !numbers.is_empty() {
+            // As many as leave the window open, then the one that closes it.
+            let open = (self.window_start + self.loss_window() - 1).clamp(numbers.start, numbers.end) - numbers.start;
+            self.window_received += open;
+            numbers.start += open;
+            self.next_packet = self.next_packet.max(numbers.start);
+            if let Some(closing) = numbers.next() {
+                self.on_packet(closing);
+            }
+        }
+    }
+
+    const fn loss_window(&self) -> u64 {
+        if self.measured { LOSS_WINDOW } else { LOSS_WINDOW_FIRST }
     }
 
     /// Everything below was sent before now, and has arrived if it ever will.

@@ -13,7 +13,10 @@ type Key = (ObjectId, u32);
 
 #[derive(Debug)]
 pub(super) struct Slots {
-    free: Vec<Slot>,
+    /// Given back. Slots from `begun` on were never used.
+    returned: Vec<Slot>,
+    begun: u32,
+    count: u32,
     reserve: usize,
     touched: BTreeMap<Key, u64>,
     order: BTreeSet<(u64, Key)>,
@@ -24,7 +27,9 @@ impl Slots {
     pub(super) fn new(count: u32) -> Self {
         let count = count.max(4);
         Self {
-            free: (0..count).rev().map(Slot).collect(),
+            returned: Vec::new(),
+            begun: 0,
+            count,
             reserve: (count as usize / 8).clamp(1, 16),
             touched: BTreeMap::new(),
             order: BTreeSet::new(),
@@ -34,9 +39,21 @@ impl Slots {
 
     /// A free slot for a block.
     pub(super) fn take(&mut self, object: ObjectId, block: u32) -> Option<Slot> {
-        let slot = self.free.pop()?;
+        let fresh = Slot(self.begun);
+        let slot = match self.returned.pop() {
+            Some(slot) => slot,
+            None if self.begun < self.count => {
+                self.begun += 1;
+                fresh
+            }
+            None => return None,
+        };
         self.touch(object, block);
         Some(slot)
+    }
+
+    fn free(&self) -> usize {
+        self.returned.len() + (self.count - self.begun) as usize
     }
 
     /// The block got a symbol.
@@ -58,12 +75,12 @@ impl Slots {
 
     /// The slot is free.
     pub(super) fn give_back(&mut self, slot: Slot) {
-        debug_assert!(!self.free.contains(&slot), "a slot is given back once");
-        self.free.push(slot);
+        debug_assert!(slot.0 < self.begun && !self.returned.contains(&slot), "a slot is given back once");
+        self.returned.push(slot);
     }
 
     /// The block to spill, when memory runs low.
     pub(super) fn to_spill(&self) -> Option<Key> {
-        (self.free.len() < self.reserve).then(|| self.order.first().map(|(_, key)| *key)).flatten()
+        (self.free() < self.reserve).then(|| self.order.first().map(|(_, key)| *key)).flatten()
     }
 }

@@ -53,6 +53,16 @@ impl Demand {
         self.whole.is_empty() && self.short.is_empty()
     }
 
+    /// Of each short block more is sent, the more often the object was passed without success: what arrives may be
+    /// what is held already (of an earlier session), and after the last pass only unicast is left.
+    pub(super) fn insist(&mut self, pass: u32) {
+        let tries = pass.saturating_sub(2).min(100);
+        let more = u16::try_from(tries * (tries + 1) / 2).unwrap_or(u16::MAX);
+        for demand in self.short.values_mut() {
+            demand.largest = demand.largest.saturating_add(more);
+        }
+    }
+
     /// Adds what another demand wants.
     pub(super) fn merge(&mut self, other: Self) {
         self.whole.union(&other.whole);
@@ -66,11 +76,12 @@ impl Demand {
     }
 }
 
-/// So many symbols must be sent for `count` to arrive at a receiver with this loss. Loss above one half is
-/// left to later rounds: one receiver must not make the group wait.
+/// So many symbols are sent for `count` to arrive at a receiver with this loss: to the nearest, since a symbol too
+/// few is asked for once more by one receiver, and a symbol too many is sent to all. Loss above one half is left to
+/// later rounds: one receiver must not make the group wait.
 pub(super) fn scale(count: u16, loss_ppm: u32) -> u16 {
     let arriving = u64::from(1_000_000 - loss_ppm.min(500_000));
-    u16::try_from((u64::from(count) * 1_000_000).div_ceil(arriving)).unwrap_or(u16::MAX)
+    u16::try_from((u64::from(count) * 1_000_000 + arriving / 2) / arriving).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
@@ -88,10 +99,23 @@ mod tests {
     }
 
     #[test]
+    fn passes_without_success_send_more() {
+        let after = |pass| {
+            let mut demand = Demand::default();
+            demand.short.entry(0).or_default().merge(1);
+            demand.insist(pass);
+            demand.short[&0].largest()
+        };
+        assert_eq!([1, 2, 3, 4, 5].map(after), [1, 1, 2, 4, 7]);
+        assert!((1..=16).map(after).sum::<u16>() > 256, "a round of passes goes through all repair symbols");
+    }
+
+    #[test]
     fn repairs_are_scaled_by_loss_within_reason() {
         assert_eq!(scale(10, 0), 10);
         assert_eq!(scale(10, 50_000), 11);
         assert_eq!(scale(10, 900_000), 20);
-        assert_eq!(scale(1, 10_000), 2);
+        assert_eq!(scale(1, 10_000), 1);
+        assert_eq!(scale(60, 10_000), 61);
     }
 }

@@ -3,14 +3,17 @@
 //! - GRTT rises fast and falls slowly (RFC 5740, section 5.5.3): it at most doubles and at most halves in a window.
 //!   More is not believed at once, since an echo is only as honest as its receiver. Silence halves it each second.
 //! - The NACK window is at least 6 GRTT (RFC 5401: receivers that cannot hear each other), but in a small group less,
-//!   since there is little to suppress; it grows while more NACKs arrive than the sender wants to read.
-//! - Windows end with time, whether NACKs come or not: call [`Feedback::follow`] before the values are used.
+//!   since there is little to suppress. It grows while NACKs take more than their share of the rate. Reports do not
+//!   count: receivers spread them by the group's size.
+//! - Windows end with time, whether NACKs come or not.
+//! - What is kept about single receivers is bounded: of a group larger than [`RECEIVERS_MAX`] a sample of known
+//!   share, chosen by run id, from which sizes are scaled up.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nackcast_common::clock::Time;
+use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::RunId;
 
 /// Before anything was measured.
@@ -26,10 +29,13 @@ const WINDOW_GRTTS: u32 = 6;
 /// For each receiver the window needs no more than this, whatever GRTT is: a few NACKs too many do no harm.
 const WINDOW_RECEIVER: Duration = Duration::from_millis(50);
 const WINDOW_MIN: Duration = Duration::from_millis(10);
-const WINDOW_MAX: Duration = Duration::from_secs(30);
-/// NACK datagrams a window that make it longer, and shorter again.
-const NACKS_HIGH: u32 = 256;
-const NACKS_LOW: u32 = 64;
+const WINDOW_MAX: Duration = Duration::from_secs(4);
+/// NACKs may take so many millionths of the rate before the window grows; below half of it shrinks again.
+const SHARE_PPM: u64 = 6_000;
+/// About what a NACK takes on the wire, in bits.
+const NACK_BITS: u64 = 1_400;
+/// NACKs a second that a slow sender reads too, and that are enough for a fast one.
+const NACKS_PER_SECOND: (u64, u64) = (60, 3_000);
 /// A receiver's packet number does not jump further: one forged with its run must not make its own look old.
 const AHEAD_MAX: u64 = 1 << 16;
 /// Rows about single receivers.
@@ -72,7 +78,7 @@ pub(super) struct Feedback {
     grtt: Duration,
     peak: Duration,
     window: Duration,
-    window_ends: Time,
+    window_began: Time,
     nacks_in_window: u32,
     /// What GRTT may rise to in this window.
     ceiling: Duration,
@@ -82,6 +88,10 @@ pub(super) struct Feedback {
     /// How many of them are counted, and when that was looked at.
     counted: u32,
     counted_at: Time,
+    /// One in 2^`level` of the receivers has a row.
+    level: u32,
+    /// When a receiver was heard for the first time, last.
+    last_new: Time,
 }
 
 /// What a NACK did to the table.
@@ -101,13 +111,15 @@ impl Feedback {
             grtt: GRTT_START,
             peak: Duration::ZERO,
             window: Duration::from_millis(6 * 20),
-            window_ends: Time::ZERO,
+            window_began: Time::ZERO,
             nacks_in_window: 0,
             ceiling: Duration::from_millis(2 * 20),
             grtt_at: Time::ZERO,
             receivers: BTreeMap::new(),
             counted: 0,
             counted_at: Time::ZERO,
+            level: 0,
+            last_new: Time::ZERO,
         }
     }
 
@@ -119,19 +131,34 @@ impl Feedback {
         self.window
     }
 
-    /// Receivers heard lately.
-    pub(super) const fn group_size(&self) -> u32 {
-        self.counted
+    /// Receivers heard lately, about.
+    pub(super) fn group_size(&self) -> u32 {
+        self.scaled(self.counted)
+    }
+
+    /// So many rows stand for so many receivers.
+    fn scaled(&self, rows: u32) -> u32 {
+        u32::try_from(u64::from(rows) << self.level.min(32)).unwrap_or(u32::MAX)
+    }
+
+    fn has_row(&self, run: RunId) -> bool {
+        // Run ids are random; a round of multiplication spreads those that are not.
+        (run.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).trailing_zeros() >= self.level
+    }
+
+    /// When a receiver was heard for the first time, last.
+    pub(super) const fn last_new(&self) -> Time {
+        self.last_new
     }
 
     /// Of these, how many reported the manifest with this hash prefix complete.
     pub(super) fn complete(&self, manifest: u64) -> u32 {
-        self.count(|row| row.counted && row.complete == Some(manifest))
+        self.scaled(self.count(|row| row.counted && row.complete == Some(manifest)))
     }
 
     /// The same, whether they are still heard or not.
     pub(super) fn complete_ever(&self, manifest: u64) -> u32 {
-        self.count(|row| row.complete == Some(manifest))
+        self.scaled(self.count(|row| row.complete == Some(manifest)))
     }
 
     fn count(&self, which: impl Fn(&Row) -> bool) -> u32 {
@@ -144,7 +171,7 @@ impl Feedback {
             return;
         }
         self.counted_at = now;
-        let large = Duration::from_secs(3) * (self.counted / SPEAK_PER_SECOND);
+        let large = Duration::from_secs(3) * (self.group_size() / SPEAK_PER_SECOND);
         for row in self.receivers.values_mut() {
             let patience = if row.complete.is_some() { SILENT_MAX_WHOLE } else { SILENT_MAX };
             row.counted = now.since(row.last_heard) < patience.max(large);
@@ -154,8 +181,11 @@ impl Feedback {
 
     /// A NACK arrived: notes its sender; says whether it was seen before.
     pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, loss_ppm: u32) -> Heard {
+        if !self.has_row(run) {
+            return Heard::Known;
+        }
         let Some(row) = self.receivers.get_mut(&run) else {
-            self.make_room(now);
+            self.last_new = now;
             let row = Row {
                 last_heard: now,
                 address: from,
@@ -168,6 +198,7 @@ impl Feedback {
             };
             self.receivers.insert(run, row);
             self.counted += 1;
+            self.bound(now);
             return Heard::First;
         };
         if packet > row.highest {
@@ -190,14 +221,17 @@ impl Feedback {
         Heard::Known
     }
 
-    fn make_room(&mut self, now: Time) {
-        if self.receivers.len() < RECEIVERS_MAX {
+    /// Forgets the silent, then takes a smaller sample.
+    fn bound(&mut self, now: Time) {
+        if self.receivers.len() <= RECEIVERS_MAX {
             return;
         }
         self.receivers.retain(|_, r| now.since(r.last_heard) < RECEIVER_FORGOTTEN);
-        if self.receivers.len() >= RECEIVERS_MAX {
-            let oldest = self.receivers.iter().min_by_key(|(_, r)| r.last_heard).map(|(run, _)| *run);
-            oldest.and_then(|oldest| self.receivers.remove(&oldest));
+        while self.receivers.len() > RECEIVERS_MAX {
+            self.level += 1;
+            let mut rows = std::mem::take(&mut self.receivers);
+            rows.retain(|run, _| self.has_row(*run));
+            self.receivers = rows;
         }
         self.counted = self.count(|row| row.counted);
     }
@@ -213,7 +247,14 @@ impl Feedback {
 
     /// How many of those that are heard hold the manifest with this hash.
     pub(super) fn holding(&self, manifest: u64) -> u32 {
-        self.count(|row| row.counted && row.holds == manifest)
+        self.scaled(self.count(|row| row.counted && row.holds == manifest))
+    }
+
+    /// Mean loss of those that hold the manifest with this hash, in millionths.
+    pub(super) fn loss_of_holders(&self, manifest: u64) -> u32 {
+        let holders = || self.receivers.values().filter(|row| row.counted && row.holds == manifest);
+        let sum: u64 = holders().map(|row| u64::from(row.loss_ppm)).sum();
+        u32::try_from(sum / (holders().count() as u64).max(1)).unwrap_or(u32::MAX)
     }
 
     /// A round-trip time was measured, by an echo of an advertisement.
@@ -229,24 +270,9 @@ impl Feedback {
         }
     }
 
-    /// A NACK datagram was read.
-    pub(super) fn count_nack(&mut self, now: Time) {
-        self.follow(now);
+    /// A NACK datagram that asks for something was read.
+    pub(super) fn count_nack(&mut self) {
         self.nacks_in_window = self.nacks_in_window.saturating_add(1);
-    }
-
-    /// Time went on: GRTT falls without echoes, and the window closes when it is over.
-    pub(super) fn follow(&mut self, now: Time) {
-        while self.grtt > GRTT_START && now.since(self.grtt_at) >= GRTT_HALVES {
-            self.grtt = (self.grtt / 2).max(GRTT_START);
-            self.grtt_at += GRTT_HALVES;
-            self.peak = Duration::ZERO;
-            // A window as long as GRTT was is not waited for.
-            self.window_ends = self.window_ends.min(now + self.least_window());
-        }
-        if now >= self.window_ends {
-            self.close_window(now);
-        }
     }
 
     /// The window that this group needs.
@@ -254,20 +280,36 @@ impl Feedback {
         (self.grtt * WINDOW_GRTTS).min(WINDOW_RECEIVER.saturating_mul(self.group_size())).max(WINDOW_MIN)
     }
 
-    fn close_window(&mut self, now: Time) {
+    /// Time went on: GRTT falls without echoes, and the next window is set when this one is over. `rate` in bits a second.
+    pub(super) fn follow(&mut self, now: Time, rate: u64) {
+        let passed = now.since(self.window_began);
+        let mut is_quiet = false;
+        while self.grtt > GRTT_START && now.since(self.grtt_at) >= GRTT_HALVES {
+            self.grtt = (self.grtt / 2).max(GRTT_START);
+            self.grtt_at += GRTT_HALVES;
+            self.peak = Duration::ZERO;
+            is_quiet = true;
+        }
+        // In silence a window as long as GRTT was is not waited for.
+        if passed < self.window && !is_quiet {
+            return;
+        }
         if self.peak > Duration::ZERO {
             self.grtt = self.peak.max(self.grtt / 2).clamp(GRTT_MIN, GRTT_MAX);
         }
-        if self.nacks_in_window > NACKS_HIGH {
-            self.window = self.window.saturating_mul(2);
-        } else if self.nacks_in_window < NACKS_LOW {
+        let least = self.least_window();
+        let wanted = (rate / 1_000_000 * SHARE_PPM / NACK_BITS).clamp(NACKS_PER_SECOND.0, NACKS_PER_SECOND.1);
+        let came = u64::from(self.nacks_in_window) * 1_000_000 / micros(passed).max(1);
+        if came > wanted {
+            self.window = self.window * 3 / 2;
+        } else if came < wanted / 2 {
             self.window = self.window * 2 / 3;
         }
-        self.window = self.window.clamp(self.least_window(), WINDOW_MAX);
+        self.window = self.window.clamp(least, WINDOW_MAX.max(least));
         self.peak = Duration::ZERO;
         self.ceiling = (self.grtt * 2).max(GRTT_START);
         self.nacks_in_window = 0;
-        self.window_ends = now + self.window;
+        self.window_began = now;
     }
 }
 
@@ -302,21 +344,28 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded() {
+    fn a_large_group_is_sampled() {
         let mut feedback = Feedback::new();
-        for run in 0..10_000 {
+        for run in 0..50_000 {
             nack(&mut feedback, run, 1);
+            if run % 3 == 0 {
+                feedback.on_report(RunId(run), 7, true);
+            }
         }
-        assert_eq!(feedback.group_size(), 4096);
+        assert!(feedback.receivers.len() <= RECEIVERS_MAX);
+        assert!((45_000..55_000).contains(&feedback.group_size()), "{}", feedback.group_size());
+        assert!((14_000..19_500).contains(&feedback.complete(7)), "{}", feedback.complete(7));
     }
 
     const INTERVAL: Duration = Duration::from_millis(250);
+    const RATE: u64 = 100_000_000;
 
     /// One NACK in each of so many windows, with this echo.
     fn windows(feedback: &mut Feedback, now: &mut Time, count: u32, rtt: Duration) {
         for _ in 0..count {
             *now += feedback.window() + Duration::from_millis(1);
-            feedback.count_nack(*now);
+            feedback.follow(*now, RATE);
+            feedback.count_nack();
             feedback.on_rtt(*now, rtt, INTERVAL);
         }
     }
@@ -333,7 +382,7 @@ mod tests {
     fn echoes(feedback: &mut Feedback, now: &mut Time, rtt: Duration, interval: Duration) {
         for _ in 0..12_000 {
             *now += Duration::from_millis(5);
-            feedback.follow(*now);
+            feedback.follow(*now, RATE);
             feedback.on_rtt(*now, rtt, interval);
         }
     }
@@ -363,17 +412,15 @@ mod tests {
         let (mut feedback, mut now) = (group(1000), Time(0));
         echoes(&mut feedback, &mut now, Duration::from_millis(1600), INTERVAL);
         let before = feedback.grtt();
-        feedback.follow(now + Duration::from_millis(999));
+        feedback.follow(now + Duration::from_millis(999), RATE);
         assert_eq!(feedback.grtt(), before);
         now += Duration::from_secs(2);
-        feedback.follow(now);
+        feedback.follow(now, RATE);
         assert_eq!(feedback.grtt(), before / 4);
-        now += feedback.least_window();
-        feedback.follow(now);
         assert!(feedback.window() <= before * WINDOW_GRTTS * 2 / 3, "its window was closed: {:?}", feedback.window());
         for _ in 0..20 {
             now += Duration::from_secs(1);
-            feedback.follow(now);
+            feedback.follow(now, RATE);
         }
         assert_eq!((feedback.grtt(), feedback.window()), (GRTT_START, GRTT_START * WINDOW_GRTTS));
     }
@@ -385,13 +432,19 @@ mod tests {
         assert_eq!(feedback.window(), Duration::from_millis(12));
         windows(&mut feedback, &mut now, 10, Duration::from_millis(100));
         assert!(feedback.grtt() > Duration::from_millis(70));
-        for _ in 0..1000 {
-            feedback.count_nack(now);
-        }
         let before = feedback.window();
-        now += Duration::from_secs(40);
-        feedback.count_nack(now);
+        for _ in 0..3 {
+            (0..2000).for_each(|_| feedback.count_nack());
+            now += feedback.window() + Duration::from_millis(1);
+            feedback.follow(now, RATE);
+        }
         assert!(feedback.window() >= before * 2);
+        // Without any NACK it falls back to what the round-trip time asks.
+        for _ in 0..20 {
+            now += Duration::from_secs(5);
+            feedback.follow(now, RATE);
+        }
+        assert!(feedback.window() <= feedback.grtt() * WINDOW_GRTTS + WINDOW_MIN);
     }
 
     #[test]

@@ -21,10 +21,13 @@ use nackcast_common::ids::{ObjectId, SessionId};
 use nackcast_common::ranges::RangeSet;
 
 use super::demand::{BlockDemand, Demand, scale};
+use super::foresight::Foresight;
 use super::repair;
 
 /// How often demands may keep a closing job open; after that they wait for the next pass.
 const EXTENSIONS_MAX: u32 = 8;
+/// Repairs of one block that are remembered as sent: more than go out in a round-trip time.
+const SENT_MAX: usize = 16;
 /// A job repairs at most so many times its object's symbols.
 const REPAIR_FACTOR: u64 = 4;
 
@@ -51,14 +54,34 @@ pub(super) struct Staged {
     pub(super) begun: bool,
     /// It repairs, and so goes before source runs that have not begun.
     pub(super) repair: bool,
+    /// Repair symbols in it.
+    repairs: u16,
 }
 
-/// Symbols of a block that are under way.
-#[derive(Clone, Copy, Debug)]
+/// Repair symbols of a block that are under way.
+#[derive(Clone, Debug, Default)]
 struct UnderWay {
-    /// One past the packet number of the last; none while not all were sent.
-    end: Option<u64>,
-    count: u16,
+    /// Not sent yet.
+    queued: u16,
+    /// What was sent: one past the packet number of the last symbol, and how many. The latest last.
+    sent: VecDeque<(u64, u16)>,
+}
+
+impl UnderWay {
+    /// Symbols that whoever heard all packets before `heard` may still get.
+    fn coming(&self, heard: u64) -> u16 {
+        let unheard =
+            |(end, count): &(u64, u16)| u16::try_from(end.saturating_sub(heard)).unwrap_or(u16::MAX).min(*count);
+        self.sent.iter().map(unheard).fold(self.queued, u16::saturating_add)
+    }
+
+    fn on_sent(&mut self, end: u64, count: u16) {
+        self.queued = self.queued.saturating_sub(count);
+        self.sent.push_back((end, count));
+        if self.sent.len() > SENT_MAX {
+            self.sent.pop_front();
+        }
+    }
 }
 
 /// One pass of one object.
@@ -69,6 +92,8 @@ pub(super) struct Job {
     /// The unrequested first pass.
     pub(super) first: bool,
     pub(super) phase: Phase,
+    /// A symbol of it was sent.
+    pub(super) begun: bool,
     /// Repair symbols that each whole block gets unasked, in millionths of its source symbols.
     proactive_ppm: u32,
     /// Blocks to send whole.
@@ -82,6 +107,9 @@ pub(super) struct Job {
     /// Packet number after each whole block's run, in this job.
     whole_end: BTreeMap<u32, Option<u64>>,
     repairs: BTreeMap<u32, UnderWay>,
+    /// Repair symbols that went with each whole block, and that were asked for later in this job.
+    unasked: BTreeMap<u32, u16>,
+    asked: BTreeMap<u32, u32>,
     repair_budget: u64,
     extensions: u32,
 }
@@ -102,6 +130,7 @@ impl Job {
             layout,
             first: false,
             phase: Phase::Recording,
+            begun: false,
             proactive_ppm: demand.loss_ppm.min(200_000),
             source: demand.whole,
             again: RangeSet::new(),
@@ -110,6 +139,8 @@ impl Job {
             staged: VecDeque::new(),
             whole_end: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            unasked: BTreeMap::new(),
+            asked: BTreeMap::new(),
             repair_budget: layout.source_symbols_total().saturating_mul(REPAIR_FACTOR) + 1024,
             extensions: 0,
         }
@@ -170,7 +201,10 @@ impl Job {
         self.repair_budget = left;
         self.again.union(&new.whole);
         for (block, asked) in &new.short {
-            self.wanted.entry(*block).or_default().merge(asked.largest());
+            let wanted = self.wanted.entry(*block).or_default();
+            let before = wanted.largest();
+            wanted.merge(asked.largest());
+            *self.asked.entry(*block).or_insert(0) += u32::from(wanted.largest() - before);
         }
         if self.phase != Phase::Recording {
             self.phase = Phase::Running;
@@ -183,9 +217,7 @@ impl Job {
         for end in self.whole_end.values_mut().filter(|end| end.is_some()) {
             *end = Some(0);
         }
-        for under_way in self.repairs.values_mut().filter(|r| r.end.is_some()) {
-            under_way.end = Some(0);
-        }
+        self.repairs.values_mut().for_each(|under_way| under_way.sent.clear());
     }
 
     /// The block's whole run was not over when the asking receiver had heard so far.
@@ -198,36 +230,35 @@ impl Job {
     }
 
     fn repairs_under_way(&self, block: u32, heard: u64) -> u16 {
-        match self.repairs.get(&block) {
-            Some(UnderWay { end: None, count }) => *count,
-            Some(UnderWay { end: Some(end), count }) => {
-                u16::try_from(end.saturating_sub(heard)).unwrap_or(u16::MAX).min(*count)
-            }
-            None => 0,
-        }
+        self.repairs.get(&block).map_or(0, |under_way| under_way.coming(heard))
     }
 
     /// Decides which block comes next and returns it, to be prepared. `steps` are the repair steps that this
     /// session took of each block.
-    pub(super) fn stage(&mut self, session: SessionId, steps: &mut BTreeMap<u32, u32>) -> Option<(u32, bool)> {
-        let (block, whole, repairs) = self.choose()?;
+    pub(super) fn stage(
+        &mut self,
+        session: SessionId,
+        steps: &mut BTreeMap<u32, u32>,
+        foresight: &Foresight,
+    ) -> Option<(u32, bool)> {
+        let (block, whole, repairs) = self.choose(foresight)?;
         let k = self.layout.source_symbols(block);
         let mut runs = VecDeque::new();
         if whole {
             runs.push_back(0..k);
             self.whole_end.insert(block, None);
+            self.unasked.entry(block).or_insert(repairs);
         }
         if repairs > 0 {
             let step = steps.entry(block).or_insert(0);
             runs.extend(repair::runs(session, self.object, block, k, *step, repairs));
             *step = step.wrapping_add(repairs.into());
             if !whole {
-                let queued = self.repairs.get(&block).filter(|r| r.end.is_none()).map_or(0, |r| r.count);
-                let count = queued.saturating_add(repairs);
-                self.repairs.insert(block, UnderWay { end: None, count });
+                let under_way = self.repairs.entry(block).or_default();
+                under_way.queued = under_way.queued.saturating_add(repairs);
             }
         }
-        let item = Staged { block, runs, ready: false, begun: false, repair: !whole };
+        let item = Staged { block, runs, ready: false, begun: false, repair: !whole, repairs };
         let at = if whole {
             self.staged.len()
         } else {
@@ -237,7 +268,7 @@ impl Job {
         Some((block, repairs > 0))
     }
 
-    fn choose(&mut self) -> Option<(u32, bool, u16)> {
+    fn choose(&mut self, foresight: &Foresight) -> Option<(u32, bool, u16)> {
         if let Some((block, asked)) = self.wanted.pop_first() {
             let (first, rest) = asked.split();
             if rest > 0 {
@@ -246,12 +277,23 @@ impl Job {
             return Some((block, false, first.min(self.most(block))));
         }
         if let Some(block) = self.source.pop_first().or_else(|| self.again.pop_first()) {
-            let k = u64::from(self.layout.source_symbols(block));
-            let extra = (k * u64::from(self.proactive_ppm)).div_ceil(1_000_000);
-            return Some((block, true, u16::try_from(extra).unwrap_or(0).min(self.most(block))));
+            let k = self.layout.source_symbols(block);
+            let fixed = (u64::from(k) * u64::from(self.proactive_ppm)).div_ceil(1_000_000);
+            let extra = foresight.symbols(k).max(u16::try_from(fixed).unwrap_or(0));
+            return Some((block, true, extra.min(self.most(block))));
         }
         let (block, count) = self.later.pop_first()?;
         Some((block, false, count.min(self.most(block))))
+    }
+
+    /// What was asked for after the first pass, to foresee what will be after the next.
+    pub(super) fn teach(&self, foresight: &mut Foresight) {
+        if self.first && self.proactive_ppm == 0 {
+            for (block, unasked) in &self.unasked {
+                let asked = self.asked.get(block).copied().unwrap_or(0);
+                foresight.learn(self.layout.source_symbols(*block), *unasked, asked);
+            }
+        }
     }
 
     /// No receiver can need more than K symbols of a block.
@@ -271,6 +313,7 @@ impl Job {
         let staged = self.staged.front_mut().filter(|s| s.ready)?;
         let run = staged.runs.front_mut()?;
         staged.begun = true;
+        self.begun = true;
         let block = staged.block;
         let esis = run.start..run.start + (run.end - run.start).min(most);
         run.start = esis.end;
@@ -282,7 +325,7 @@ impl Job {
             let end = first_packet + u64::from(esis.end - esis.start);
             if staged.repair {
                 if let Some(under_way) = self.repairs.get_mut(&block) {
-                    under_way.end = Some(end);
+                    under_way.on_sent(end, staged.repairs);
                 }
             } else {
                 self.whole_end.insert(block, Some(end));
@@ -322,7 +365,7 @@ mod tests {
         let mut sent = Vec::new();
         loop {
             while job.wants_staging(2) {
-                let (block, _) = job.stage(SessionId(1), steps).unwrap();
+                let (block, _) = job.stage(SessionId(1), steps, &Foresight::default()).unwrap();
                 job.prepared(block);
             }
             let Some((block, esis, _)) = job.next_run(1000, *packet) else { return sent };
@@ -350,7 +393,7 @@ mod tests {
         let (mut job, mut steps) = job(9);
         let mut packet = 0;
         for _ in 0..2 {
-            job.stage(SessionId(1), &mut steps).unwrap();
+            job.stage(SessionId(1), &mut steps, &Foresight::default()).unwrap();
         }
         job.prepared(0);
         job.prepared(1);
@@ -377,6 +420,21 @@ mod tests {
         assert_eq!(job.demand(short(0, 7), 200).unwrap().short[&0].largest(), 2);
         drain(&mut job, &mut steps, &mut packet);
         assert_eq!(job.demand(short(0, 1), packet).unwrap().short[&0].largest(), 1, "heard everything, still short");
+    }
+
+    #[test]
+    fn repairs_that_went_out_one_after_the_other_all_count() {
+        let (mut job, mut steps) = job(1);
+        let mut packet = 0;
+        drain(&mut job, &mut steps, &mut packet);
+        let heard = packet;
+        for deficit in [3, 5, 9] {
+            job.demand(short(0, deficit), heard).unwrap();
+            drain(&mut job, &mut steps, &mut packet);
+        }
+        assert_eq!(packet - heard, 9);
+        assert!(job.demand(short(0, 9), heard).unwrap().is_empty(), "all nine may still arrive");
+        assert_eq!(job.demand(short(0, 9), heard + 3).unwrap().short[&0].largest(), 3, "six may");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use nackcast_proto::wire::NackStatus;
 
 use super::covered::Covered;
 use super::demand::Demand;
+use super::foresight::Foresight;
 use super::job::{Job, Phase};
 use crate::config::ScheduleConfig;
 
@@ -182,17 +183,24 @@ impl Schedule {
         }
     }
 
-    /// Least place in the table that still waits for its first pass.
+    /// Least place in the table of which nothing was sent yet in its first pass. An object whose job has just begun
+    /// counts until its first symbol is out: receivers ask for what lies behind and is not there.
     pub(super) fn first_pass_cursor(&self) -> Option<ObjectIndex> {
-        self.first.iter().find_map(|(order, _)| match order {
-            Order::Table(index) => Some(*index),
+        let table = |order: Order| match order {
+            Order::Table(index) => Some(index),
             Order::Manifest(_) => None,
-        })
+        };
+        let waiting = self.first.iter().find_map(|(order, _)| table(*order));
+        let silent = self.jobs.iter().filter(|job| job.first && !job.begun && !job.is_drained());
+        let silent = silent.filter_map(|job| self.objects.get(&job.object)).filter_map(|object| table(object.order));
+        waiting.into_iter().chain(silent).min()
     }
 
-    /// Least `since` among those that wait for their first pass.
+    /// Least `since` among these.
     pub(super) fn first_pass_since(&self) -> Option<Generation> {
-        self.first.iter().filter_map(|(_, id)| self.objects.get(id)).map(|o| o.since).min()
+        let waiting = self.first.iter().map(|(_, id)| id);
+        let silent = self.jobs.iter().filter(|job| job.first && !job.begun).map(|job| &job.object);
+        waiting.chain(silent).filter_map(|id| self.objects.get(id)).map(|o| o.since).min()
     }
 
     /// The manifest's first pass is over.
@@ -331,8 +339,9 @@ impl Schedule {
             };
             let Some(object) = self.objects.get_mut(&id) else { continue };
             leave(&mut self.covered, &mut self.pool_symbols, object);
-            let demand = std::mem::take(&mut object.demand);
+            let mut demand = std::mem::take(&mut object.demand);
             object.passes += 1;
+            demand.insist(object.passes);
             object.last_start = Some(now);
             object.last_asked = now;
             object.state = State::Sending;
@@ -346,8 +355,9 @@ impl Schedule {
     }
 
     /// Ends closing jobs whose window is over.
-    pub(super) fn end_closed(&mut self, now: Time) {
+    pub(super) fn end_closed(&mut self, now: Time, foresight: &mut Foresight) {
         let over = |j: &Job| matches!(j.phase, Phase::Closing { until } if until <= now);
+        self.jobs.iter().filter(|j| over(j)).for_each(|j| j.teach(foresight));
         let ended: Vec<_> = self.jobs.iter().filter(|j| over(j)).map(|j| j.object).collect();
         self.jobs.retain(|j| !over(j));
         for id in ended {

@@ -135,6 +135,8 @@ fn a_link_swapped_in_while_installing_never_leads_out() {
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("victim"), b"").unwrap();
     std::fs::create_dir(at(&place, b"d")).unwrap();
+    // Else pruning may find it empty and remove it, and there is nothing to swap.
+    std::fs::write(at(&place, b"d/stays"), b"").unwrap();
     symlink(outside.path(), at(&place, b"swap")).unwrap();
     let done = AtomicBool::new(false);
     let (mut installed, mut refused) = (0, 0);
