@@ -314,10 +314,11 @@ fn prepare(
     let ticket = &subscription.ticket;
     let interface =
         interface::resolve(config.interface.as_deref(), ticket.advertise.ip()).map_err(RunError::Network)?;
-    tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
     let target = TargetDir::open(linux(), &subscription.into).map_err(RunError::Disk)?;
     check_writable(&subscription.into)?;
+    // Said when the directory is ours: from now on others are refused.
+    tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     let state = channel_directory(&config.state, ticket.channel);
     make_private(&state)?;
     remember_directory(&state, &subscription.into, ticket)?;
