@@ -21,6 +21,7 @@ mod send;
 mod sender_key;
 mod shell;
 mod signals;
+mod sim;
 mod verify;
 
 use std::ffi::OsString;
@@ -67,6 +68,7 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Receive(args) => receive::run(*args, app),
         Command::Scan(args) => scan::run(args),
         Command::Verify(args) => verify::run(&args),
+        Command::Sim(args) => sim::run(&args, app),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Version(args) => shell::version(&args),

@@ -15,6 +15,7 @@ pub mod hash;
 pub mod ids;
 pub mod keys;
 pub mod manifest;
+pub mod mutation;
 pub mod net;
 pub mod pacing;
 pub mod path;

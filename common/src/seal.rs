@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
+use crate::mutation::{Mutation, planted};
+
 /// Bytes of the authentication tag at the end of every datagram.
 pub const TAG_LEN: usize = 16;
 
@@ -108,6 +110,9 @@ impl PacketNumbers {
     /// When the numbers are used up, 2^63 packets after the session should have rolled.
     #[must_use]
     pub fn take(&mut self, count: u32) -> Range<u64> {
+        if planted(Mutation::NonceRestarts) && self.next > 20 {
+            self.next = 0;
+        }
         let start = self.next;
         self.next = start.checked_add(u64::from(count)).expect("a session rolls long before its numbers are used up");
         start..self.next

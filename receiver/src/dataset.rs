@@ -108,6 +108,8 @@ pub enum Report {
         /// For people.
         why: String,
     },
+    /// A manifest, or a part of it, that was here is not: it must be fetched again. For people.
+    Lost(String),
     /// Block hashes are at hand.
     Chaining(ObjectId, Arc<[ChainingValue]>),
     /// Installed, or not.

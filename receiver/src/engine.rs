@@ -14,6 +14,7 @@
 
 mod admission;
 mod backoff;
+mod bounds;
 pub mod event;
 mod following;
 mod manifest;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::ids::{Digest, Generation, ObjectId, ObjectIndex, SessionId};
 use nackcast_common::manifest::Manifest;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::{Advertisement, DigestBody, NackAnswer, Promise};
 use rand::SeedableRng;
@@ -145,7 +147,7 @@ impl ReceiverEngine {
         if !self.sessions.get_mut(digest.session).is_some_and(|s| s.on_digest(digest.sequence)) {
             return;
         }
-        let until = now + digest.lapse;
+        let until = if planted(Mutation::PromiseForEver) { Time::NEVER } else { now + digest.lapse };
         for promise in &digest.promises {
             match promise {
                 Promise::Whole(id) => {

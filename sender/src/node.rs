@@ -24,6 +24,7 @@ use std::time::Duration;
 use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::header::DatagramType;
 
 pub use blocks::{BlockId, Made, MakeError, Order};
@@ -253,6 +254,7 @@ impl SenderNode {
     /// Goes on under a new session. Its id must be new.
     pub fn roll(&mut self, now: Time, session: SessionId, number: StartNumber) {
         self.is_rolling = false;
+        let session = if planted(Mutation::RollKeepsSession) { self.keys.session } else { session };
         self.keys = SessionKeys::new(&self.secret, self.id, self.epoch, session);
         tracing::info!(channel = self.tally.name(), %session, "a new session");
         self.engine.handle_command(now, Command::Roll(session, number));

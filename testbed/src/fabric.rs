@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+pub(crate) use self::link::{Fate, LinkState, Passage};
 pub use self::link::{GilbertElliott, Link};
 use self::switch::Switch;
 use crate::sys::PacketRing;

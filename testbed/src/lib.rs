@@ -3,6 +3,7 @@
 //! simulator ([`sim`]).
 //!
 //! - [`network::Network`] builds it all with no program but this one; dropping it leaves nothing behind.
+//! - [`sim`] runs the same nodes in virtual time, with no network at all.
 //! - Root is not needed where user namespaces are allowed: see [`netns`].
 //! - What a host sends crosses as single frames of at most 1,514 bytes with valid checksums, as on a wire.
 

@@ -33,6 +33,9 @@ pub(crate) enum ValueError {
     /// A share of datagrams.
     #[error("`{0}` is not a share below 100 %: write for example 2% or 0.5%")]
     Percent(String),
+    /// No range and no count of seeds.
+    #[error("`{0}` is neither a range of seeds such as 0..1000 nor a count such as 20000")]
+    Seeds(String),
 }
 
 /// FILE=DIR of `--channel`: a key file and what to send. The first `=` divides.
@@ -158,6 +161,40 @@ impl FromStr for Percent {
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} %", self.0 * 100.0)
+    }
+}
+
+/// Seeds of the simulator: from A to before B, or so many that nobody ran before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seeds {
+    /// From the first to before the second.
+    Range(u64, u64),
+    /// So many.
+    Count(u64),
+}
+
+impl Seeds {
+    /// New seeds begin at this number.
+    pub(crate) const fn range(self, new: u64) -> std::ops::Range<u64> {
+        match self {
+            Self::Range(from, to) => from..to,
+            Self::Count(count) => new..new.saturating_add(count),
+        }
+    }
+}
+
+impl FromStr for Seeds {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Seeds(text.to_owned());
+        let number = |text: &str| text.trim().parse::<u64>().map_err(|_| bad());
+        match text.split_once("..") {
+            Some((from, to)) => match (number(from)?, number(to)?) {
+                (from, to) if from < to => Ok(Self::Range(from, to)),
+                _ => Err(bad()),
+            },
+            None => number(text).map(Self::Count),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! power cut leaves what was flushed, and of the changes since as many as the caller chooses, in their order.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Backend, Change, Store};
@@ -14,8 +15,10 @@ type Tables = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Inner>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
+    /// Whether power is gone: then nothing changes any more.
+    is_cut: Option<Box<dyn Fn() -> bool + Send>>,
     tables: Tables,
     /// What stood there at the last flush.
     flushed: Tables,
@@ -30,11 +33,28 @@ enum Step {
     Clear(&'static str),
 }
 
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("tables", &self.tables).field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn is_cut(&self) -> bool {
+        self.is_cut.as_ref().is_some_and(|is_cut| is_cut())
+    }
+}
+
 impl MemoryStore {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Nothing changes any more from the moment at which `is_cut` says that power is gone.
+    pub fn stop_when(&self, is_cut: impl Fn() -> bool + Send + 'static) {
+        self.inner().is_cut = Some(Box::new(is_cut));
     }
 
     /// A handle on it, for a node.
@@ -51,7 +71,7 @@ impl MemoryStore {
         let mut tables = inner.flushed.clone();
         let count = survive(inner.since.len());
         inner.since.iter().take(count).for_each(|step| step.do_to(&mut tables));
-        Self(Arc::new(Mutex::new(Inner { flushed: tables.clone(), tables, since: Vec::new() })))
+        Self(Arc::new(Mutex::new(Inner { is_cut: None, flushed: tables.clone(), tables, since: Vec::new() })))
     }
 
     pub(super) fn table(&self, name: &'static str) -> MemoryTable {
@@ -60,6 +80,9 @@ impl MemoryStore {
 
     pub(super) fn flush(&self) {
         let mut inner = self.inner();
+        if inner.is_cut() {
+            return;
+        }
         let Inner { flushed, since, .. } = &mut *inner;
         since.drain(..).for_each(|step| step.do_to(flushed));
     }
@@ -70,6 +93,9 @@ impl MemoryStore {
 
     fn make(&self, step: Step) {
         let mut inner = self.inner();
+        if inner.is_cut() {
+            return;
+        }
         step.do_to(&mut inner.tables);
         inner.since.push(step);
     }

@@ -42,8 +42,8 @@ impl Dataset {
                 self.take(hash, Arc::new(manifest));
                 self.scan(Depth::Quick, None);
             }
-            Ok(None) => {}
-            Err(error) => self.tell(Report::Trouble(format!("the manifest of the last run is not usable: {error}"))),
+            Ok(None) => self.tell(Report::Lost("the manifest of the last run is gone".to_owned())),
+            Err(error) => self.tell(Report::Lost(format!("the manifest of the last run is not usable: {error}"))),
         }
     }
 
@@ -57,6 +57,10 @@ impl Dataset {
                 // The state's disk, not the manifest: tried again with the next comparison.
                 self.pending = Some((hash, blobs));
                 self.tell(Report::Failed(format!("cannot keep the manifest: {error}; trying again")));
+            }
+            // It was at hand when it was looked for: a disk that cannot be read now makes no manifest bad.
+            Err(error @ (AdoptError::NoRoot | AdoptError::Codec(ManifestCodecError::PartMissing(_)))) => {
+                self.tell(Report::Lost(format!("{error}; it is fetched again")));
             }
             Err(error) => self.tell(Report::Refused { hash, why: error.to_string() }),
         }

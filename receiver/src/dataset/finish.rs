@@ -2,36 +2,45 @@
 
 use std::collections::BTreeSet;
 
-use nackcast_common::files::Kind;
+use nackcast_common::files::{Errno, Kind};
 use nackcast_common::ids::Digest;
 use nackcast_common::manifest::{EntryKind, Manifest};
 use nackcast_common::path::DatasetPath;
 use nackcast_proto::manifest::ManifestCodecError;
 
 use super::{CompareError, Dataset, Report, plan};
+use crate::disk::DiskError;
 use crate::disk::facts::FileStamp;
+use crate::disk::install::Kept;
 use crate::disk::scan::Depth;
 
 impl Dataset {
     /// Everything is installed: directories, prune, and a last quick look.
     pub(super) fn finish(&mut self) -> bool {
         let Some((_, manifest)) = self.manifest.clone() else { return false };
-        if self.settings.prune {
-            self.prune(&manifest);
+        if !self.wanted.is_empty() {
+            // A scan found more to fetch after this was ordered, or something was installed in part.
+            self.scan(Depth::Quick, None);
+            return false;
         }
-        match self.installer.finish_directories(&manifest) {
-            Ok(failed) => failed.into_iter().for_each(|error| self.trouble(&error)),
+        let pruned = !self.settings.prune || self.prune(&manifest);
+        let settled = match self.installer.finish_directories(&manifest) {
+            Ok(failed) => {
+                let settled = failed.iter().all(is_hopeless);
+                failed.into_iter().for_each(|error| self.trouble(&error));
+                settled
+            }
             Err(error) => {
                 self.trouble(&error);
                 return false;
             }
-        }
+        };
         let whole = match self.look(&manifest, Depth::Quick) {
             Ok(comparison) => {
-                let whole = plan::is_whole(&manifest, &comparison);
+                let whole = pruned && settled && plan::is_whole(&manifest, &comparison);
                 if !whole {
                     let left = plan::differing(&manifest, &comparison).take(3).collect::<Vec<_>>();
-                    tracing::debug!("not whole yet: {}", left.join(", "));
+                    self.tell(Report::Trouble(format!("not whole yet: {}", left.join(", "))));
                 }
                 whole
             }
@@ -48,38 +57,40 @@ impl Dataset {
         whole
     }
 
-    fn prune(&mut self, manifest: &Manifest) {
-        let left: Vec<DatasetPath> = match self.record.paths() {
-            Ok(paths) => paths.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none()).collect(),
-            Err(error) => return self.trouble(&error),
-        };
-        let (left, foreign): (Vec<_>, Vec<_>) = left.into_iter().partition(|path| self.is_still_ours(path));
-        for path in &foreign {
-            self.tell(Report::Trouble(format!("{path} left the dataset, but was changed here: it stays")));
-        }
-        if let Err(error) = self.record.forget(&foreign) {
-            self.trouble(&error);
-        }
-        if left.is_empty() {
-            return;
-        }
-        match self.installer.prune(&left, manifest) {
-            Ok(pruned) => {
-                let kept: BTreeSet<_> = pruned.kept.iter().map(|(path, _)| path.as_bytes()).collect();
-                let gone: Vec<_> = left.iter().filter(|p| !kept.contains(p.as_bytes())).cloned().collect();
-                for (path, why) in &pruned.kept {
-                    self.tell(Report::Trouble(format!("{path} left the dataset but was not removed: {why:?}")));
-                }
-                if let Err(error) = self.record.forget(&gone) {
-                    self.trouble(&error);
-                }
+    /// Removes what left the dataset; false when that may go better another time.
+    fn prune(&mut self, manifest: &Manifest) -> bool {
+        match self.try_prune(manifest) {
+            Ok(settled) => settled,
+            Err(error) => {
+                self.trouble(&error);
+                false
             }
-            Err(error) => self.trouble(&error),
         }
     }
 
+    fn try_prune(&mut self, manifest: &Manifest) -> Result<bool, CompareError> {
+        let left = self.record.paths()?.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none());
+        let (left, foreign): (Vec<_>, Vec<_>) = left.partition(|path| self.is_still_ours(path));
+        for path in &foreign {
+            self.tell(Report::Trouble(format!("{path} left the dataset, but was changed here: it stays")));
+        }
+        self.record.forget(&foreign)?;
+        if left.is_empty() {
+            return Ok(true);
+        }
+        let pruned = self.installer.prune(&left, manifest)?;
+        for (path, why) in &pruned.kept {
+            self.tell(Report::Trouble(format!("{path} left the dataset but was not removed: {why}")));
+        }
+        let kept: BTreeSet<_> = pruned.kept.iter().map(|(path, _)| path.as_bytes()).collect();
+        let gone: Vec<_> = left.iter().filter(|p| !kept.contains(p.as_bytes())).cloned().collect();
+        self.record.forget(&gone)?;
+        let transient = |why: &Kept| matches!(why, Kept::Failed(error) if !is_hopeless(error));
+        Ok(!pruned.kept.iter().any(|(_, why)| transient(why)))
+    }
+
     /// What stands there is what we put there: not another file, nor one that somebody wrote to since.
-    fn is_still_ours(&self, path: &DatasetPath) -> bool {
+    pub(super) fn is_still_ours(&self, path: &DatasetPath) -> bool {
         let Ok(Some(facts)) = self.target.facts(path) else { return true };
         match self.record.stamp(path) {
             Some(stamp) => {
@@ -88,6 +99,7 @@ impl Dataset {
                     && (now.size, now.mtime, now.ctime, now.inode)
                         == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
             }
+            None if self.record.is_claimed(path) => true,
             None if self.record.is_symlink(path) => facts.kind == Kind::Symlink,
             None => facts.kind == Kind::Directory,
         }
@@ -136,4 +148,9 @@ impl Dataset {
             self.trouble(&error);
         }
     }
+}
+
+/// What we have no right to will not change by trying again.
+const fn is_hopeless(error: &DiskError) -> bool {
+    matches!(error.cause(), Some(Errno::PERM | Errno::ACCESS))
 }

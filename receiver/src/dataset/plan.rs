@@ -97,6 +97,7 @@ impl Dataset {
         }
         let report = ScanReport::new(&manifest, &comparison);
         self.check_ours(&manifest, &comparison)?;
+        self.mark(&manifest, &comparison)?;
         let stamps: Vec<_> = comparison
             .stamps
             .iter()
@@ -134,6 +135,24 @@ impl Dataset {
             return Err(CompareError::NotOurs(shown));
         }
         self.record.make_ours()?;
+        Ok(())
+    }
+
+    /// Says on record where we are going to put something, and which files are no longer what their stamps say: else
+    /// the next quick scan would take a stamp's word.
+    fn mark(&self, manifest: &Manifest, comparison: &Comparison) -> Result<(), CompareError> {
+        let standing = || manifest.entries().iter().zip(&comparison.entries);
+        let missing = standing().filter(|(_, status)| matches!(status, Status::Missing));
+        self.record.claim(missing.map(|(entry, _)| &entry.path))?;
+        let is_stamped = |entry: &Entry| match &entry.kind {
+            EntryKind::File { digest, .. } => {
+                self.record.stamp(&entry.path).is_some_and(|s| s.content == digest.prefix())
+            }
+            EntryKind::Directory | EntryKind::Symlink { .. } => false,
+        };
+        let differing = standing().filter(|(_, status)| matches!(status, Status::Differs(_)));
+        let rotten = differing.filter(|(entry, _)| is_stamped(entry) && self.is_still_ours(&entry.path));
+        self.record.doubt(rotten.map(|(entry, _)| &entry.path))?;
         Ok(())
     }
 

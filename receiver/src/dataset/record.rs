@@ -15,6 +15,9 @@ use crate::disk::facts::FileStamp;
 /// Marks a symbolic link, and a directory.
 const SYMLINK: &[u8] = b"-";
 const DIRECTORY: &[u8] = b"d";
+/// Marks a path at which nothing stood when it was first wanted, or something of ours that rotted: what stands there
+/// is ours, but of no known content.
+const CLAIMED: &[u8] = b"?";
 /// Paths in one batch of the store.
 const BATCH: usize = 4096;
 
@@ -82,6 +85,34 @@ impl Record {
             self.stamps.apply(batch)?;
         }
         Ok(())
+    }
+
+    /// Nothing stands at these paths, and we are going to put something there. Durable when this returns, so that
+    /// after a power cut our own files are not taken for somebody else's.
+    pub(crate) fn claim<'a>(&self, paths: impl Iterator<Item = &'a DatasetPath>) -> Result<(), StoreError> {
+        let new: Vec<_> = paths.filter(|path| !self.knows(path)).collect();
+        self.mark(&new, CLAIMED)?;
+        if new.is_empty() { Ok(()) } else { self.store.flush() }
+    }
+
+    /// These files of ours are not what they were, though nobody wrote to them: no stamp says any more that they are
+    /// sound.
+    pub(crate) fn doubt<'a>(&self, paths: impl Iterator<Item = &'a DatasetPath>) -> Result<(), StoreError> {
+        self.mark(&paths.collect::<Vec<_>>(), CLAIMED)
+    }
+
+    fn mark(&self, paths: &[&DatasetPath], mark: &[u8]) -> Result<(), StoreError> {
+        for chunk in paths.chunks(BATCH) {
+            let mut batch = Batch::new();
+            chunk.iter().for_each(|path| batch.put(path.as_bytes(), mark));
+            self.stamps.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing of somebody else's can stand there.
+    pub(crate) fn is_claimed(&self, path: &DatasetPath) -> bool {
+        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.as_deref() == Some(CLAIMED))
     }
 
     /// We made a symbolic link there.

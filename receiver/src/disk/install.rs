@@ -17,6 +17,7 @@ use std::sync::Arc;
 use nackcast_common::files::{Errno, Handle, How, Kind, Opened};
 use nackcast_common::ids::Digest;
 use nackcast_common::manifest::{Entry, EntryKind, Manifest, Mtime};
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::path::{DatasetPath, PART_DIRECTORY};
 
 use super::DiskError;
@@ -151,15 +152,19 @@ pub struct Pruned {
 }
 
 /// Why a path was not pruned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Kept {
     /// It is in the dataset.
+    #[error("it is in the dataset")]
     Wanted,
     /// A directory with something in it.
+    #[error("something else is in it")]
     NotEmpty,
     /// No file, link or directory: nothing that came from a dataset.
+    #[error("it is no file, link or directory")]
     NotOurs,
     /// The file system refused.
+    #[error(transparent)]
     Failed(DiskError),
 }
 
@@ -316,7 +321,8 @@ impl Installer {
         let file = self.target.open_file(from)?;
         let facts = file.facts().map_err(|cause| self.fail("examine", from, 0, cause))?;
         // A file with another name elsewhere is not ours alone: its mode and time must stay.
-        let may_move = leaving.is_some_and(|stamp| stamp.holds(&facts, digest)) && facts.links == 1;
+        let holds = |stamp: FileStamp| stamp.holds(&facts, digest) || planted(Mutation::StampNotChecked);
+        let may_move = leaving.is_some_and(holds) && facts.links == 1;
         if may_move {
             return Ok((Origin::Dataset(from.clone()), file));
         }
@@ -369,7 +375,9 @@ impl Installer {
     pub fn commit(&mut self) -> Result<Vec<Outcome>, DiskError> {
         self.parents.clear();
         let staged = std::mem::take(&mut self.staged);
-        if let Err(error) = self.flush() {
+        if !planted(Mutation::InstallBeforeSync)
+            && let Err(error) = self.flush()
+        {
             staged.iter().for_each(|s| self.discard(&s.from));
             return Err(error);
         }

@@ -26,6 +26,7 @@ use fixedbitset::FixedBitSet;
 use nackcast_common::files::{Errno, Handle, How, Kind};
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::ObjectId;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::path::PART_DIRECTORY;
 use nackcast_common::ranges::RangeSet;
 
@@ -309,7 +310,8 @@ impl PartStore {
         let offset = part.layout.block_offset(block);
         write_or_punch(&file, bytes, offset).map_err(|cause| self.fail_data(&part, &file, cause))?;
         self.forget_symbols(&part, &mut state, block);
-        state.map.verified.insert(block..block + 1);
+        let off = u32::from(planted(Mutation::BitmapOffByOne) && block + 1 < part.layout.block_count());
+        state.map.verified.insert(block..block + 1 + off);
         state.changed = true;
         Ok(())
     }

@@ -157,6 +157,9 @@ pub enum Done {
         /// Its hash.
         hash: Digest,
     },
+    /// Of [`Work::Assemble`], or instead of the remembered manifest's wants: bytes that were here are gone, and it
+    /// must be fetched again.
+    ManifestLost,
     /// Of [`Work::Install`]; `again` when its data was lost and it must be fetched once more.
     Install {
         /// The object.

@@ -7,6 +7,7 @@
 //! | wanting parts | all parts here, and the sender is confirmed live | assembling |
 //! | assembling | compared with the dataset | following |
 //! | assembling | refused | nothing new; that hash is ignored from now on |
+//! | assembling, or following what a former run left | its bytes are gone | nothing: it is wanted again |
 //!
 //! A lower generation from a live sender is no replay: ours is kept and objects are asked by id. Of two manifests
 //! of one generation ours is kept.
@@ -147,6 +148,14 @@ impl Acquisition {
         }
         self.refused.insert(hash);
         self.state = State::Idle;
+    }
+
+    /// What was being put together, or was remembered, is not here: whatever is advertised next is wanted again.
+    pub(super) fn lose(&mut self, holds_another: bool) {
+        self.state = State::Idle;
+        if !holds_another {
+            self.held = None;
+        }
     }
 
     /// The generation followed.

@@ -171,6 +171,11 @@ impl Cycle {
         self.report.is_none()
     }
 
+    /// Rows about missing objects that are quiet, and about refused ones.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.quiet_missing.len(), self.refused.len())
+    }
+
     pub(super) fn unicast_wanted(&self) -> u64 {
         self.unicast.len() as u64
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fixedbitset::FixedBitSet;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::ObjectId;
+use nackcast_common::mutation::{Mutation, planted};
 
 use super::event::{BlockOutcome, Done, Event, InstallOutcome, Slot, Work};
 use super::object::Class;
@@ -26,7 +27,9 @@ impl ReceiverEngine {
                 self.on_block(now, object, block, outcome);
             }
             Done::Spill { object, block, slot, held } => {
-                self.slots.give_back(slot);
+                if !planted(Mutation::SlotLeaks) {
+                    self.slots.give_back(slot);
+                }
                 if held.is_none() {
                     self.blocked_until = now + BLOCKED;
                 }
@@ -37,6 +40,7 @@ impl ReceiverEngine {
             }
             Done::Load { object, block, slot, held } => self.on_loaded(object, block, slot, held),
             Done::ManifestRefused { hash } => self.acquisition.refuse(hash),
+            Done::ManifestLost => self.acquisition.lose(self.held.is_some()),
             Done::Install { object, outcome } => self.on_installed(now, object, outcome),
             Done::Finish { whole } => self.on_finished(now, whole),
             Done::Checkpoint => self.checkpointing = false,
@@ -117,9 +121,15 @@ impl ReceiverEngine {
         }
     }
 
+    /// Nothing of the dataset is wanted any more.
+    fn all_installed(&self) -> bool {
+        self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest)
+    }
+
     fn on_finished(&mut self, now: Time, whole: bool) {
         self.finishing = false;
-        if whole {
+        // What a scan found after it was ordered, it did not know of.
+        if whole && self.all_installed() {
             self.complete = true;
             if let Some(held) = &self.held {
                 self.events.push_back(Event::Complete(held.manifest.head().generation));
@@ -165,8 +175,7 @@ impl ReceiverEngine {
         if self.held.is_none() {
             return;
         }
-        let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
-        if all_installed && !self.finishing && !self.complete && now >= self.finish_at {
+        if self.all_installed() && !self.finishing && !self.complete && now >= self.finish_at {
             self.finishing = true;
             self.work.push_back(Work::Finish);
             return;
@@ -192,8 +201,7 @@ impl ReceiverEngine {
         }
         let table = self.receptions.values().filter(|r| r.class != Class::Manifest);
         let install = table.filter(|r| !r.installing && r.is_done()).map(|r| r.retry_at.max(self.blocked_until)).min();
-        let all_installed = self.missing.is_empty() && self.receptions.values().all(|r| r.class == Class::Manifest);
-        let finish = all_installed.then_some(self.finish_at.max(self.blocked_until));
+        let finish = self.all_installed().then_some(self.finish_at.max(self.blocked_until));
         install.into_iter().chain(finish).min()
     }
 

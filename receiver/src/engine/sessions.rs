@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::ids::SessionId;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::{Advertisement, Role, SenderState};
 
 /// Sessions at once: a primary, a few backups, and their runs before a restart.
-const SESSIONS_MAX: usize = 16;
+pub(super) const SESSIONS_MAX: usize = 16;
 /// Intervals without an advertisement after which a sender is lost.
 const SILENT_INTERVALS: u32 = 3;
 /// And at least so long: a short interval must not make a hiccup a loss.
@@ -122,6 +123,9 @@ impl Sessions {
 
     /// Removes sessions that fell silent.
     pub(super) fn expire(&mut self, now: Time) -> Vec<SessionId> {
+        if planted(Mutation::SilenceNotSeen) {
+            return Vec::new();
+        }
         let lost: Vec<_> = self.sessions.iter().filter(|(_, s)| now >= s.lost_at()).map(|(id, _)| *id).collect();
         for id in &lost {
             self.sessions.remove(id);

@@ -144,6 +144,10 @@ impl ReceiverNode {
                 self.engine.handle_wants(now, *wants);
             }
             dataset::Report::Refused { hash, why } => self.refuse_manifest(now, hash, &why),
+            dataset::Report::Lost(why) => {
+                self.notes.say(now, &why);
+                self.engine.handle_done(now, Done::ManifestLost);
+            }
             dataset::Report::Chaining(id, values) => {
                 self.chaining.insert(id, values);
             }

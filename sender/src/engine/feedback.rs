@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::RunId;
+use nackcast_common::mutation::{Mutation, planted};
 
 /// Before anything was measured.
 const GRTT_START: Duration = Duration::from_millis(20);
@@ -302,7 +303,7 @@ impl Feedback {
         let came = u64::from(self.nacks_in_window) * 1_000_000 / micros(passed).max(1);
         if came > wanted {
             self.window = self.window * 3 / 2;
-        } else if came < wanted / 2 {
+        } else if came < wanted / 2 && !planted(Mutation::WindowNeverReset) {
             self.window = self.window * 2 / 3;
         }
         self.window = self.window.clamp(least, WINDOW_MAX.max(least));

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use nackcast_common::geometry::REPAIR_SYMBOLS;
 use nackcast_common::ids::{ObjectId, SessionId};
+use nackcast_common::mutation::{Mutation, planted};
 
 /// Where a session begins in the block's repair range.
 fn start(session: SessionId, object: ObjectId, block: u32) -> u16 {
@@ -24,6 +25,7 @@ pub(super) fn runs(session: SessionId, object: ObjectId, block: u32, k: u16, fro
     let begin = u32::from(start(session, object, block));
     let (repair, cycle) = (u32::from(REPAIR_SYMBOLS), u32::from(REPAIR_SYMBOLS) + u32::from(k));
     let mut runs: Vec<Range<u16>> = Vec::new();
+    let from = if planted(Mutation::RepairRepeats) { 0 } else { from };
     for step in from..from.saturating_add(count.into()) {
         let place = step % cycle;
         let esi = if place < repair { u32::from(k) + (begin + place) % repair } else { place - repair };

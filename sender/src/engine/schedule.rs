@@ -18,6 +18,7 @@ use std::ops::Range;
 use nackcast_common::clock::Time;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{Generation, ObjectId, ObjectIndex};
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::NackStatus;
 
 use super::covered::Covered;
@@ -283,7 +284,8 @@ impl Schedule {
                 let eligible = object.last_start.map_or(now, |start| start + self.config.period);
                 object.state = State::Pool { eligible };
                 enter(&mut self.covered, &mut self.pool_symbols, object);
-                if eligible <= now {
+                let is_lost = planted(Mutation::PoolLosesObject) && !self.jobs.is_empty();
+                if eligible <= now && !is_lost {
                     self.pool.insert((object.order, id));
                 } else {
                     self.waiting.insert((eligible, id));
@@ -340,7 +342,7 @@ impl Schedule {
             let Some(object) = self.objects.get_mut(&id) else { continue };
             leave(&mut self.covered, &mut self.pool_symbols, object);
             let mut demand = std::mem::take(&mut object.demand);
-            object.passes += 1;
+            object.passes += u32::from(!planted(Mutation::PassNotCounted) || object.passes == 0);
             demand.insist(object.passes);
             object.last_start = Some(now);
             object.last_asked = now;

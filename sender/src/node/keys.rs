@@ -16,7 +16,7 @@ use crate::engine::SymbolRun;
 /// The keys and packet numbers of one session.
 #[derive(Debug)]
 pub(super) struct SessionKeys {
-    session: SessionId,
+    pub(super) session: SessionId,
     epoch: Epoch,
     advertisement: FlowKey,
     data: FlowKey,

@@ -12,6 +12,7 @@ mod crash;
 mod faults;
 mod handle;
 mod inodes;
+mod look;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use self::faults::Dice;
 pub use self::faults::Faults;
 use self::handle::Open;
 use self::inodes::{Content, Errors, Inode, PAGE};
+pub use self::look::{Shown, Stands};
 
 /// The root directory.
 const ROOT: u64 = 1;

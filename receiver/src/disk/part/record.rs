@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fixedbitset::FixedBitSet;
 use nackcast_common::files::{Handle, How};
 use nackcast_common::ids::ObjectId;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::path::PART_DIRECTORY;
 use nackcast_common::ranges::RangeSet;
 
@@ -53,9 +54,13 @@ impl PartStore {
         // What one object lost must not cost the others their record.
         let mut lost = None;
         let mut sound = Vec::with_capacity(copies.len());
-        let flushed = self.flush_at_once(&directory, copies.len());
+        let flushed = !planted(Mutation::MapBeforeData) && self.flush_at_once(&directory, copies.len());
         for (part, copy) in copies {
-            match if flushed { Ok(()) } else { self.flush_data(part, &directory, &copy) } {
+            match if flushed || planted(Mutation::MapBeforeData) {
+                Ok(())
+            } else {
+                self.flush_data(part, &directory, &copy)
+            } {
                 Ok(()) => sound.push((part, copy)),
                 Err(error) => {
                     self.fall_back(part, &directory);

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use fixedbitset::FixedBitSet;
 use nackcast_common::files::How;
 use nackcast_common::ids::ObjectId;
+use nackcast_common::mutation::{Mutation, planted};
 
 use super::map::{OpenBlock, SLOTS_MAX};
 use super::record::ExtendSlots;
@@ -219,7 +220,8 @@ impl State {
 
     /// Slots that neither this map nor the one on disk names.
     fn free_slots(&self) -> impl Iterator<Item = u32> + use<> {
-        let mut taken = self.pinned.clone();
+        let reused = planted(Mutation::SideFileReused);
+        let mut taken = if reused { FixedBitSet::new() } else { self.pinned.clone() };
         taken.extend_slots(&self.map);
         (0..SLOTS_MAX).filter(move |slot| !taken.contains(*slot as usize))
     }

@@ -1,0 +1,94 @@
+//! Faults planted on purpose, to see that the simulator finds them.
+//!
+//! Each is a place in the code where somebody could have made a mistake. Without the feature `mutations`, which only
+//! tests switch on, [`planted`] is `false` at compile time and nothing of this is in the program. With it, a test
+//! plants one mutation in its own thread with [`plant`].
+
+/// A mistake that somebody could have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The map of a partial object calls the block after a verified one verified too.
+    BitmapOffByOne,
+    /// Files get their final names before their bytes are durable.
+    InstallBeforeSync,
+    /// A partial object's map is stored before its data is durable.
+    MapBeforeData,
+    /// Places of the side file that the map on disk names are given to other symbols.
+    SideFileReused,
+    /// A block is kept without being checked.
+    BlockNotChecked,
+    /// A promise never lapses.
+    PromiseForEver,
+    /// The NACK window only grows.
+    WindowNeverReset,
+    /// Packet numbers of control datagrams begin again.
+    NonceRestarts,
+    /// A session's roll keeps its id.
+    RollKeepsSession,
+    /// An object that is asked for while another is sent is marked as waiting, and does not wait.
+    PoolLosesObject,
+    /// The pass counter stands still.
+    PassNotCounted,
+    /// Repair always begins at the same symbol.
+    RepairRepeats,
+    /// A block's slot is not given back after it was put on disk.
+    SlotLeaks,
+    /// A file that is moved within the dataset is believed to be what it was.
+    StampNotChecked,
+    /// A sender that fell silent is waited for.
+    SilenceNotSeen,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::BitmapOffByOne,
+        Self::InstallBeforeSync,
+        Self::MapBeforeData,
+        Self::SideFileReused,
+        Self::BlockNotChecked,
+        Self::PromiseForEver,
+        Self::WindowNeverReset,
+        Self::NonceRestarts,
+        Self::RollKeepsSession,
+        Self::PoolLosesObject,
+        Self::PassNotCounted,
+        Self::RepairRepeats,
+        Self::SlotLeaks,
+        Self::StampNotChecked,
+        Self::SilenceNotSeen,
+    ];
+}
+
+/// Whether this thread has the mutation planted.
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+#[must_use]
+pub const fn planted(_mutation: Mutation) -> bool {
+    false
+}
+
+#[cfg(feature = "mutations")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Whether this thread has the mutation planted.
+    #[must_use]
+    pub fn planted(mutation: Mutation) -> bool {
+        PLANTED.get() == Some(mutation)
+    }
+
+    /// Plants a mutation in this thread, or takes it out.
+    pub fn plant(mutation: Option<Mutation>) {
+        PLANTED.set(mutation);
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use switch::{plant, planted};

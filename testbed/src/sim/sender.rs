@@ -1,0 +1,347 @@
+//! The sender of the simulated network: the daemon's own node, with what its driver and its state would do.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use nackcast_common::clock::Time;
+use nackcast_common::geometry::Layout;
+use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
+use nackcast_common::keys::{EpochSecret, SigningKey};
+use nackcast_common::units::{BitRate, RateLimit};
+use nackcast_proto::wire::{Role, SenderCertificate};
+use nackcast_sender::ScheduleConfig;
+use nackcast_sender::engine::{EngineConfig, Publication};
+use nackcast_sender::node::{
+    Datagrams, HeardNack, Made, MakeError, NackOpener, NodeConfig, Order, ScanResult, SenderNode, Work,
+};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::content::Edition;
+use super::network::flipped;
+use super::scenario::SenderSpec;
+
+/// Time to read, verify and encode a block.
+const MAKE: Duration = Duration::from_micros(600);
+/// Time to store a pass count.
+const STORE: Duration = Duration::from_micros(300);
+/// Time to scan the directory.
+const SCAN: Duration = Duration::from_millis(20);
+/// Wall clock at the start of the world, in milliseconds.
+const WALL: i64 = 1_700_000_000_000;
+
+/// Keys and addresses of the channel.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Signs manifests.
+    pub publisher: SigningKey,
+    /// Signs advertisements.
+    pub sender: SigningKey,
+    /// Seals.
+    pub secret: EpochSecret,
+    /// Where symbols go.
+    pub data_group: SocketAddr,
+    /// Where NACKs go.
+    pub nack_port: u16,
+}
+
+/// Something that takes time.
+#[derive(Debug)]
+pub enum Task {
+    /// A block was made.
+    Made(Box<Made>),
+    /// A pass count was stored.
+    Recorded(ObjectId, u32),
+    /// A directory was scanned.
+    Scanned(u64),
+    /// A start number was stored.
+    Roll,
+}
+
+/// What the sender wants of the world.
+#[derive(Debug)]
+pub enum Want {
+    /// Call [`Sender::done`] with it then.
+    Later(Time, Task),
+}
+
+/// The sender.
+#[derive(Debug)]
+pub struct Sender {
+    spec: SenderSpec,
+    identity: Identity,
+    random: Xoshiro256PlusPlus,
+    node: Option<SenderNode>,
+    opener: NackOpener,
+    /// Counts starts.
+    pub life: u32,
+    /// Until when it stands still, or cannot read its content.
+    paused: bool,
+    /// Blocks cannot be read before.
+    pub blind_until: Time,
+    /// Bits flip in its memory before.
+    pub bad_until: Time,
+    /// The wall clock's error, in milliseconds.
+    pub wall_error: i64,
+    edition: Arc<Edition>,
+    parts: BTreeMap<ObjectId, (Layout, Bytes)>,
+    /// What its state keeps.
+    stored_passes: BTreeMap<ObjectId, u32>,
+    stored_number: u64,
+    inbox: usize,
+    wants: VecDeque<Want>,
+    buffer: Vec<u8>,
+}
+
+impl Sender {
+    /// A sender that does not run yet.
+    #[must_use]
+    pub fn new(spec: &SenderSpec, identity: Identity, edition: Arc<Edition>, seed: u64) -> Self {
+        let opener = NackOpener::new(identity.channel, Epoch(1), identity.secret.clone());
+        let mut sender = Self {
+            spec: spec.clone(),
+            identity,
+            random: Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5E4D),
+            node: None,
+            opener,
+            life: 0,
+            paused: false,
+            blind_until: Time::ZERO,
+            bad_until: Time::ZERO,
+            wall_error: 0,
+            edition: Arc::clone(&edition),
+            parts: BTreeMap::new(),
+            stored_passes: BTreeMap::new(),
+            stored_number: 0,
+            inbox: 0,
+            wants: VecDeque::new(),
+            buffer: Vec::new(),
+        };
+        sender.serve(edition);
+        sender
+    }
+
+    fn serve(&mut self, edition: Arc<Edition>) {
+        self.parts = layouts(&edition).map(|(id, layout, bytes)| (id, (layout, bytes))).collect();
+        self.edition = edition;
+    }
+
+    fn publication(&self, fresh: bool) -> Publication {
+        Publication {
+            reference: self.edition.encoded.reference,
+            manifest: Arc::clone(&self.edition.manifest),
+            parts: layouts(&self.edition).map(|(id, layout, _)| (id, layout)).collect(),
+            fresh,
+            passes: self.stored_passes.iter().map(|(id, count)| (*id, *count)).collect(),
+        }
+    }
+
+    fn next_number(&mut self, now: Time) -> StartNumber {
+        let wall = WALL + self.wall_error + i64::try_from(now.0 / 1000).unwrap_or(0);
+        self.stored_number = (self.stored_number + 1).max(u64::try_from(wall).unwrap_or(0));
+        StartNumber(self.stored_number)
+    }
+
+    /// Starts the process; only the first start finds a manifest that was never sent.
+    pub fn start(&mut self, now: Time) {
+        self.life += 1;
+        let identity = &self.identity;
+        let certificate =
+            SenderCertificate::issue(&identity.publisher, identity.channel, identity.sender.verifying_key());
+        let engine = EngineConfig {
+            channel: identity.channel,
+            session: SessionId(self.random.next_u64()),
+            start_number: StartNumber(0),
+            epoch: Epoch(1),
+            role: Role::Primary,
+            certificate,
+            data_group: identity.data_group,
+            nack_port: identity.nack_port,
+            rate: RateLimit::Fixed(BitRate(self.spec.rate_bps)),
+            schedule: ScheduleConfig {
+                max_jobs: self.spec.max_jobs,
+                max_passes: self.spec.max_passes,
+                period: Duration::from_millis(self.spec.period_ms),
+                round_quiet: Duration::from_millis(self.spec.round_quiet_ms),
+                interval: Duration::from_millis(250),
+            },
+            once: None,
+        };
+        let (secret, signer) = (identity.secret.clone(), identity.sender.clone());
+        let start_number = self.next_number(now);
+        let engine = EngineConfig { start_number, ..engine };
+        let mut node = SenderNode::new(NodeConfig { name: "sim".into(), secret, signer, engine });
+        self.opener = node.opener();
+        node.publish(now, self.publication(self.life == 1));
+        node.handle_timeout(now);
+        self.node = Some(node);
+        self.drain(now);
+    }
+
+    /// The process is gone.
+    pub fn kill(&mut self) {
+        self.node = None;
+        self.life += 1;
+        (self.inbox, self.paused) = (0, false);
+        self.wants.clear();
+    }
+
+    /// Whether the process runs.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The node, if it runs.
+    #[must_use]
+    pub const fn node(&self) -> Option<&SenderNode> {
+        self.node.as_ref()
+    }
+
+    /// The process stands still, or goes on.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused && self.is_up();
+    }
+
+    /// A new generation is on its disk. If the process does not run, it finds it at its start.
+    pub fn publish(&mut self, now: Time, edition: Arc<Edition>) {
+        self.serve(edition);
+        let publication = self.publication(true);
+        let Some(node) = &mut self.node else { return };
+        node.handle_scanned(now, ScanResult { publication: Some(publication), is_read: true, ..ScanResult::default() });
+        self.drain(now);
+    }
+
+    /// Begins a new session.
+    pub fn roll(&mut self, now: Time) {
+        let (session, number) = (SessionId(self.random.next_u64()), self.next_number(now));
+        let Some(node) = &mut self.node else { return };
+        node.roll(now, session, number);
+        self.drain(now);
+    }
+
+    /// A datagram reaches the socket: when it will have been read; none when it finds no room.
+    pub fn arrives(&mut self, now: Time, busy_until: Time) -> Option<Time> {
+        if self.node.is_none() || self.inbox >= self.spec.inbox {
+            return None;
+        }
+        self.inbox += 1;
+        Some(busy_until.max(now) + Duration::from_micros(self.spec.read_us))
+    }
+
+    /// A datagram is read.
+    pub fn read(&mut self, now: Time, from: SocketAddr, datagram: &Bytes) -> Option<HeardNack> {
+        self.inbox = self.inbox.saturating_sub(1);
+        let mut bytes = BytesMut::from(&datagram[..]);
+        let heard = self.opener.open(from, &mut bytes).ok()?;
+        self.node.as_mut()?.handle_nack(now, &heard);
+        self.drain(now);
+        Some(heard)
+    }
+
+    /// Whether it stands still: datagrams wait in its inbox.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Something that takes time is over.
+    pub fn done(&mut self, now: Time, task: Task) {
+        if let Task::Recorded(object, count) = task {
+            // Stored, whether the process still runs or not.
+            self.stored_passes.insert(object, count);
+        }
+        let Some(node) = &mut self.node else { return };
+        match task {
+            Task::Made(made) => node.handle_made(now, *made),
+            Task::Recorded(object, _) => node.handle_recorded(now, &[object]),
+            Task::Scanned(answers) => {
+                let is_read = now >= self.blind_until;
+                node.handle_scanned(now, ScanResult { is_read, answers, ..ScanResult::default() });
+                if !is_read {
+                    self.wants.push_back(Want::Later(now + SCAN * 10, Task::Scanned(answers)));
+                }
+            }
+            Task::Roll => return self.roll(now),
+        }
+        self.drain(now);
+    }
+
+    /// A deadline may have passed.
+    pub fn wake(&mut self, now: Time) {
+        if self.paused {
+            return;
+        }
+        let Some(node) = &mut self.node else { return };
+        node.handle_timeout(now);
+        self.drain(now);
+    }
+
+    /// When it wants to be woken.
+    #[must_use]
+    pub fn deadline(&self, now: Time) -> Option<Time> {
+        if self.paused {
+            return None;
+        }
+        self.node.as_ref()?.poll_deadline(now).map(|deadline| deadline.at)
+    }
+
+    /// The next datagrams, each of the size that [`Datagrams`] says.
+    pub fn transmit(&mut self, now: Time) -> Option<(Datagrams, Bytes)> {
+        if self.paused {
+            return None;
+        }
+        let datagrams = self.node.as_mut()?.poll_transmit(now, &mut self.buffer)?;
+        let bytes = Bytes::copy_from_slice(&self.buffer);
+        self.drain(now);
+        Some((datagrams, bytes))
+    }
+
+    /// The next thing that it wants.
+    pub fn poll(&mut self) -> Option<Want> {
+        self.wants.pop_front()
+    }
+
+    fn drain(&mut self, now: Time) {
+        while let Some(work) = self.node.as_mut().and_then(SenderNode::poll_work) {
+            let (after, task) = match work {
+                Work::Make(order) => (MAKE, Task::Made(Box::new(self.make(now, order)))),
+                Work::RecordPass { object, count } => (STORE, Task::Recorded(object, count)),
+                Work::Rescan { number, .. } => (SCAN, Task::Scanned(number)),
+                Work::Roll => (STORE, Task::Roll),
+            };
+            self.wants.push_back(Want::Later(now + after, task));
+        }
+    }
+
+    fn make(&mut self, now: Time, order: Order) -> Made {
+        let flip = (now < self.bad_until && self.random.random_range(0..2) == 0).then(|| self.random.next_u64());
+        order.make(|(object, block)| {
+            if let Some(part) = self.parts.get(&object) {
+                return Ok(part.clone());
+            }
+            let manifest = &self.edition.manifest;
+            let record = manifest.index_of(object).and_then(|index| manifest.object(index));
+            let bytes = self.edition.objects.get(&object).filter(|_| now >= self.blind_until);
+            let (Some(record), Some(bytes)) = (record, bytes) else { return Err(MakeError::NoSuchObject) };
+            let from = usize::try_from(record.layout.block_offset(block)).unwrap_or(usize::MAX);
+            let to = from.saturating_add(record.layout.block_len(block) as usize);
+            let block = bytes.slice(from.min(bytes.len())..to.min(bytes.len()));
+            Ok((record.layout, flip.map_or(block.clone(), |bit| flipped(&block, bit))))
+        })
+    }
+}
+
+/// Root and parts of a manifest, as objects.
+pub fn layouts(edition: &Edition) -> impl Iterator<Item = (ObjectId, Layout, Bytes)> + '_ {
+    let geometry = edition.encoded.reference.geometry;
+    std::iter::once(&edition.encoded.root).chain(&edition.encoded.parts).filter_map(move |part| {
+        let len = part.bytes.len() as u64;
+        Some((geometry.object_id(&part.digest, len), geometry.object(len).ok()?, part.bytes.clone()))
+    })
+}

@@ -1,0 +1,155 @@
+//! The oracles' looks at the world, samples for the plot, and the diagnosis of a failure.
+
+use nackcast_common::clock::Time;
+use nackcast_common::ids::ObjectId;
+use nackcast_common::path::PART_DIRECTORY;
+
+use super::World;
+use crate::sim::oracle::bounds::Bounded;
+use crate::sim::receiver::{INTO, Lane};
+use crate::sim::trace::Sample;
+
+impl World {
+    /// All that is looked at now and then.
+    pub(super) fn look(&mut self) {
+        self.sample();
+        let newest = self.editions.last().map(|edition| edition.manifest.head().generation);
+        let mut all = true;
+        for number in 0..self.scenario.receivers {
+            let at = number as usize;
+            let complete = self.receivers[at]
+                .node()
+                .is_some_and(|node| node.engine().is_complete() && Some(node.engine().snapshot().generation) == newest);
+            let complete = complete && !self.receivers[at].is_doubtful();
+            if !complete {
+                self.complete_at[at] = None;
+            } else if self.complete_at[at].is_none() {
+                self.complete_at[at] = Some(self.now);
+                self.check_whole(number);
+            }
+            all &= complete;
+            self.look_for_silence(number, complete);
+            self.look_at_bounds(number);
+        }
+        let settled = all && self.healed && self.sender.is_up();
+        if !settled {
+            self.all_complete_since = None;
+        } else if self.all_complete_since.is_none() {
+            self.all_complete_since = Some(self.now);
+        }
+    }
+
+    /// After the heal, whoever lacks something must ask.
+    fn look_for_silence(&mut self, number: u32, complete: bool) {
+        let progress = self.receivers[number as usize].node().map(|node| node.engine().snapshot());
+        let (symbols, hears) = progress.map_or((0, false), |s| (s.symbols, s.senders > 0));
+        let moved = std::mem::replace(&mut self.symbols[number as usize], symbols) != symbols;
+        if complete || moved || !hears || !self.healed {
+            self.oracles.silence.on_life(self.now, number);
+        }
+        let verdict = self.oracles.silence.look(self.now, number);
+        self.oracles.judge(self.now, "silence", verdict);
+    }
+
+    fn look_at_bounds(&mut self, number: u32) {
+        let receiver = &self.receivers[number as usize];
+        let Some(node) = receiver.node() else { return };
+        let slots = self.scenario.receiver.slots as usize;
+        let objects = self.editions.iter().map(|e| e.manifest.objects().len()).max().unwrap_or(0);
+        let mut all = vec![Bounded {
+            name: "orders that wait for a receiver's workers",
+            len: receiver.orders_waiting(),
+            // Each slot's block has one order at most, each object one install; scans and looks beside.
+            most: 2 * slots + objects + 16,
+        }];
+        all.extend(node.engine().bounds().into_iter().map(|(name, len, most)| Bounded { name, len, most }));
+        for one in all {
+            let verdict = self.oracles.bounds.look(one);
+            self.oracles.judge(self.now, "bounds", verdict);
+        }
+    }
+
+    /// What a worker just did to the disk.
+    pub(super) fn look_at_disk(&mut self, number: u32, lane: Lane) {
+        let receiver = &self.receivers[number as usize];
+        if receiver.tainted {
+            return;
+        }
+        if lane == Lane::Dataset {
+            let shown = receiver.disk.shown(INTO.as_bytes(), PART_DIRECTORY.as_bytes());
+            let verdict = self.oracles.installed.look(number, &receiver.disk, &shown);
+            self.oracles.judge(self.now, "installed", verdict);
+        }
+        if !self.had_bad_memory && receiver.found_unsound() {
+            let verdict = Err(format!("receiver {number} has symbols that do not give their block, and nobody lied"));
+            self.oracles.judge(self.now, "unsound", verdict);
+        }
+        for wants in receiver.claims() {
+            let data = |id: ObjectId| receiver.disk.bytes_at(format!("{INTO}/{PART_DIRECTORY}/{id}.data").as_bytes());
+            let verdict = self.oracles.bitmap.on_claims(wants, self.had_bad_memory, data);
+            self.oracles.judge(self.now, "bitmap", verdict);
+        }
+    }
+
+    /// A receiver says that it is complete: its directory must be the newest generation, to the byte.
+    fn check_whole(&mut self, number: u32) {
+        let receiver = &mut self.receivers[number as usize];
+        let Some(edition) = self.editions.last() else { return };
+        // Not in doubt any more: healed, and scanned deeply.
+        receiver.tainted = false;
+        let shown = receiver.disk.shown(INTO.as_bytes(), PART_DIRECTORY.as_bytes());
+        // After a power cut or an error nobody may know any more that a file was ours: then it stays.
+        let knows = !receiver.had_power_cut && self.scenario.disk.errors_ppm == 0;
+        let pruned = self.scenario.receiver.prune && knows;
+        let verdict = edition.compare(&receiver.disk, &shown, pruned);
+        let verdict = verdict.map_err(|what| format!("receiver {number} says that it is complete, and {what}"));
+        self.oracles.judge(self.now, "whole", verdict);
+    }
+
+    /// A moment for the plot.
+    pub(super) fn sample(&mut self) {
+        let progress = self.receivers.iter().map(|receiver| {
+            let snapshot = receiver.node().map(|node| node.engine().snapshot()).unwrap_or_default();
+            if snapshot.bytes == 0 { 0.0 } else { snapshot.bytes_done as f32 / snapshot.bytes as f32 }
+        });
+        let snapshot = self.sender.node().map(|node| node.snapshot()).unwrap_or_default();
+        let sample = Sample {
+            at: self.now,
+            progress: progress.collect(),
+            sent_bytes: snapshot.sent_bytes,
+            repair_bytes: snapshot.repair_bytes,
+            nacks: self.nacks,
+        };
+        if self.trace.samples.last().is_none_or(|last| last.at < sample.at || sample.at == Time::ZERO) {
+            self.trace.samples.push(sample);
+        }
+    }
+
+    /// Who lacks what, and why.
+    pub(super) fn diagnosis(&self) -> Vec<String> {
+        let newest = self.editions.last().map_or(0, |edition| edition.manifest.head().generation.0);
+        let mut lines = vec![format!("newest generation: {newest}")];
+        match self.sender.node() {
+            Some(node) => lines.push(format!("sender: {:?}", node.snapshot())),
+            None => lines.push("sender: down".to_owned()),
+        }
+        for (number, receiver) in self.receivers.iter().enumerate() {
+            match receiver.node() {
+                None => lines.push(format!("receiver {number}: down (life {}): {:?}", receiver.life, receiver.refusal)),
+                Some(node) => {
+                    let snapshot = node.engine().snapshot();
+                    if snapshot.complete && snapshot.generation.0 == newest && self.scenario.receivers > 4 {
+                        continue;
+                    }
+                    let note = node.progress().note.unwrap_or_default();
+                    lines.push(format!(
+                        "receiver {number}: {snapshot:?}, {} orders wait, tainted: {}; {note}",
+                        receiver.orders_waiting(),
+                        receiver.tainted
+                    ));
+                }
+            }
+        }
+        lines
+    }
+}
