@@ -317,8 +317,6 @@ fn prepare(
     let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
     let target = TargetDir::open(linux(), &subscription.into).map_err(RunError::Disk)?;
     check_writable(&subscription.into)?;
-    // Said when the directory is ours: from now on others are refused.
-    tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     let state = channel_directory(&config.state, ticket.channel);
     make_private(&state)?;
     remember_directory(&state, &subscription.into, ticket)?;
@@ -332,6 +330,8 @@ fn prepare(
     };
     let into = shown(target.path());
     let Workers { blocks, dataset, remembered, warnings } = Workers::open(settings, target, store, &state)?;
+    // Said when the directory is locked: from now on others are refused.
+    tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     for warning in warning.map(|w| w.to_string()).into_iter().chain(warnings) {
         tracing::warn!("{}: {warning}", ticket.name);
     }
