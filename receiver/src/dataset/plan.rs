@@ -181,7 +181,13 @@ impl Dataset {
                     let stamp = seen.get(&at).copied().or_else(|| self.record.stamp(&entry.path));
                     match self.installer.fix_metadata(entry, stamp.as_ref()) {
                         Ok(stamp) => fixed.push((entry.path.clone(), stamp)),
-                        Err(error) => self.trouble(&error),
+                        Err(error) => {
+                            self.trouble(&error);
+                            // Half done, it no longer is what its stamp says; but it is ours.
+                            if stamp.is_some() {
+                                self.record.doubt(std::iter::once(&entry.path))?;
+                            }
+                        }
                     }
                 }
                 (_, EntryKind::File { digest, content, .. }) if *content != Content::Empty => {

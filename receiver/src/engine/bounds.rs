@@ -16,7 +16,8 @@ impl ReceiverEngine {
             ("objects that are being received", table, objects),
             ("sessions", self.sessions.len(), sessions::SESSIONS_MAX),
             ("missing objects that are quiet", quiet, objects),
-            ("refused objects", refused, objects + self.receptions.len()),
+            // Beside those of the dataset, pieces of manifests that were given up since.
+            ("refused objects", refused, objects + self.receptions.len() + 64),
             ("ends of passes to be believed", self.settling.len(), 256),
         ]
     }

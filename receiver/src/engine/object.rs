@@ -422,6 +422,8 @@ impl Reception {
         self.pass_over = true;
         // Serials are of a session.
         self.finished_serial = 0;
+        // The session that a block was restarted with may be the one that is gone.
+        self.restarted.values_mut().for_each(|only| *only = None);
     }
 
     /// What to ask now: blocks that are short, not covered, and not asked lately. And when to look again.
