@@ -78,15 +78,21 @@ impl Dataset {
         if left.is_empty() {
             return Ok(true);
         }
-        let pruned = self.installer.prune(&left, manifest)?;
-        for (path, why) in &pruned.kept {
+        let kept = self.remove(&left, manifest)?;
+        for (path, why) in &kept {
             self.tell(Report::Trouble(format!("{path} left the dataset but was not removed: {why}")));
         }
-        let kept: BTreeSet<_> = pruned.kept.iter().map(|(path, _)| path.as_bytes()).collect();
-        let gone: Vec<_> = left.iter().filter(|p| !kept.contains(p.as_bytes())).cloned().collect();
-        self.record.forget(&gone)?;
         let transient = |why: &Kept| matches!(why, Kept::Failed(error) if !is_hopeless(error));
-        Ok(!pruned.kept.iter().any(|(_, why)| transient(why)))
+        Ok(!kept.iter().any(|(_, why)| transient(why)))
+    }
+
+    /// Removes what is ours, and forgets what is gone; gives what is not, and why.
+    fn remove(&mut self, paths: &[DatasetPath], manifest: &Manifest) -> Result<Vec<(DatasetPath, Kept)>, CompareError> {
+        let kept = self.installer.prune(paths, manifest)?.kept;
+        let stays: BTreeSet<_> = kept.iter().map(|(path, _)| path.as_bytes()).collect();
+        let gone: Vec<_> = paths.iter().filter(|path| !stays.contains(path.as_bytes())).cloned().collect();
+        self.record.forget(&gone)?;
+        Ok(kept)
     }
 
     /// What stands there is what we put there: not another file, nor one that somebody wrote to since.
@@ -126,16 +132,14 @@ impl Dataset {
         files.retain(|path| self.is_still_ours(path));
         inside.retain(|path| self.is_still_ours(path));
         if !inside.is_empty() {
-            self.installer.prune(&inside, manifest)?;
+            self.remove(&inside, manifest)?;
         }
         if !files.is_empty() {
             // The manifest has these names, as directories: nothing of it is in the way yet.
             let nothing =
                 Manifest::new(manifest.head().clone(), Vec::new(), Vec::new()).map_err(ManifestCodecError::from)?;
-            self.installer.prune(&files, &nothing)?;
+            self.remove(&files, &nothing)?;
         }
-        self.record.forget(&files)?;
-        self.record.forget(&inside)?;
         Ok(())
     }
 
