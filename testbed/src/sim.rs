@@ -1,7 +1,7 @@
 //! A deterministic simulator: the daemon's own sender and receivers, in virtual time, on a network and disks that
 //! fail as a scenario says.
 //!
-//! - [`swarm`] makes a [`scenario::Scenario`] of a seed; [`world`] runs it; [`oracle`] looks at everything; [`shrink`]
+//! - [`swarm`] makes a [`scenario::Scenario`] of a seed; [`world`] runs it; [`oracle`] looks at everything; [`mod@shrink`]
 //!   makes a failing scenario smaller; [`trace`] and [`plot`] show what happened.
 //! - What runs is [`nackcast_sender::node::SenderNode`], [`nackcast_receiver::node::ReceiverNode`] and the receivers'
 //!   disk workers, with real bytes, real sealing and real erasure codes. Replaced are sockets, threads, clocks and
