@@ -2,7 +2,7 @@
 //!
 //! Each is a place in the code where somebody could have made a mistake. Without the feature `mutations`, which only
 //! tests switch on, [`planted`] is `false` at compile time and nothing of this is in the program. With it, a test
-//! plants one mutation in its own thread with [`plant`].
+//! plants one mutation in its own thread with `plant`.
 
 /// A mistake that somebody could have made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
