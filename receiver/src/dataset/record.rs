@@ -64,66 +64,54 @@ impl Record {
     }
 
     pub(crate) fn put_stamps(&self, stamps: &[(DatasetPath, Option<FileStamp>)]) -> Result<(), StoreError> {
-        for chunk in stamps.chunks(BATCH) {
-            let mut batch = Batch::new();
-            for (path, stamp) in chunk {
-                match stamp {
-                    Some(stamp) => batch.put(path.as_bytes(), &stamp.to_bytes()),
-                    None => batch.put(path.as_bytes(), SYMLINK),
-                }
-            }
-            self.stamps.apply(batch)?;
-        }
-        Ok(())
+        self.change(stamps, |batch, (path, stamp)| match stamp {
+            Some(stamp) => batch.put(path.as_bytes(), &stamp.to_bytes()),
+            None => batch.put(path.as_bytes(), SYMLINK),
+        })
     }
 
     /// Directories that we made.
     pub(crate) fn put_directories(&self, paths: &[DatasetPath]) -> Result<(), StoreError> {
-        for chunk in paths.chunks(BATCH) {
-            let mut batch = Batch::new();
-            chunk.iter().for_each(|path| batch.put(path.as_bytes(), DIRECTORY));
-            self.stamps.apply(batch)?;
-        }
-        Ok(())
+        self.change(paths, |batch, path| batch.put(path.as_bytes(), DIRECTORY))
     }
 
     /// Nothing stands at these paths, and we are going to put something there. Durable when this returns, so that
     /// after a power cut our own files are not taken for somebody else's.
     pub(crate) fn claim<'a>(&self, paths: impl Iterator<Item = &'a DatasetPath>) -> Result<(), StoreError> {
         let new: Vec<_> = paths.filter(|path| !self.knows(path)).collect();
-        self.mark(&new, CLAIMED)?;
+        self.change(&new, |batch, path| batch.put(path.as_bytes(), CLAIMED))?;
         if new.is_empty() { Ok(()) } else { self.store.flush() }
     }
 
     /// These files of ours are not what they were, though nobody wrote to them: no stamp says any more that they are
     /// sound.
     pub(crate) fn doubt<'a>(&self, paths: impl Iterator<Item = &'a DatasetPath>) -> Result<(), StoreError> {
-        self.mark(&paths.collect::<Vec<_>>(), CLAIMED)
-    }
-
-    fn mark(&self, paths: &[&DatasetPath], mark: &[u8]) -> Result<(), StoreError> {
-        for chunk in paths.chunks(BATCH) {
-            let mut batch = Batch::new();
-            chunk.iter().for_each(|path| batch.put(path.as_bytes(), mark));
-            self.stamps.apply(batch)?;
-        }
-        Ok(())
+        self.change(&paths.collect::<Vec<_>>(), |batch, path| batch.put(path.as_bytes(), CLAIMED))
     }
 
     /// Nothing of somebody else's can stand there.
     pub(crate) fn is_claimed(&self, path: &DatasetPath) -> bool {
-        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.as_deref() == Some(CLAIMED))
+        self.has_mark(path, CLAIMED)
     }
 
     /// We made a symbolic link there.
     pub(crate) fn is_symlink(&self, path: &DatasetPath) -> bool {
-        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.as_deref() == Some(SYMLINK))
+        self.has_mark(path, SYMLINK)
+    }
+
+    fn has_mark(&self, path: &DatasetPath, mark: &[u8]) -> bool {
+        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.as_deref() == Some(mark))
     }
 
     pub(crate) fn forget(&self, paths: &[DatasetPath]) -> Result<(), StoreError> {
-        for chunk in paths.chunks(BATCH) {
+        self.change(paths, |batch, path| batch.remove(path.as_bytes()))
+    }
+
+    /// Changes the table, some thousand rows at a time.
+    fn change<T>(&self, rows: &[T], change: impl Fn(&mut Batch, &T)) -> Result<(), StoreError> {
+        for chunk in rows.chunks(BATCH) {
             let mut batch = Batch::new();
-            chunk.iter().for_each(|path| batch.remove(path.as_bytes()));
+            chunk.iter().for_each(|row| change(&mut batch, row));
             self.stamps.apply(batch)?;
         }
         Ok(())

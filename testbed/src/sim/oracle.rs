@@ -40,8 +40,6 @@ pub struct Oracles {
     pub nacks: nacks::Nacks,
     /// Nobody waits for ever.
     pub silence: silence::Silence,
-    /// Every queue within its bound.
-    pub bounds: bounds::Bounds,
     /// The first failure.
     pub failure: Option<Failure>,
 }

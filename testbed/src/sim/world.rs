@@ -19,7 +19,6 @@ use nackcast_sender::node::Destination;
 use super::content::{Edition, Publisher};
 use super::network::{Network, Way};
 use super::oracle::bitmap::Bitmap;
-use super::oracle::bounds::Bounds;
 use super::oracle::installed::Installed;
 use super::oracle::nacks::Nacks;
 use super::oracle::nonce::Nonce;
@@ -179,7 +178,6 @@ impl World {
                 nonce: Nonce::default(),
                 nacks: Nacks::new(scenario.receiver.nack_budget),
                 silence: Silence::default(),
-                bounds: Bounds::default(),
                 failure: None,
             },
             trace: Trace::new(watch),

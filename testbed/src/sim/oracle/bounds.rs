@@ -13,21 +13,13 @@ pub struct Bounded {
     pub most: usize,
 }
 
-/// The oracle; it remembers how near each bound was come to.
-#[derive(Debug, Default)]
-pub struct Bounds {
-    /// The highest that each was seen.
-    pub highest: std::collections::BTreeMap<&'static str, usize>,
-}
-
-impl Bounds {
-    /// A look at something bounded.
+impl Bounded {
+    /// A look at it.
     ///
     /// # Errors
     /// When there is more of it than there may be.
-    pub fn look(&mut self, of: Bounded) -> Verdict {
-        let highest = self.highest.entry(of.name).or_insert(0);
-        *highest = of.len.max(*highest);
-        if of.len > of.most { Err(format!("{}: {} where {} are allowed", of.name, of.len, of.most)) } else { Ok(()) }
+    pub fn look(self) -> Verdict {
+        let Self { name, len, most } = self;
+        if len > most { Err(format!("{name}: {len} where {most} are allowed")) } else { Ok(()) }
     }
 }

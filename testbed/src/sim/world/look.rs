@@ -64,8 +64,7 @@ impl World {
         }];
         all.extend(node.engine().bounds().into_iter().map(|(name, len, most)| Bounded { name, len, most }));
         for one in all {
-            let verdict = self.oracles.bounds.look(one);
-            self.oracles.judge(self.now, "bounds", verdict);
+            self.oracles.judge(self.now, "bounds", one.look());
         }
     }
 
