@@ -5,6 +5,7 @@
 //!   option is also a key.
 //! - Every command shows examples at the end of its `--help`.
 
+pub(crate) mod asking;
 pub(crate) mod options;
 pub(crate) mod values;
 
@@ -13,6 +14,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use nackcast_common::units::{ByteCount, RateLimit};
 
+pub(crate) use self::asking::{
+    AckArgs, AlertsArgs, NodeArgs, ObjectsArgs, PublishArgs, RateArgs, ResendArgs, ScanArgs, StatusArgs, SteerArgs,
+};
 use self::options::{ReceiveOptions, SendOptions};
 use self::values::{GroupPort, HostPort, Percent, Seeds};
 
@@ -67,8 +71,28 @@ Examples:
     Send(Box<SendArgs>),
     /// Receive channels into directories, and keep them complete
     Receive(Box<ReceiveArgs>),
+    /// Show what a running node does, and whether something is wrong
+    Status(StatusArgs),
+    /// Show what is wrong with a running node, or was
+    Alerts(AlertsArgs),
+    /// Take note of alerts: they no longer count as wrong until they come back
+    Ack(AckArgs),
+    /// Show a running node's objects with state and pass count
+    Objects(ObjectsArgs),
     /// Ask a running node to scan its directories now
     Scan(ScanArgs),
+    /// Ask a running sender to scan and publish what changed
+    Publish(PublishArgs),
+    /// Ask a running sender to begin a new round for objects, and send them to everybody once more
+    Resend(ResendArgs),
+    /// Let a running sender send nothing but advertisements and answers
+    Pause(SteerArgs),
+    /// Let a paused or drained sender go on
+    Resume(SteerArgs),
+    /// Let a running sender finish its jobs and start none, until it is resumed
+    Drain(SteerArgs),
+    /// Let a running sender send at another rate
+    Rate(RateArgs),
     /// Compare a received directory with the manifest in the state
     Verify(VerifyArgs),
     /// Run the simulator: whole networks in virtual time, with faults that a seed chooses
@@ -284,28 +308,6 @@ pub(crate) struct ReportArgs {
     /// One JSON object per second on stdout
     #[arg(long, hide = true)]
     pub(crate) progress_json: bool,
-}
-
-/// `nackcast scan`.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  nackcast scan
-  nackcast scan --deep --channel news
-  nackcast scan --node unix:/var/lib/nackcast/receive-0123abcd/admin.sock --json")]
-pub(crate) struct ScanArgs {
-    /// The node: unix:PATH of its admin socket, or its state directory [default: the only one that runs here]
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node: Option<String>,
-    /// Only this channel, by name or id
-    #[arg(long, value_name = "NAME")]
-    pub(crate) channel: Option<String>,
-    /// Read and hash every file
-    #[arg(long)]
-    pub(crate) deep: bool,
-    /// Print the results as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// `nackcast verify`.

@@ -30,6 +30,14 @@ impl Failure {
         Self::Running(anyhow::anyhow!("{message}"))
     }
 
+    /// The same as something that failed while running: for a check, a node that is not there is the finding.
+    pub(crate) fn while_running(self) -> Self {
+        match self {
+            Self::Usage(error) => Self::Running(error),
+            other => other,
+        }
+    }
+
     /// What the shell sees.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {

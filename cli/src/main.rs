@@ -3,6 +3,7 @@
 //! Results go to stdout; logs, progress and the one line of an error to stderr. Exit codes: [`failure`].
 
 mod args;
+mod ask;
 mod channel;
 mod config_file;
 mod demo;
@@ -16,9 +17,9 @@ mod private_file;
 mod progress;
 mod receive;
 mod report;
-mod scan;
 mod send;
 mod sender_key;
+mod serve;
 mod shell;
 mod signals;
 mod sim;
@@ -66,7 +67,17 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Channel(command) => channel::run(command),
         Command::Send(args) => send::run(*args, app),
         Command::Receive(args) => receive::run(*args, app),
-        Command::Scan(args) => scan::run(args),
+        Command::Status(args) => ask::status::run(args),
+        Command::Alerts(args) => ask::alerts::run(args),
+        Command::Ack(args) => ask::alerts::acknowledge(args),
+        Command::Objects(args) => ask::objects::run(args),
+        Command::Scan(args) => ask::scan::scan(args),
+        Command::Publish(args) => ask::scan::publish(args),
+        Command::Resend(args) => ask::steer::resend(args),
+        Command::Pause(args) => ask::steer::pause(args),
+        Command::Resume(args) => ask::steer::resume(args),
+        Command::Drain(args) => ask::steer::drain(args),
+        Command::Rate(args) => ask::steer::rate(args),
         Command::Verify(args) => verify::run(&args),
         Command::Sim(args) => sim::run(&args, app),
         Command::Completions(args) => shell::completions(&args),

@@ -6,9 +6,11 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use nackcast_common::control::{Ask, Request};
 use nackcast_common::net::interface;
 use nackcast_common::report::Progress;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::args::ReportArgs;
@@ -17,6 +19,7 @@ use crate::output::{print, print_json};
 use crate::places::{self, Node, Registration};
 use crate::progress::{Display, Mode};
 use crate::report::Summary;
+use crate::serve::{Offer, Services};
 use crate::signals::{self, Signals};
 
 /// A node that could be started.
@@ -32,8 +35,16 @@ pub(crate) trait Daemon {
     /// The groups of its channels.
     fn groups(&self) -> Vec<IpAddr>;
     /// Runs until it is done or told to end. The state directory is there.
-    async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Self::Summary, Failure>;
+    async fn run(
+        self,
+        shutdown: CancellationToken,
+        requests: mpsc::Receiver<Request>,
+        progress: watch::Sender<Progress>,
+    ) -> Result<Self::Summary, Failure>;
 }
+
+/// Requests of admins that wait for the node.
+const REQUESTS_MAX: usize = 64;
 
 /// How its result is shown.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +54,13 @@ pub(crate) struct Show {
 }
 
 /// Checks and runs a node, and prints how it ended.
-pub(crate) fn run<D: Daemon>(daemon: D, node: &Node, show: Show, app: &App) -> Result<D::Summary, Failure> {
+pub(crate) fn run<D: Daemon>(
+    daemon: D,
+    node: &Node,
+    offer: &Offer,
+    show: Show,
+    app: &App,
+) -> Result<D::Summary, Failure> {
     let mode = Mode::choose(app.verbosity, show.report);
     let summary = crate::runtime()?.block_on(async {
         daemon.check()?;
@@ -52,11 +69,16 @@ pub(crate) fn run<D: Daemon>(daemon: D, node: &Node, show: Show, app: &App) -> R
         places::prepare_state(&state, node.role)?;
         let _registration = Registration::new(&state, node)?;
         warn_of_loopback(&daemon);
-        let signals = signals::listen(app.terminal.clone())?;
+        let Signals { shutdown, rescan } = signals::listen(app.terminal.clone())?;
         let (progress, shown) = watch::channel(Progress::default());
-        let display = Display::start(mode, app.terminal.clone(), shown, signals.shutdown.clone());
-        let result = daemon.run(signals, progress).await;
+        let (asking, requests) = mpsc::channel(REQUESTS_MAX);
+        let services = Services::start(&state, node, offer, shown.clone(), asking.clone()).await?;
+        let rescans = tokio::spawn(rescan_on(rescan, node.channels.len(), asking));
+        let display = Display::start(mode, app.terminal.clone(), shown, shutdown.clone());
+        let result = daemon.run(shutdown, requests, progress).await;
+        rescans.abort();
         display.finish().await;
+        services.finish().await;
         result
     })?;
     if show.json {
@@ -65,6 +87,18 @@ pub(crate) fn run<D: Daemon>(daemon: D, node: &Node, show: Show, app: &App) -> R
         print(&summary.to_text())?;
     }
     Ok(summary)
+}
+
+/// SIGHUP: all channels scan.
+async fn rescan_on(mut rescan: mpsc::Receiver<()>, channels: usize, asking: mpsc::Sender<Request>) {
+    while let Some(()) = rescan.recv().await {
+        for channel in 0..channels {
+            let ask = Ask::Scan { deep: false, allow_empty: false, reply: None };
+            if asking.send(Request { channel, ask }).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// A machine without any route to a group: nothing goes over a cable, which is seldom what is meant.

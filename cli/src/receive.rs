@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nackcast_common::control::Request;
 use nackcast_common::report::Progress;
 use nackcast_proto::ticket::Ticket;
 use nackcast_receiver::{Config, Control, Subscription, Summary};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::args::ReceiveArgs;
@@ -18,7 +20,7 @@ use crate::failure::{Failure, OrFail};
 use crate::keyfile::KeyFile;
 use crate::node::{self, Daemon, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
-use crate::signals::Signals;
+use crate::serve::Offer;
 use crate::{config_file, private_file};
 
 const TICKET_VARIABLE: &str = "NACKCAST_TICKET";
@@ -42,9 +44,11 @@ pub(crate) fn run(args: ReceiveArgs, app: &App) -> Result<(), Failure> {
         options.ticket = tickets_of_environment()?;
     }
     let show = Show { report: args.report, json: options.json.unwrap_or(false) };
+    let mut offer = Offer::of(options.admin, [&options.admin_cert, &options.admin_key, &options.admin_ca], options.http)?;
+    offer.on_complete = options.on_complete.clone();
     let (config, node) = configure(options)?;
     let once = config.once;
-    let summary = node::run(config, &node, show, app)?;
+    let summary = node::run(config, &node, &offer, show, app)?;
     // A node that runs until it is told to end did what it was asked for when it ends.
     if summary.success || !once { Ok(()) } else { Err(Failure::Reported) }
 }
@@ -68,8 +72,13 @@ impl Daemon for Config {
         self.subscriptions.iter().map(|subscription| subscription.ticket.advertise.ip()).collect()
     }
 
-    async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Summary, Failure> {
-        let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
+    async fn run(
+        self,
+        shutdown: CancellationToken,
+        requests: mpsc::Receiver<Request>,
+        progress: watch::Sender<Progress>,
+    ) -> Result<Summary, Failure> {
+        let control = Control { shutdown, requests, progress };
         nackcast_receiver::run(self, control).await.map_err(|error| node::fail(error.is_usage(), error))
     }
 }

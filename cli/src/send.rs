@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use nackcast_common::geometry::{FecScheme, Geometry};
 use nackcast_common::keys::SigningKey;
+use nackcast_common::control::Request;
 use nackcast_common::report::Progress;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
 use nackcast_sender::{ChannelConfig, Config, Control, Once, ScheduleConfig, Summary};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::args::SendArgs;
@@ -21,7 +23,7 @@ use crate::failure::{Failure, OrFail};
 use crate::keyfile::{Authority, KeyFile};
 use crate::node::{self, Daemon, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
-use crate::signals::Signals;
+use crate::serve::Offer;
 use crate::{config_file, sender_key};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
@@ -38,8 +40,9 @@ pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
         None => args.options,
     };
     let show = Show { report: args.report, json: options.json.unwrap_or(false) };
+    let offer = Offer::of(options.admin, [&options.admin_cert, &options.admin_key, &options.admin_ca], options.http)?;
     let (sender, node) = configure(options)?;
-    let summary = node::run(sender, &node, show, app)?;
+    let summary = node::run(sender, &node, &offer, show, app)?;
     if summary.success { Ok(()) } else { Err(Failure::Reported) }
 }
 
@@ -68,9 +71,14 @@ impl Daemon for Sender {
         self.config.channels.iter().map(|channel| channel.advertise.ip()).collect()
     }
 
-    async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Summary, Failure> {
+    async fn run(
+        self,
+        shutdown: CancellationToken,
+        requests: mpsc::Receiver<Request>,
+        progress: watch::Sender<Progress>,
+    ) -> Result<Summary, Failure> {
         sender_key::keep(&self.config.state, &self.key)?;
-        let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
+        let control = Control { shutdown, requests, progress };
         nackcast_sender::run(self.config, control).await.map_err(|error| node::fail(error.is_usage(), error))
     }
 }

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Finding;
+
 /// What a node does now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -13,6 +15,7 @@ pub struct Progress {
 
 /// What one channel does now. "Done" is sent once at a sender, and installed or verified at a receiver.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ChannelProgress {
     /// The channel's name.
     pub name: String,
@@ -36,8 +39,29 @@ pub struct ChannelProgress {
     pub receivers: u64,
     /// Of these, complete with this generation.
     pub receivers_complete: u64,
+    /// Jobs that run; known to a sender only, as are the next two.
+    pub jobs: u64,
+    /// Objects that wait for a job.
+    pub pool: u64,
+    /// Bits per second at most; 0: no limit.
+    pub rate_limit_bps: u64,
+    /// NACK datagrams taken, or sent.
+    pub nacks: u64,
+    /// Loss on the data group in millionths: a receiver's own, a sender's mean over its receivers.
+    pub loss_ppm: u32,
+    /// Objects that multicast no longer brings.
+    pub unicast_wanted: u64,
+    /// Senders heard; known to a receiver only.
+    pub senders: u64,
+    /// Group round-trip time and NACK window, in microseconds.
+    pub grtt_us: u64,
+    /// See `grtt_us`.
+    pub nack_window_us: u64,
     /// What it does, in a word or two.
     pub state: String,
     /// What else is worth knowing, or the last trouble; for people.
     pub note: Option<String>,
+    /// What is wrong now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }

@@ -50,6 +50,17 @@ fn scaled(number: f64, factor: f64) -> Option<u64> {
     (0.0..9e15).contains(&value).then_some(value as u64)
 }
 
+impl RateLimit {
+    /// Each channel's part.
+    #[must_use]
+    pub fn share(self, channels: usize) -> Self {
+        match self {
+            Self::Fixed(BitRate(rate)) => Self::Fixed(BitRate((rate / channels.max(1) as u64).max(1))),
+            Self::Max => Self::Max,
+        }
+    }
+}
+
 impl FromStr for RateLimit {
     type Err = UnitError;
     fn from_str(text: &str) -> Result<Self, UnitError> {
@@ -151,6 +162,13 @@ serde_as_text!(RateLimit);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_shared_equally() {
+        assert_eq!(RateLimit::Fixed(BitRate(900)).share(3), RateLimit::Fixed(BitRate(300)));
+        assert_eq!(RateLimit::Fixed(BitRate(1)).share(0), RateLimit::Fixed(BitRate(1)));
+        assert_eq!(RateLimit::Max.share(3), RateLimit::Max);
+    }
 
     #[test]
     fn rates_are_read_as_people_write_them() {

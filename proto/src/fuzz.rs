@@ -329,6 +329,7 @@ fn advertisements() -> Vec<Vec<u8>> {
         finished: (0..finished).map(|i| FinishedPass { object: ObjectId(i), serial: i }).collect(),
         data_packets: 1000,
         manifest_sent: true,
+        wall_ms: 1_700_000_000_000,
     };
     let manifest = ManifestRef { hash: Digest::of(b"root"), length: 700, geometry: Geometry::default() };
     let v4 = of(SocketAddr::from(([239, 195, 7, 7], 7601)), 24, Some(manifest));

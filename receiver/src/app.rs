@@ -8,7 +8,6 @@
 //! | `CHANNEL/manifest/` | the manifest in force |
 //! | `CHANNEL/chaining/` | block hashes of large objects |
 //! | `CHANNEL/into` | the directory that it is about |
-//! | `admin.sock` | the admin interface |
 
 use std::fs;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -18,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use nackcast_common::archive::Archive;
 use nackcast_common::clock::Clock;
+use nackcast_common::control::{Ask, Request};
 use nackcast_common::files::linux;
 use nackcast_common::ids::{ChannelId, RunId};
 use nackcast_common::keys::fill_random;
@@ -28,27 +28,27 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
 use crate::config::{Config, Subscription};
 use crate::dataset::{AdoptError, CompareError, Record, ScanReport, Settings, load_manifest, shown};
 use crate::disk::DiskError;
 use crate::disk::scan::{Depth, Options, Progress as ScanProgress, scan};
 use crate::disk::target::TargetDir;
+use crate::disks::Disks;
 use crate::driver::{self, Network, Setup};
-use crate::node::{NodeConfig, OpenError, ReceiverNode, ScanRequest, Workers};
+use crate::node::{NodeConfig, OpenError, ReceiverNode, Workers};
 use crate::report::{ChannelProgress, Progress, Summary};
 use crate::silence::Silence;
 
-/// Requests for scans that wait.
-const SCANS_MAX: usize = 8;
+/// What an admin asks, and waits to be taken.
+const ASKS_MAX: usize = 64;
 
 /// How a node is told things while it runs.
 #[derive(Debug)]
 pub struct Control {
     /// Ends the node.
     pub shutdown: CancellationToken,
-    /// Asks for a scan.
-    pub rescan: mpsc::Receiver<()>,
+    /// What an admin asks. One that waits for a busy channel for too long is dropped unanswered.
+    pub requests: mpsc::Receiver<Request>,
     /// Where progress goes.
     pub progress: watch::Sender<Progress>,
 }
@@ -175,24 +175,24 @@ impl RunError {
 /// When the configuration cannot work, or something that cannot be mended while running fails.
 pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> {
     let clock = Clock::start();
-    let Control { shutdown, mut rescan, progress } = control;
+    let Control { shutdown, mut requests, progress } = control;
     check_directories(&config)?;
     make_private(&config.state)?;
     check_channels(&config)?;
     let mut tasks = JoinSet::new();
     let mut rows = Vec::new();
-    let mut scanners = Vec::new();
+    let mut doors: Vec<mpsc::Sender<Ask>> = Vec::new();
+    let mut disks = Disks::default();
     let mut silence = Silence::new(clock.now());
     for (at, subscription) in config.subscriptions.iter().enumerate() {
         let (row, watched) = watch::channel(ChannelProgress::default());
-        let (scanner, scans) = mpsc::channel(SCANS_MAX);
-        let setup = prepare(&config, subscription, clock, shutdown.clone(), row, scans)?;
+        let (door, asked) = mpsc::channel(ASKS_MAX);
+        let setup = prepare(&config, subscription, clock, shutdown.clone(), row, asked)?;
         silence.add(&subscription.ticket, &setup.network.interface);
         rows.push(watched);
-        scanners.push((subscription.ticket.name.clone(), subscription.ticket.channel, scanner));
+        doors.push(door);
         tasks.spawn(async move { (at, driver::run(setup).await) });
     }
-    let admin = admin::serve(&config.state, scanners.clone(), rows.clone(), directories(&config));
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
     let mut rates = Rates::default();
     let mut results = Vec::new();
@@ -212,23 +212,21 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
                     break;
                 }
             }
-            Some(()) = rescan.recv() => {
-                for (_, _, scanner) in &scanners {
-                    // A full queue has a scan waiting already.
-                    if scanner.try_send(ScanRequest { deep: false, answer: None }).is_err() {
-                        tracing::debug!("a scan is waiting already");
-                    }
+            Some(Request { channel, ask }) = requests.recv() => {
+                // Whoever asks a channel that takes no more loses the answer, and so hears of it.
+                if doors.get(channel).is_none_or(|door| door.try_send(ask).is_err()) {
+                    tracing::debug!(channel, "asked for too much at once");
                 }
             }
             _ = tick.tick() => {
-                let collected = rates.collect(clock, &rows);
+                let mut collected = rates.collect(clock, &rows);
+                disks.look(clock.now(), &config, &mut collected);
                 silence.look(clock.now(), &collected).iter().for_each(|hint| tracing::warn!("{hint}"));
                 progress.send_replace(collected);
             }
         }
     }
     progress.send_replace(rates.collect(clock, &rows));
-    drop(admin);
     results.sort_by_key(|(at, _)| *at);
     let channels: Vec<_> = results.into_iter().map(|(_, channel)| channel).collect();
     let success = channels.iter().all(|c| c.complete);
@@ -254,10 +252,6 @@ impl Rates {
         });
         Progress { channels: channels.collect() }
     }
-}
-
-fn directories(config: &Config) -> Vec<String> {
-    config.subscriptions.iter().map(|s| shown(&s.into)).collect()
 }
 
 /// Two channels may not share a directory, nor one lie in the other.
@@ -309,7 +303,7 @@ fn prepare(
     clock: Clock,
     shutdown: CancellationToken,
     progress: watch::Sender<ChannelProgress>,
-    scans: mpsc::Receiver<ScanRequest>,
+    asked: mpsc::Receiver<Ask>,
 ) -> Result<Setup, RunError> {
     let ticket = &subscription.ticket;
     let interface =
@@ -347,9 +341,10 @@ fn prepare(
         scan: config.scan,
         once: config.once,
     };
-    let node = ReceiverNode::new(clock.now(), node);
+    let mut node = ReceiverNode::new(clock.now(), node);
+    node.set_wall_clock(Clock::wall_ms().saturating_sub(clock.now().0 / 1000));
     let network = Network { advertise: ticket.advertise, interface, sources };
-    Ok(Setup { node, blocks, dataset, network, clock, shutdown, progress, scans })
+    Ok(Setup { node, blocks, dataset, network, clock, shutdown, progress, asked })
 }
 
 fn random() -> u64 {

@@ -23,11 +23,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nackcast_common::archive::Archive;
+use nackcast_common::control::{Reply, Scan};
 use nackcast_common::ids::{ChannelId, Digest, ObjectId, ObjectIndex};
 use nackcast_common::keys::VerifyingKey;
 use nackcast_common::manifest::{ChainingValue, Content, Entry, EntryKind, Manifest};
 use nackcast_proto::manifest::ManifestCodecError;
-use tokio::sync::oneshot;
 
 pub(crate) use self::adopt::{AdoptError, load_manifest};
 pub use self::record::Record;
@@ -40,6 +40,8 @@ use crate::engine::{InstallOutcome, Wants};
 
 /// Objects installed in one batch at most.
 pub const BATCH_MAX: usize = 64;
+/// Lines of a scan that an admin is shown.
+const PROBLEMS_MAX: usize = 1000;
 
 /// What a dataset is made with.
 #[derive(Clone, Debug)]
@@ -73,7 +75,7 @@ pub enum Order {
         /// How closely.
         depth: Depth,
         /// Who wants to know; dropped unanswered when no comparison could be made.
-        answer: Option<oneshot::Sender<ScanReport>>,
+        answer: Option<Reply<Scan>>,
     },
     /// Install complete objects in one batch.
     Install(Vec<ObjectId>),
@@ -130,6 +132,13 @@ pub enum Report {
     NotOurs(Vec<String>),
     /// A comparison could not be made: try again later.
     Failed(String),
+    /// Files that were sound are not, or are gone: they are fetched again.
+    Damaged {
+        /// Some of them.
+        paths: Vec<String>,
+        /// How many there are.
+        count: u64,
+    },
 }
 
 /// What a scan found, for the admin and `verify`.
@@ -145,6 +154,21 @@ pub struct ScanReport {
     pub damaged: Vec<String>,
     /// Paths that the manifest does not have.
     pub extra: u64,
+}
+
+impl From<ScanReport> for Scan {
+    fn from(report: ScanReport) -> Self {
+        let ScanReport { generation, missing, damaged, .. } = report;
+        let lines = missing.iter().map(|path| format!("missing: {path}"));
+        let lines = lines.chain(damaged.iter().map(|line| format!("damaged: {line}")));
+        Self {
+            generation,
+            changed: !(missing.is_empty() && damaged.is_empty()),
+            problems: lines.take(PROBLEMS_MAX).collect(),
+            missing: missing.len() as u64,
+            damaged: damaged.len() as u64,
+        }
+    }
 }
 
 /// Why a comparison was not made.
@@ -178,6 +202,8 @@ pub struct Dataset {
     members: BTreeMap<ObjectIndex, Vec<usize>>,
     /// Entries whose bytes are wanted of an object.
     wanted: BTreeSet<usize>,
+    /// Entries that were sound before and are not, as they were told last.
+    damaged: BTreeSet<usize>,
     /// Entries with something in their way that only a person can remove: not fetched over and over.
     refused: BTreeSet<usize>,
     /// A manifest that could not be kept yet.
@@ -209,6 +235,7 @@ impl Dataset {
             manifest: None,
             members: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             refused: BTreeSet::new(),
             pending: None,
             chaining: BTreeMap::new(),
@@ -248,7 +275,7 @@ impl Dataset {
         self.tell(Report::Trouble(error.to_string()));
     }
 
-    fn scan(&mut self, depth: Depth, answer: Option<oneshot::Sender<ScanReport>>) {
+    fn scan(&mut self, depth: Depth, answer: Option<Reply<Scan>>) {
         let result = self.compare(depth);
         let report = match result {
             Ok(Some((wants, report))) => {
@@ -266,7 +293,7 @@ impl Dataset {
             }
         };
         if let Some(answer) = answer
-            && answer.send(report).is_err()
+            && answer.send(Ok(report.into())).is_err()
         {
             tracing::debug!("whoever asked for the scan is gone");
         }

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use nackcast_common::clock::Clock;
+use nackcast_common::control::Ask;
 use nackcast_common::net::NetError;
 use nackcast_common::net::interface::Interface;
 use nackcast_common::net::multicast::GroupSocket;
@@ -24,7 +25,7 @@ use self::threads::Threads;
 use crate::app::RunError;
 use crate::blocks::Blocks;
 use crate::dataset::Dataset;
-use crate::node::{End, ReceiverNode, ScanRequest};
+use crate::node::{End, ReceiverNode};
 use crate::report::{ChannelProgress, ReceivedChannel};
 
 /// Batches of datagrams read before reports and timers are looked at.
@@ -45,7 +46,7 @@ pub(crate) struct Setup {
     pub(crate) clock: Clock,
     pub(crate) shutdown: CancellationToken,
     pub(crate) progress: watch::Sender<ChannelProgress>,
-    pub(crate) scans: mpsc::Receiver<ScanRequest>,
+    pub(crate) asked: mpsc::Receiver<Ask>,
 }
 
 /// Where a channel is heard.
@@ -57,7 +58,7 @@ pub(crate) struct Network {
 
 /// Runs one channel until it is done or told to end.
 pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
-    let Setup { mut node, blocks, dataset, network, clock, shutdown, progress, mut scans } = setup;
+    let Setup { mut node, blocks, dataset, network, clock, shutdown, progress, mut asked } = setup;
     let mut sockets = Sockets::bind(&network, node.data_group()).map_err(RunError::Network)?;
     if let Some(warning) = sockets.data.warning() {
         tracing::info!("{}: {warning}", node.name());
@@ -93,7 +94,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             node.handle_timeout(clock.now());
         }
         if clock.now() >= progress_at {
-            progress.send_replace(node.progress());
+            progress.send_replace(node.progress(clock.now()));
             progress_at = clock.now() + PROGRESS_EVERY;
         }
         threads.carry_out(&mut node);
@@ -133,14 +134,14 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             }
             // Read at the top of the next turn.
             _ = sockets.nacks.readable() => {}
-            Some(request) = scans.recv() => node.scan(request),
+            Some(ask) = asked.recv() => node.answer(ask),
             () = tokio::time::sleep_until(clock.instant(deadline).into()) => {}
         }
     };
     // Orders given before now are carried out: what was received shall survive.
     node.checkpoint_all();
     threads.carry_out(&mut node);
-    progress.send_replace(node.progress());
+    progress.send_replace(node.progress(clock.now()));
     threads.join().await?;
     result.map(|()| node.summary())
 }

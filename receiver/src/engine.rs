@@ -292,6 +292,17 @@ impl ReceiverEngine {
         self.complete
     }
 
+    /// What is known of an object of the manifest in force: a word or two, and how many of its bytes are here.
+    #[must_use]
+    pub fn object_state(&self, index: ObjectIndex, id: ObjectId, size: u64) -> (&'static str, u64) {
+        match self.receptions.get(&id) {
+            Some(reception) if reception.installing => ("installing", size),
+            Some(reception) => ("receiving", reception.bytes_done()),
+            None if self.missing.contains(index.0) => ("missing", 0),
+            None => ("installed", size),
+        }
+    }
+
     /// Counters and state, for displays.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

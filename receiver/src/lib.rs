@@ -7,7 +7,6 @@
 //! - [`app`]: the process: configuration, state, admin interface, channels.
 //! - `driver` (private): sockets, threads and clock around a node.
 
-mod admin;
 pub mod app;
 mod arena;
 pub mod blocks;
@@ -15,6 +14,7 @@ mod check;
 pub mod config;
 pub mod dataset;
 pub mod disk;
+mod disks;
 mod driver;
 pub mod engine;
 #[cfg(feature = "fuzzing")]

@@ -8,8 +8,10 @@
 mod datagrams;
 mod manifest;
 mod notes;
+mod steering;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod work;
 mod workers;
 
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::clock::{Deadline, Time};
+use nackcast_common::control::{Reply, Scan};
 use nackcast_common::ids::{Digest, Generation, ObjectId, RunId};
 use nackcast_common::keys::Flow;
 use nackcast_common::manifest::{ChainingValue, EntryKind, Manifest};
@@ -30,9 +33,9 @@ use nackcast_proto::wire::{DatagramType, Header, header};
 use self::datagrams::Listening;
 use self::manifest::Pieces;
 use self::notes::Notes;
+use self::watch::Watch;
 pub use self::workers::{OpenError, Workers};
 use crate::arena::Arena;
-use crate::dataset::ScanReport;
 use crate::disk::scan::Depth;
 use crate::engine::{EngineConfig, Event, ReceiverEngine};
 use crate::keys::Keys;
@@ -84,7 +87,7 @@ pub struct ScanRequest {
     /// Read every byte.
     pub deep: bool,
     /// Who wants to know; dropped unanswered when no comparison could be made.
-    pub answer: Option<tokio::sync::oneshot::Sender<ScanReport>>,
+    pub answer: Option<Reply<Scan>>,
 }
 
 /// How a node ended by itself.
@@ -137,6 +140,7 @@ pub struct ReceiverNode {
     retry_compare: Option<Time>,
     scan_at: Option<Time>,
     ended: Option<End>,
+    watch: Watch,
 }
 
 impl ReceiverNode {
@@ -172,6 +176,7 @@ impl ReceiverNode {
             retry_compare: None,
             scan_at: (!config.scan.is_zero()).then(|| now + config.scan),
             ended: None,
+            watch: Watch::default(),
             config,
         };
         if node.config.remembered.is_some() {
@@ -276,7 +281,7 @@ impl ReceiverNode {
 
     /// What it does now; the rate is for whoever reads the clock.
     #[must_use]
-    pub fn progress(&self) -> ChannelProgress {
+    pub fn progress(&self, now: Time) -> ChannelProgress {
         let snapshot = self.engine.snapshot();
         let state = match (snapshot.senders, snapshot.has_manifest, snapshot.complete) {
             (_, _, true) => "complete",
@@ -296,8 +301,13 @@ impl ReceiverNode {
             wire_bytes: self.listening.received_bytes,
             repair_bytes: self.listening.repair_bytes,
             rate_bps: 0,
+            nacks: snapshot.nacks,
+            loss_ppm: snapshot.loss_ppm,
+            unicast_wanted: snapshot.unicast_wanted,
+            senders: snapshot.senders.into(),
             state: state.into(),
             note: self.notes.current.clone(),
+            findings: self.findings(now, &snapshot),
             ..ChannelProgress::default()
         }
     }
@@ -333,6 +343,7 @@ impl ReceiverNode {
                 self.complete_at = Some(now);
             }
             self.notes.event(now, &event);
+            self.watch.on_event(&event);
         }
         self.end_when_complete(now);
     }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
+use nackcast_common::control::{Ask, Request};
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
 use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, interface};
-use nackcast_common::units::{BitRate, RateLimit};
+use nackcast_common::units::RateLimit;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, AdminChannel};
 use crate::config::{ChannelConfig, Config};
 use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, new_session};
 use crate::driver::nacks::{QUEUE_LEN, Route, Router};
@@ -26,13 +26,15 @@ use crate::error::RunError;
 use crate::library::{Library, LibraryConfig};
 use crate::node::{NodeConfig, SenderNode};
 use crate::report::{ChannelProgress, Progress, Summary};
-use crate::scanner::{self, Request, ScannerConfig, ScannerPorts};
+use crate::scanner::{self, ScannerConfig, ScannerPorts};
 use crate::state::NodeState;
 
 /// Threads that read and encode blocks.
 const MAKERS: usize = 2;
 /// Requests for scans that wait.
 const SCANS_QUEUED: usize = 16;
+/// The same of what an admin asks.
+const ASKS_QUEUED: usize = 64;
 /// Results that wait for a channel's task.
 const RESULTS_QUEUED: usize = 16;
 
@@ -41,8 +43,8 @@ const RESULTS_QUEUED: usize = 16;
 pub struct Control {
     /// When cancelled, the node finishes what is under way (a few seconds at most) and ends.
     pub shutdown: CancellationToken,
-    /// Each message makes all channels scan.
-    pub rescan: mpsc::Receiver<()>,
+    /// What an admin asks. One that waits for a busy channel for too long is dropped unanswered.
+    pub requests: mpsc::Receiver<Request>,
     /// Gets a new value twice a second.
     pub progress: watch::Sender<Progress>,
 }
@@ -152,14 +154,6 @@ fn priorities(rules: &[(String, i32)]) -> Result<Vec<(GlobMatcher, i32)>, RunErr
     rules.iter().map(|(pattern, priority)| Ok((glob(pattern)?.compile_matcher(), *priority))).collect()
 }
 
-/// Each channel's part of the rate.
-fn share(rate: RateLimit, channels: usize) -> RateLimit {
-    match rate {
-        RateLimit::Fixed(BitRate(rate)) => RateLimit::Fixed(BitRate((rate / channels.max(1) as u64).max(1))),
-        RateLimit::Max => RateLimit::Max,
-    }
-}
-
 /// A node with everything open.
 #[derive(Debug)]
 struct Node {
@@ -193,7 +187,7 @@ impl Node {
     }
 
     async fn run(self, control: Control) -> Result<Summary, RunError> {
-        let Control { shutdown, mut rescan, progress } = control;
+        let Control { shutdown, mut requests, progress } = control;
         let mut tasks = Tasks::start(self, &shutdown, &progress);
         loop {
             tokio::select! {
@@ -209,12 +203,7 @@ impl Node {
                     Some(Err(error)) => return Err(RunError::Broken(error.to_string())),
                     None => return Err(RunError::Broken("no task is left".to_owned())),
                 },
-                Some(()) = rescan.recv() => {
-                    for scans in &tasks.scans {
-                        // Full: scans are asked for already.
-                        drop(scans.try_send(Request::Now(None)));
-                    }
-                }
+                Some(request) = requests.recv() => tasks.ask(request),
             }
         }
         let ends: Vec<_> = tasks.ends.drain(..).flatten().collect();
@@ -236,11 +225,33 @@ enum Ended {
 #[derive(Debug)]
 struct Tasks {
     set: JoinSet<Result<Ended, RunError>>,
-    scans: Vec<mpsc::Sender<Request>>,
+    doors: Vec<Door>,
     ends: Vec<Option<Box<ChannelEnd>>>,
 }
 
+/// Where a channel is asked things.
+#[derive(Debug)]
+struct Door {
+    scans: mpsc::Sender<scanner::Request>,
+    asks: mpsc::Sender<Ask>,
+}
+
 impl Tasks {
+    /// Hands on what is asked. Whoever asks a channel that takes no more loses the answer, and so hears of it.
+    fn ask(&self, request: Request) {
+        let Some(door) = self.doors.get(request.channel) else { return };
+        let is_full = match request.ask {
+            Ask::Scan { allow_empty, reply, deep: _ } => {
+                // A sender verifies every block that it sends; what was hashed before is trusted by its times.
+                door.scans.try_send(scanner::Request::Now { allow_empty, reply }).is_err()
+            }
+            ask => door.asks.try_send(ask).is_err(),
+        };
+        if is_full {
+            tracing::debug!(channel = request.channel, "asked for too much at once");
+        }
+    }
+
     fn start(node: Node, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
         let Node { config, state, unicast, channels } = node;
         let starting = |channel: &ChannelConfig| ChannelProgress {
@@ -249,8 +260,10 @@ impl Tasks {
             ..ChannelProgress::default()
         };
         progress.send_replace(Progress { channels: config.channels.iter().map(starting).collect() });
+        let (unopened, unopened_here) = watch::channel(0);
         let common = Common {
-            rate: share(config.rate, config.channels.len()),
+            unopened: unopened_here,
+            rate: config.rate.share(config.channels.len()),
             clock: Clock::start(),
             makers: Arc::new(Semaphore::new(MAKERS)),
             nack_port: unicast.local_addr().port(),
@@ -258,31 +271,25 @@ impl Tasks {
             shutdown: shutdown.clone(),
             progress: progress.clone(),
         };
-        let mut tasks = Self { set: JoinSet::new(), scans: Vec::new(), ends: Vec::new() };
-        let (mut routes, mut admin_channels) = (Vec::new(), Vec::new());
+        let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), ends: Vec::new() };
+        let mut routes = Vec::new();
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
         for (index, (channel, (opened, sockets))) in configs.into_iter().zip(channels).enumerate() {
             let settings = Settings { index, role, schedule, once, rescan, watch };
-            let (route, scans) = tasks.start_channel(&common, &settings, &channel, opened, sockets);
+            let (route, door) = tasks.start_channel(&common, &settings, &channel, opened, sockets);
             routes.push(route);
-            tasks.scans.push(scans.clone());
+            tasks.doors.push(door);
             tasks.ends.push(None);
-            let ChannelConfig { channel: id, name, directory, .. } = channel;
-            admin_channels.push(AdminChannel { id, name, directory, scans });
         }
+        let router = Router::new(routes, unopened);
         tasks.set.spawn(async move {
-            Router::new(routes).run(unicast).await;
-            Ok(Ended::Service)
-        });
-        let (progress, dir) = (progress.subscribe(), state.dir().to_owned());
-        tasks.set.spawn(async move {
-            admin::serve(&dir, admin_channels, progress).await;
+            router.run(unicast).await;
             Ok(Ended::Service)
         });
         tasks
     }
 
-    /// Starts a channel's tasks; gives where its NACKs go and where scans are asked for.
+    /// Starts a channel's tasks; gives where its NACKs go and where it is asked things.
     fn start_channel(
         &mut self,
         common: &Common,
@@ -290,7 +297,7 @@ impl Tasks {
         channel: &ChannelConfig,
         opened: Opened,
         sockets: Sockets,
-    ) -> (Route, mpsc::Sender<Request>) {
+    ) -> (Route, Door) {
         let engine = EngineConfig {
             channel: channel.channel,
             session: new_session(),
@@ -306,6 +313,7 @@ impl Tasks {
         };
         let (queue, nacks) = mpsc::channel(QUEUE_LEN);
         let (scans, requests) = mpsc::channel(SCANS_QUEUED);
+        let (asks, asked) = mpsc::channel(ASKS_QUEUED);
         let (scanned_sender, scanned) = mpsc::channel(RESULTS_QUEUED);
         let (counts, counted) = mpsc::unbounded_channel();
         let (recorded_sender, recorded) = mpsc::channel(RESULTS_QUEUED);
@@ -328,14 +336,18 @@ impl Tasks {
         self.set.spawn(async move { scanner::run(scanner, ports).await.map(|()| Ended::Service) });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
         let ports =
-            ChannelPorts { nacks, scanned, scans: scans.clone(), scan_progress, counts, recorded, progress, shutdown };
+            ChannelPorts {
+                nacks, asked, scanned, scans: scans.clone(), scan_progress, counts, recorded, progress, shutdown,
+                unopened: common.unopened.clone(),
+            };
         let index = settings.index;
-        let node = SenderNode::new(NodeConfig {
+        let mut node = SenderNode::new(NodeConfig {
             name: channel.name.clone(),
             secret: channel.secret.clone(),
             signer: channel.sender.clone(),
             engine,
         });
+        node.set_wall_clock(Clock::wall_ms().saturating_sub(common.clock.now().0 / 1000));
         let route = Route { opener: node.opener(), queue };
         let task = Channel::new(ChannelParts {
             index,
@@ -351,13 +363,15 @@ impl Tasks {
             makers: Arc::clone(&common.makers),
         });
         self.set.spawn(async move { Ok(Ended::Channel(index, Box::new(task.run().await))) });
-        (route, scans)
+        (route, Door { scans, asks })
     }
 }
 
 /// What all channels of a node share.
 #[derive(Debug)]
 struct Common {
+    /// Datagrams that no channel's key opened.
+    unopened: watch::Receiver<u64>,
     rate: RateLimit,
     clock: Clock,
     makers: Arc<Semaphore>,

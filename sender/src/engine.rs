@@ -10,6 +10,7 @@
 //! - Reading, hashing, FEC, signing, sealing and storing are the driver's: they leave as [`Work`] and
 //!   [`Transmit`] and return as [`Done`].
 
+mod audience;
 mod covered;
 mod demand;
 pub mod event;
@@ -37,6 +38,7 @@ use nackcast_proto::wire::{
 };
 
 use demand::Demand;
+pub use audience::Audience;
 pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
 use feedback::{Feedback, Heard};
 use foresight::Foresight;
@@ -189,6 +191,7 @@ impl SenderEngine {
                 self.events.push_back(Event::ReceiverComplete(hash));
             }
         }
+        self.feedback.on_lack(run, nack.generation, nack.objects_missing, nack.bytes_missing);
         let mut answer = self.demands(now, nack);
         (answer.run, answer.nack) = (run, packet);
         if self.answers.len() < ANSWERS_MAX {
@@ -328,12 +331,27 @@ impl SenderEngine {
                 self.config.rate = rate;
                 self.pacer.set_rate(now, rate, default_burst(rate));
             }
-            Command::Drain => {
-                self.state = SenderState::Draining;
-                self.advertise_at = now;
+            Command::Drain => self.steer(now, SenderState::Draining),
+            Command::Pause => self.steer(now, SenderState::Paused),
+            Command::Resume => {
+                self.steer(now, if self.manifest.is_some() { SenderState::Active } else { SenderState::Starting });
+            }
+            Command::Resend(objects) => {
+                for id in objects {
+                    if let Some((demand, layout)) = self.schedule.resend(now, id) {
+                        self.last_demand = now;
+                        self.promises.add(now, id, &demand, layout);
+                    }
+                }
             }
         }
         self.advance(now);
+    }
+
+    fn steer(&mut self, now: Time, state: SenderState) {
+        self.state = state;
+        self.said.finished = false;
+        self.advertise_at = now;
     }
 
     fn publish(&mut self, now: Time, publication: Publication) {
@@ -537,6 +555,9 @@ impl SenderEngine {
 
     /// `once`, or draining: when it is over if nothing more is asked.
     fn finished_at(&self) -> Option<Time> {
+        if self.state == SenderState::Paused {
+            return None;
+        }
         if self.state == SenderState::Draining {
             return self.schedule.jobs.iter().all(|j| matches!(j.phase, Phase::Closing { .. })).then_some(Time::ZERO);
         }
@@ -592,6 +613,9 @@ impl SenderEngine {
     }
 
     fn symbols(&mut self, now: Time) -> Option<Transmit> {
+        if self.state == SenderState::Paused {
+            return None;
+        }
         let jobs = self.schedule.jobs.len();
         let at = (0..jobs).map(|step| (self.next_job + step) % jobs).find(|at| self.schedule.jobs[*at].is_ready())?;
         let job = &mut self.schedule.jobs[at];
@@ -657,6 +681,8 @@ impl SenderEngine {
             finished: self.finished.iter().copied().collect(),
             data_packets: self.data_packets,
             manifest_sent: self.schedule.manifest_sent(),
+            // No engine knows the wall clock.
+            wall_ms: 0,
         }))
     }
 
@@ -664,7 +690,8 @@ impl SenderEngine {
     #[must_use]
     pub fn poll_deadline(&self, now: Time) -> Option<Deadline> {
         let at = |at: Option<Time>, why| at.map(|at| Deadline { at, why });
-        let ready = self.schedule.jobs.iter().find(|j| j.is_ready());
+        let sends = self.state != SenderState::Paused;
+        let ready = self.schedule.jobs.iter().find(|j| sends && j.is_ready());
         let pace = ready.and_then(|job| {
             let datagram = symbol::datagram_len(job.layout.geometry().symbol_size()) as u64 + IP_UDP_LEN;
             // Ready already when the driver asks later than it drained.
@@ -711,6 +738,10 @@ impl SenderEngine {
             jobs: self.schedule.jobs.len(),
             grtt: self.feedback.grtt(),
             nack_window: self.feedback.window(),
+            rate_limit_bps: self.advertised_rate(),
+            state: Some(self.state),
+            loss_ppm: self.feedback.mean_loss(),
+            exhausted: self.schedule.exhausted().count() as u64,
         }
     }
 

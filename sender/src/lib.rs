@@ -6,7 +6,6 @@
 //! - [`library`]: the content: walk, hash, packs, manifest, and where each block's bytes are.
 //! - `driver` (private): sockets, disk and tasks around them.
 
-mod admin;
 mod app;
 pub mod config;
 mod driver;
@@ -20,6 +19,7 @@ mod publish;
 mod report;
 mod scanner;
 mod state;
+mod strangers;
 
 pub use app::{Control, check, run};
 pub use config::{ChannelConfig, Config, Once, ScheduleConfig};

@@ -10,12 +10,16 @@
 //! | `blocks` | which blocks are in memory, and for how many jobs |
 //! | `keys` | datagrams as sealed bytes |
 //! | `nacks` | opens the NACKs of a channel |
+//! | `steering` | what an admin tells it |
 //! | `tally` | progress, troubles, the summary |
+//! | `watch` | what is wrong now |
 
 mod blocks;
 mod keys;
 mod nacks;
+mod steering;
 mod tally;
+mod watch;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -25,6 +29,7 @@ use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::mutation::{Mutation, planted};
+use nackcast_proto::wire::SenderState;
 use nackcast_proto::wire::header::DatagramType;
 
 pub use blocks::{BlockId, Made, MakeError, Order};
@@ -35,6 +40,8 @@ pub(crate) use nacks::tests::sealed as sealed_nack;
 pub use nacks::{HeardNack, NackOpener, Refused};
 use tally::Tally;
 pub use tally::Trouble;
+use watch::Watch;
+pub use watch::Limits;
 
 use crate::engine::{self, Command, Done, EngineConfig, Event, Publication, SenderEngine, Snapshot, Transmit};
 use crate::report::{ChannelProgress, ChannelSummary};
@@ -161,6 +168,7 @@ pub struct SenderNode {
     is_finished: bool,
     drain_until: Option<Time>,
     tally: Tally,
+    watch: Watch,
 }
 
 impl SenderNode {
@@ -186,6 +194,7 @@ impl SenderNode {
             is_rolling: false,
             is_finished: false,
             drain_until: None,
+            watch: Watch::default(),
         }
     }
 
@@ -207,6 +216,7 @@ impl SenderNode {
         if let Err(error) = &made.result {
             tracing::warn!(channel = self.tally.name(), %object, block, "not sent: {error}");
             self.tally.note(Trouble { line: error.to_string(), is_failure: true });
+            self.watch.on_unmade(error);
         }
         let sound = made.result.is_ok();
         let (answered, next) = self.blocks.take(made);
@@ -229,6 +239,7 @@ impl SenderNode {
     pub fn handle_scanned(&mut self, now: Time, result: ScanResult) {
         let ScanResult { publication, is_read, answers, troubles } = result;
         self.scans_answered = self.scans_answered.max(answers);
+        self.watch.on_scan(&troubles);
         troubles.into_iter().for_each(|trouble| self.tally.note(trouble));
         if let Some(publication) = publication {
             self.publish(now, publication);
@@ -245,6 +256,7 @@ impl SenderNode {
             channel = self.tally.name(), generation = %head.generation, objects = manifest.objects().len(),
             entries = manifest.entries().len(), fresh = publication.fresh, "serving"
         );
+        self.watch.on_publish(now, head.generation);
         self.published = Some(Publication { passes: Vec::new(), ..publication.clone() });
         (self.is_short, self.is_finished) = (false, false);
         self.engine.handle_command(now, Command::Publish(Box::new(publication)));
@@ -325,14 +337,18 @@ impl SenderNode {
     /// What the channel does now. To be asked for about twice a second: rates are measured between two calls, and
     /// what changed for receivers is logged.
     pub fn progress(&mut self, now: Time) -> ChannelProgress {
-        self.tally.progress(now, &self.engine.snapshot(), self.drain_until.is_some(), self.published.is_some())
+        let is_published = self.published.is_some();
+        let snapshot = self.engine.snapshot();
+        let progress = self.tally.progress(now, &snapshot, self.drain_until.is_some(), is_published);
+        ChannelProgress { findings: self.findings(now, &snapshot), ..progress }
     }
 
     /// How it went, and whether that is a success.
     #[must_use]
     pub fn summary(&self) -> (ChannelSummary, bool) {
         let is_success = self.tally.is_success() && self.engine.is_as_expected();
-        let is_cut_short = self.tally.is_once() && self.drain_until.is_some();
+        let is_drained = self.engine.snapshot().state == Some(SenderState::Draining);
+        let is_cut_short = self.tally.is_once() && (self.drain_until.is_some() || is_drained);
         (self.tally.summary(&self.engine.snapshot()), is_success && !is_cut_short)
     }
 
@@ -401,7 +417,8 @@ impl SenderNode {
                 }
                 filled.map(|len| Datagrams { to: Destination::Data, len })
             }
-            Transmit::Advertisement(advertisement) => {
+            Transmit::Advertisement(mut advertisement) => {
+                advertisement.wall_ms = self.watch.wall_ms(now);
                 let body = advertisement.encode(&self.signer);
                 self.keys.seal_advertised(DatagramType::Advertisement, &body, out);
                 Some(Datagrams { to: Destination::Advertised, len: out.len() })

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::clock::Clock;
+use nackcast_common::control::{Reply, Scan};
 use nackcast_common::ids::{Epoch, Generation};
 use nackcast_common::keys::{SigningKey, VerifyingKey};
 use nackcast_common::manifest::{Head, Manifest};
@@ -37,18 +38,15 @@ const LOGGED_MAX: usize = 20;
 /// A wish for a scan.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// At once, with an answer.
-    Now(Option<oneshot::Sender<Outcome>>),
+    /// At once.
+    Now {
+        /// Publish the directory even if it became empty.
+        allow_empty: bool,
+        /// Who wants to know.
+        reply: Option<Reply<Scan>>,
+    },
     /// When it is quiet: a block was not what it should be. The number comes back with the scan.
     Soon(u64),
-}
-
-/// What a scan came to, for whoever asked.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) generation: u64,
-    pub(crate) changed: bool,
-    pub(crate) problems: Vec<String>,
 }
 
 /// What a scan came to, for the driver.
@@ -102,6 +100,7 @@ pub(crate) async fn run(config: ScannerConfig, ports: ScannerPorts) -> Result<()
         retry: RETRY.0,
         futile: 0,
         answers: 0,
+        allow_empty: false,
         replies: Vec::new(),
     };
     scanner.run().await
@@ -123,7 +122,9 @@ struct Scanner {
     /// Scans in a row that found nothing new though a block had changed.
     futile: u32,
     answers: u64,
-    replies: Vec<oneshot::Sender<Outcome>>,
+    /// The next scan may publish a directory that became empty.
+    allow_empty: bool,
+    replies: Vec<Reply<Scan>>,
 }
 
 impl Scanner {
@@ -140,7 +141,7 @@ impl Scanner {
             tracing::debug!(?outcome, answers = asked_for_a_block, "scan over");
             for reply in self.replies.drain(..) {
                 // Whoever asked may have gone away.
-                drop(reply.send(outcome.clone()));
+                drop(reply.send(Ok(outcome.clone())));
             }
             if self.ports.scanned.send(scanned).await.is_err() {
                 return Ok(());
@@ -183,8 +184,9 @@ impl Scanner {
 
     fn take(&mut self, request: Request) {
         match request {
-            Request::Now(reply) => {
+            Request::Now { allow_empty, reply } => {
                 self.replies.extend(reply);
+                self.allow_empty |= allow_empty;
                 self.due = Some(Instant::now());
             }
             Request::Soon(number) => {
@@ -212,11 +214,13 @@ impl Scanner {
             return Err(RunError::Broken("a scan never came back".to_owned()));
         };
         let progress = self.ports.progress.clone();
+        let allow_empty = std::mem::take(&mut self.allow_empty);
         let (done, result) = oneshot::channel();
         let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(move || {
-            let found = publisher.scan(&|now| {
+            let tell = |now| {
                 progress.send_replace(Some(now));
-            });
+            };
+            let found = publisher.scan(&tell, allow_empty);
             progress.send_replace(None);
             drop(done.send((publisher, found)));
         });
@@ -226,7 +230,7 @@ impl Scanner {
         Ok(found)
     }
 
-    fn settle(&mut self, found: Found) -> (Scanned, Outcome) {
+    fn settle(&mut self, found: Found) -> (Scanned, Scan) {
         let Found { content, published, problems } = found;
         let changed = published.as_ref().is_some_and(|(_, fresh)| *fresh);
         self.futile = if changed { 0 } else { self.futile + 1 };
@@ -239,19 +243,20 @@ impl Scanner {
             self.retry = RETRY.0;
         }
         let problems: Vec<_> = problems.into_iter().map(|(trouble, _)| trouble).collect();
-        let outcome = Outcome {
+        let outcome = Scan {
             generation: content.manifest().head().generation.0,
             changed,
             problems: problems.iter().map(|trouble| trouble.line.clone()).collect(),
+            ..Scan::default()
         };
         (Scanned { content: Some(content), published, problems, answers: self.answers }, outcome)
     }
 
-    fn failed(&mut self, error: &RunError) -> (Scanned, Outcome) {
+    fn failed(&mut self, error: &RunError) -> (Scanned, Scan) {
         tracing::warn!("{error}; the last generation stays as it is");
         self.futile += 1;
         let generation = self.publisher.as_ref().and_then(Publisher::generation).unwrap_or_default().0;
-        let outcome = Outcome { generation, changed: false, problems: vec![error.to_string()] };
+        let outcome = Scan { generation, problems: vec![error.to_string()], ..Scan::default() };
         let trouble = Trouble { line: error.to_string(), is_failure: true };
         (Scanned { content: None, published: None, problems: vec![trouble], answers: self.answers }, outcome)
     }
@@ -305,7 +310,7 @@ impl Publisher {
         Some(self.previous.as_ref()?.manifest.head().generation)
     }
 
-    fn scan(&mut self, progress: &(dyn Fn(library::Progress) + Sync)) -> Result<Found, RunError> {
+    fn scan(&mut self, progress: &(dyn Fn(library::Progress) + Sync), allow_empty: bool) -> Result<Found, RunError> {
         let first = !self.begun;
         if first {
             self.begin()?;
@@ -320,7 +325,9 @@ impl Publisher {
         let published = match (scan.change, &self.stored) {
             (Change::None, Some(stored)) => first.then(|| (stored.clone(), false)),
             (Change::None, None) | (Change::NewGeneration, _) => {
-                self.refuse_emptied(content.manifest())?;
+                if !allow_empty {
+                    self.refuse_emptied(content.manifest())?;
+                }
                 Some((self.publish(content.manifest())?, true))
             }
         };

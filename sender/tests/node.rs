@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
+use nackcast_common::control::{Ask, Request};
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId};
 use nackcast_common::keys::{EpochSecret, Flow, SigningKey, VerifyingKey};
@@ -98,18 +99,18 @@ impl Place {
 /// A node in a task.
 struct Running {
     shutdown: CancellationToken,
-    rescan: mpsc::Sender<()>,
+    requests: mpsc::Sender<Request>,
     progress: watch::Receiver<Progress>,
     task: tokio::task::JoinHandle<Result<Summary, RunError>>,
 }
 
 impl Running {
     fn start(config: Config) -> Self {
-        let (rescan, rescans) = mpsc::channel(1);
+        let (requests, asked) = mpsc::channel(1);
         let (progress_sender, progress) = watch::channel(Progress::default());
         let shutdown = CancellationToken::new();
-        let control = Control { shutdown: shutdown.clone(), rescan: rescans, progress: progress_sender };
-        Self { shutdown, rescan, progress, task: tokio::spawn(run(config, control)) }
+        let control = Control { shutdown: shutdown.clone(), requests: asked, progress: progress_sender };
+        Self { shutdown, requests, progress, task: tokio::spawn(run(config, control)) }
     }
 
     async fn end(self) -> Summary {
@@ -395,7 +396,8 @@ async fn only_what_changed_is_sent_in_the_next_generation() {
     let sent = listener.datagrams - before;
     assert!((215..250).contains(&sent), "{sent} datagrams for 300,000 bytes and a manifest");
     fs::rename(place.content().join("large"), place.content().join("renamed")).unwrap();
-    node.rescan.send(()).await.unwrap();
+    let ask = Ask::Scan { deep: false, allow_empty: false, reply: None };
+    node.requests.send(Request { channel: 0, ask }).await.unwrap();
     let before = listener.datagrams;
     listener.until("the third generation", |l| l.dataset(manifest.head().generation)).await;
     assert!(listener.datagrams - before < 20, "a rename costs manifest bytes only");

@@ -3,6 +3,7 @@
 //! Every field is optional here; defaults are filled in when the configuration is made ([`crate::send`],
 //! [`crate::receive`]), after the two sources were merged.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +88,21 @@ pub(crate) struct SendOptions {
     #[arg(long, value_name = "SIZE")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) block_size: Option<ByteCount>,
+    // Brackets in a doc comment would be a link.
+    #[arg(long, value_name = "ADDR:PORT", help = "gRPC for admins on TCP, too; off loopback with TLS only [default: off]")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Certificate of this node for --admin, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_key: Option<PathBuf>,
+    /// Who signs the certificates of admins, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_ca: Option<PathBuf>,
+    /// HTTP for /metrics and /healthz [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
     /// State directory [default: below $STATE_DIRECTORY, /var/lib/nackcast or $XDG_STATE_HOME/nackcast]
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
@@ -122,6 +138,25 @@ pub(crate) struct ReceiveOptions {
     #[arg(long, value_name = "HOST:PORT")]
     #[serde(deserialize_with = "list_from_text")]
     pub(crate) source: Vec<HostPort>,
+    // Brackets in a doc comment would be a link.
+    #[arg(long, value_name = "ADDR:PORT", help = "gRPC for admins on TCP, too; off loopback with TLS only [default: off]")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Certificate of this node for --admin, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_key: Option<PathBuf>,
+    /// Who signs the certificates of admins, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_ca: Option<PathBuf>,
+    /// HTTP for /metrics and /healthz [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+    /// A shell command to run for each generation that is installed and verified, once; it finds NACKCAST_CHANNEL,
+    /// NACKCAST_GENERATION and NACKCAST_DIRECTORY in its environment
+    #[arg(long, value_name = "CMD")]
+    pub(crate) on_complete: Option<String>,
     /// State directory [default: below $STATE_DIRECTORY, /var/lib/nackcast or $XDG_STATE_HOME/nackcast]
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
@@ -173,7 +208,7 @@ impl SendOptions {
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
             values: role interface listen rate ttl dscp max_passes period max_jobs round_quiet rescan no_watch
-                symbol_size block_size state once expect linger json,
+                symbol_size block_size admin admin_cert admin_key admin_ca http state once expect linger json,
             lists: channel exclude priority)
     }
 }
@@ -182,7 +217,7 @@ impl ReceiveOptions {
     /// These options, and `below` where nothing is given.
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
-            values: interface state scan prune overwrite once mode_mask nack_retry nack_budget memory json,
+            values: interface admin admin_cert admin_key admin_ca http on_complete state scan prune overwrite once mode_mask nack_retry nack_budget memory json,
             lists: ticket into source)
     }
 }

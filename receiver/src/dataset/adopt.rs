@@ -82,6 +82,7 @@ impl Dataset {
     fn take(&mut self, hash: Digest, manifest: Arc<Manifest>) {
         self.members = manifest.members();
         self.refused.clear();
+        self.damaged.clear();
         self.manifest = Some((hash, manifest));
         self.load_chaining();
     }

@@ -97,6 +97,7 @@ impl Dataset {
         }
         let report = ScanReport::new(&manifest, &comparison);
         self.check_ours(&manifest, &comparison)?;
+        self.tell_damage(&manifest, &comparison);
         self.mark(&manifest, &comparison)?;
         let stamps: Vec<_> = comparison
             .stamps
@@ -144,16 +145,36 @@ impl Dataset {
         let standing = || manifest.entries().iter().zip(&comparison.entries);
         let missing = standing().filter(|(_, status)| matches!(status, Status::Missing));
         self.record.claim(missing.map(|(entry, _)| &entry.path))?;
-        let is_stamped = |entry: &Entry| match &entry.kind {
+        let differing = standing().filter(|(_, status)| matches!(status, Status::Differs(_)));
+        let rotten = differing.filter(|(entry, _)| self.was_sound(entry) && self.is_still_ours(&entry.path));
+        self.record.doubt(rotten.map(|(entry, _)| &entry.path))?;
+        Ok(())
+    }
+
+    /// This content was once seen under this path.
+    fn was_sound(&self, entry: &Entry) -> bool {
+        match &entry.kind {
             EntryKind::File { digest, .. } => {
                 self.record.stamp(&entry.path).is_some_and(|s| s.content == digest.prefix())
             }
             EntryKind::Directory | EntryKind::Symlink { .. } => false,
-        };
-        let differing = standing().filter(|(_, status)| matches!(status, Status::Differs(_)));
-        let rotten = differing.filter(|(entry, _)| is_stamped(entry) && self.is_still_ours(&entry.path));
-        self.record.doubt(rotten.map(|(entry, _)| &entry.path))?;
-        Ok(())
+        }
+    }
+
+    /// Tells of what was sound and is not, once until it is sound again.
+    fn tell_damage(&mut self, manifest: &Manifest, comparison: &Comparison) {
+        let is_bad = |status: &Status| matches!(status, Status::Differs(_) | Status::Missing | Status::Unreadable(_));
+        let standing = manifest.entries().iter().zip(&comparison.entries).enumerate();
+        let bad = standing.filter(|(_, (_, status))| is_bad(status));
+        let damaged: BTreeSet<usize> =
+            bad.filter(|(at, (entry, _))| self.damaged.contains(at) || self.was_sound(entry)).map(|(at, _)| at).collect();
+        let news: Vec<_> = damaged.difference(&self.damaged).filter_map(|at| manifest.entries().get(*at)).collect();
+        if !news.is_empty() {
+            let paths = news.iter().take(SHOWN_MAX).map(|entry| entry.path.to_string()).collect();
+            let count = news.len() as u64;
+            self.tell(Report::Damaged { paths, count });
+        }
+        self.damaged = damaged;
     }
 
     /// Entries that need no fetching are put right; returns the others.

@@ -33,9 +33,9 @@ pub(super) struct Listening {
     refused: u64,
     /// Not used: not signed by a sender of this channel.
     stranger: u64,
-    opened_at: Option<Time>,
+    pub(super) opened_at: Option<Time>,
     unopened_since: Option<Time>,
-    told_wrong_ticket: bool,
+    pub(super) told_wrong_ticket: bool,
     told_other_channel: bool,
 }
 
@@ -68,6 +68,7 @@ impl ReceiverNode {
                     // Opened with our secret, but not signed by a sender of this channel.
                     self.listening.stranger += 1;
                     self.notes.say(now, &format!("ignored an advertisement from {from}: {error}"));
+                    self.watch.on_stranger(now, from);
                 }
             },
             DatagramType::Digest => {
@@ -95,6 +96,7 @@ impl ReceiverNode {
         // Only of a session that the engine took: a recorded one must not push a live one's keys out.
         if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
             self.keys.keep(advertisement.session);
+            self.watch.on_clock(now, from, advertisement.wall_ms);
             self.data_group = advertisement.data_group;
         }
     }

@@ -87,6 +87,7 @@ impl ReceiverNode {
 
     pub(super) fn refuse_manifest(&mut self, now: Time, hash: Digest, why: &str) {
         self.notes.say(now, &format!("the manifest was refused: {why}"));
+        self.watch.on_refused(why);
         self.engine.handle_done(now, Done::ManifestRefused { hash });
     }
 }

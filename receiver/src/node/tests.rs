@@ -5,6 +5,8 @@ use std::path::Path;
 
 use nackcast_common::geometry::Geometry;
 use nackcast_common::hash::chaining_value;
+use nackcast_common::alerts::Kind;
+use nackcast_common::control::{Ask, Refusal, Steer};
 use nackcast_common::ids::{ChannelId, Epoch, ObjectIndex, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::manifest::{Chaining, Content, Entry, Head, Mtime, ObjectKind, ObjectRecord};
@@ -122,6 +124,7 @@ impl Sender {
             finished: Vec::new(),
             data_packets: self.packets.next(),
             manifest_sent: true,
+            wall_ms: 0,
         };
         let body = advertisement.encode(&self.key);
         seal(DatagramType::Advertisement, SESSION.0, self.sequence, &body)
@@ -435,4 +438,89 @@ fn datagrams_may_be_anything() {
     rig.settle();
     assert_eq!(rig.sent.len(), before);
     assert_eq!(rig.node.engine.snapshot().symbols, 0);
+}
+
+fn kinds(rig: &Rig) -> Vec<Kind> {
+    rig.node.progress(rig.now).findings.into_iter().map(|finding| finding.kind).collect()
+}
+
+#[test]
+fn a_refused_manifest_is_found_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
+    rig.node.refuse_manifest(rig.now, Digest::of(b"other"), "not the publisher's");
+    rig.step(&mut sender);
+    assert_eq!(kinds(&rig), [Kind::ManifestRefused]);
+}
+
+#[test]
+fn a_clock_that_is_far_off_is_found_until_it_is_right() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
+    rig.node.set_wall_clock(1_700_000_000_000);
+    rig.step(&mut sender);
+    assert_eq!(kinds(&rig), [], "the sender does not say what time it is");
+    let off = |by: i64| u64::try_from(1_700_000_000_000_i64 + by).unwrap();
+    for (by, is_off) in [(-59_000, false), (-70_000, true), (0, false), (90_000, true)] {
+        rig.node.watch.on_clock(Time::ZERO, sender_address(), off(by));
+        assert_eq!(kinds(&rig), if is_off { vec![Kind::ClockOff] } else { vec![] }, "{by}");
+    }
+    let text = &rig.node.progress(rig.now).findings[0].text;
+    assert!(text.contains("90 s ahead of"), "{text}");
+}
+
+#[test]
+fn a_wrong_ticket_is_found_while_no_sender_is_heard() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
+    for _ in 0..20 {
+        rig.now += Duration::from_millis(500);
+        let mut damaged = sender.advertisement(rig.now);
+        *damaged.last_mut().unwrap() ^= 1;
+        rig.node.handle_advertisement_datagram(rig.now, sender_address(), &mut damaged);
+    }
+    assert_eq!(kinds(&rig), [Kind::KeyRejected]);
+    rig.step(&mut sender);
+    assert_eq!(kinds(&rig), []);
+}
+
+#[test]
+fn damage_and_a_failing_disk_are_counted() {
+    let home = tempfile::tempdir().unwrap();
+    let mut rig = received(home.path());
+    assert_eq!(kinds(&rig), []);
+    fs::write(home.path().join("into/file"), b"overwritten").unwrap();
+    for _ in 0..2 {
+        rig.node.scan(ScanRequest { deep: false, answer: None });
+        rig.settle();
+    }
+    let found = rig.node.progress(rig.now).findings;
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].kind, found[0].times), (Kind::ContentDamaged, 1), "told once until it is sound again");
+    assert!(found[0].text.contains("file"), "{found:?}");
+    let error = crate::disk::DiskError::Full { path: "x".into(), needed: 7, cause: nackcast_common::files::Errno::NOSPC };
+    rig.node.handle_block_report(rig.now, blocks::Report::Trouble(error));
+    assert!(kinds(&rig).contains(&Kind::DiskFailing));
+}
+
+#[test]
+fn objects_are_listed_with_what_is_here() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
+    rig.begin(&mut sender);
+    let rows = |rig: &mut Rig, busy| {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        rig.node.answer(Ask::Objects { after: None, busy, limit: 10, reply });
+        answer.try_recv().unwrap().unwrap()
+    };
+    let before = rows(&mut rig, true);
+    assert_eq!((before.len(), before[0].path.as_str(), before[0].bytes_done), (1, "file", 0));
+    let symbols = sender.file_symbols(|_| true);
+    rig.hear(symbols);
+    rig.steps_until(&mut sender, "complete", is_over);
+    assert_eq!(rows(&mut rig, true), []);
+    assert_eq!(rows(&mut rig, false)[0].state, "installed");
+    let (reply, mut answer) = tokio::sync::oneshot::channel();
+    rig.node.answer(Ask::Steer(Steer::Pause, reply));
+    assert!(matches!(answer.try_recv().unwrap(), Err(Refusal::NotHere(_))));
 }

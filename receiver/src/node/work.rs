@@ -12,7 +12,7 @@ use nackcast_common::manifest::Chaining;
 use super::{End, Order, ReceiverNode};
 use crate::blocks::{self, Check, Keep};
 use crate::dataset;
-use crate::engine::{BlockOutcome, Done, Slot, Work};
+use crate::engine::{BlockOutcome, Done, InstallOutcome, Slot, Work};
 
 /// A comparison that failed is tried again after so long.
 const COMPARE_RETRY: Duration = Duration::from_secs(5);
@@ -131,7 +131,10 @@ impl ReceiverNode {
                 self.engine.handle_done(now, Done::Checkpoint);
             }
             blocks::Report::LookUp { hash, here } => self.on_looked_up(now, hash, &here),
-            blocks::Report::Trouble(error) => self.notes.say(now, &error.to_string()),
+            blocks::Report::Trouble(error) => {
+                self.notes.say(now, &error.to_string());
+                self.watch.on_disk(error.to_string());
+            }
         }
         self.drain(now);
     }
@@ -151,7 +154,12 @@ impl ReceiverNode {
             dataset::Report::Chaining(id, values) => {
                 self.chaining.insert(id, values);
             }
+            dataset::Report::Damaged { paths, count } => self.watch.on_damaged(&paths, count),
             dataset::Report::Installed { object, outcome } => {
+                if outcome == InstallOutcome::Full {
+                    let why = self.notes.current.clone();
+                    self.watch.on_disk(why.unwrap_or_else(|| "the disk is full".to_owned()));
+                }
                 self.engine.handle_done(now, Done::Install { object, outcome });
             }
             dataset::Report::Finished { whole } => self.engine.handle_done(now, Done::Finish { whole }),
@@ -159,6 +167,7 @@ impl ReceiverNode {
             dataset::Report::NotOurs(paths) => self.ended = Some(End::NotOurs(paths)),
             dataset::Report::Failed(line) => {
                 self.notes.say(now, &line);
+                self.watch.on_disk(line);
                 self.retry_compare = Some(now + COMPARE_RETRY);
             }
         }

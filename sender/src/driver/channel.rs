@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
+use nackcast_common::control::Ask;
 use nackcast_common::ids::{ChannelId, ObjectId, SessionId, StartNumber};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ use crate::node::{Ending, HeardNack, Made, Order, ScanResult, SenderNode, Troubl
 use crate::report::{ChannelSummary, Progress};
 use crate::scanner::{self, Scanned};
 use crate::state::NodeState;
+use crate::strangers::Strangers;
 
 /// Sends between two looks at the inputs.
 const SENDS_MAX: usize = 64;
@@ -57,6 +59,7 @@ pub(crate) struct ChannelParts {
 #[derive(Debug)]
 pub(crate) struct ChannelPorts {
     pub(crate) nacks: mpsc::Receiver<HeardNack>,
+    pub(crate) asked: mpsc::Receiver<Ask>,
     pub(crate) scanned: mpsc::Receiver<Scanned>,
     pub(crate) scans: mpsc::Sender<scanner::Request>,
     pub(crate) scan_progress: watch::Receiver<Option<library::Progress>>,
@@ -65,6 +68,8 @@ pub(crate) struct ChannelPorts {
     pub(crate) recorded: mpsc::Receiver<Vec<ObjectId>>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) shutdown: CancellationToken,
+    /// Datagrams on the node's NACK port that no key opened.
+    pub(crate) unopened: watch::Receiver<u64>,
 }
 
 /// How a channel ended.
@@ -96,6 +101,7 @@ pub(crate) struct Channel {
     is_draining: bool,
     drained_at: Time,
     report_at: Time,
+    strangers: Strangers,
 }
 
 /// What woke the task.
@@ -103,6 +109,7 @@ pub(crate) struct Channel {
 enum Wake {
     Shutdown,
     Nack(HeardNack),
+    Asked(Ask),
     Made(Made),
     Recorded(Vec<ObjectId>),
     Scanned(Scanned),
@@ -140,6 +147,7 @@ impl Channel {
             is_draining: false,
             drained_at: Time::ZERO,
             report_at: Time::ZERO,
+            strangers: Strangers::default(),
         }
     }
 
@@ -172,6 +180,7 @@ impl Channel {
             biased;
             () = self.ports.shutdown.cancelled(), if !self.is_draining => Wake::Shutdown,
             Some(heard) = self.ports.nacks.recv() => Wake::Nack(heard),
+            Some(ask) = self.ports.asked.recv() => Wake::Asked(ask),
             Some(made) = self.making.join_next() => Wake::Made(flat(made.and_then(|inner| inner))),
             Some(objects) = self.ports.recorded.recv() => Wake::Recorded(objects),
             Some(scanned) = self.ports.scanned.recv() => Wake::Scanned(scanned),
@@ -186,6 +195,7 @@ impl Channel {
         match wake {
             Wake::Shutdown => self.drain(now),
             Wake::Nack(heard) => self.node.handle_nack(now, &heard),
+            Wake::Asked(ask) => self.answer(now, ask),
             Wake::Made(made) => self.node.handle_made(now, made),
             Wake::Recorded(objects) => self.node.handle_recorded(now, &objects),
             Wake::Scanned(scanned) => self.on_scanned(now, scanned),
@@ -200,6 +210,9 @@ impl Channel {
         for _ in 0..NACKS_MAX {
             let Ok(heard) = self.ports.nacks.try_recv() else { break };
             self.node.handle_nack(now, &heard);
+        }
+        if let Ok(ask) = self.ports.asked.try_recv() {
+            self.answer(now, ask);
         }
         while let Some(made) = self.making.try_join_next() {
             self.node.handle_made(now, flat(made.and_then(|inner| inner)));
@@ -220,6 +233,29 @@ impl Channel {
         if !self.is_draining && self.ports.shutdown.is_cancelled() {
             self.drain(now);
         }
+    }
+
+    /// What an admin asks. Whoever asked may be gone by now.
+    fn answer(&mut self, now: Time, ask: Ask) {
+        match ask {
+            Ask::Rate(rate, reply) => {
+                self.node.set_rate(now, rate);
+                drop(reply.send(Ok(())));
+            }
+            Ask::Steer(steer, reply) => drop(reply.send(self.node.steer(now, steer))),
+            Ask::Resend { objects, reply } => drop(reply.send(self.node.resend(now, &objects))),
+            Ask::Receivers { limit, reply } => drop(reply.send(Ok(self.node.receivers(now, limit)))),
+            Ask::Objects { after, busy, limit, reply } => {
+                let mut rows = self.node.objects(after, busy, limit);
+                for row in &mut rows {
+                    row.path = self.origin.path_of(ObjectId(row.id));
+                }
+                drop(reply.send(Ok(rows)));
+            }
+            // Those go to the scanner.
+            Ask::Scan { .. } => {}
+        }
+        self.report(now);
     }
 
     fn on_scanned(&mut self, now: Time, scanned: Scanned) {
@@ -260,9 +296,7 @@ impl Channel {
                     }
                 }
                 Work::Rescan { number, object } => {
-                    let content = self.origin.content.as_ref();
-                    let path = content.and_then(|content| content.path_of(content.manifest().index_of(object)?));
-                    let path = path.map_or_else(|| "a part of the manifest".to_owned(), ToString::to_string);
+                    let path = self.origin.path_of(object);
                     tracing::debug!(channel = self.name, %object, path, "no longer offered, until a scan");
                     self.scan_wanted = Some(number);
                     self.ask_for_scan();
@@ -345,6 +379,10 @@ impl Channel {
             channel.note = Some(format!("hashed {} of {} files", scan.files, scan.files_total));
         }
         let index = self.index;
+        if index == 0 {
+            // It is the node's; the first channel tells of it.
+            channel.findings.extend(self.strangers.look(now, *self.ports.unopened.borrow()));
+        }
         self.ports.progress.send_modify(|progress| {
             if let Some(place) = progress.channels.get_mut(index) {
                 *place = channel;

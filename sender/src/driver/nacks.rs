@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nackcast_common::net::UnicastSocket;
 use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::node::{HeardNack, NackOpener, Refused};
@@ -46,11 +46,13 @@ pub(crate) struct Dropped {
 pub(crate) struct Router {
     routes: Vec<Route>,
     dropped: Dropped,
+    /// Tells others how many datagrams no key opened.
+    unopened: watch::Sender<u64>,
 }
 
 impl Router {
-    pub(crate) const fn new(routes: Vec<Route>) -> Self {
-        Self { routes, dropped: Dropped { malformed: 0, unopened: 0, invalid: 0, overrun: 0 } }
+    pub(crate) fn new(routes: Vec<Route>, unopened: watch::Sender<u64>) -> Self {
+        Self { routes, dropped: Dropped::default(), unopened }
     }
 
     /// Reads the socket for as long as it is polled.
@@ -102,6 +104,7 @@ impl Router {
             }
         }
         self.dropped.unopened += 1;
+        self.unopened.send_replace(self.dropped.unopened);
     }
 }
 
@@ -137,7 +140,8 @@ mod tests {
                 (Route { opener, queue }, queued)
             })
             .unzip();
-        let mut router = Router::new(routes);
+        let (unopened, told) = watch::channel(0);
+        let mut router = Router::new(routes, unopened);
         for (i, queued) in queues.iter_mut().enumerate() {
             for number in [5, 6] {
                 router.take(from(), &mut sealed(&secrets[i], channels[i], 77, number));
@@ -154,6 +158,7 @@ mod tests {
         router.take(from(), &mut bent);
         router.take(from(), &mut sealed(&secrets[0], channels[1], 79, 1));
         assert_eq!(router.dropped, Dropped { malformed: 3, unopened: 2, ..Dropped::default() });
+        assert_eq!(*told.borrow(), 2);
         for number in 0..5 {
             router.take(from(), &mut sealed(&secrets[1], channels[1], 80, number));
         }

@@ -20,6 +20,16 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// A file that an object's bytes come from, for people.
+    pub(crate) fn path_of(&self, object: ObjectId) -> String {
+        if self.parts.contains_key(&object) {
+            return "(manifest)".to_owned();
+        }
+        let content = self.content.as_ref();
+        let path = content.and_then(|content| content.path_of(content.manifest().index_of(object)?));
+        path.map_or_else(|| "(hash list)".to_owned(), ToString::to_string)
+    }
+
     /// A block's bytes, verified. Waits for the disk.
     pub(crate) fn read(&self, (object, block): BlockId) -> Result<(Layout, Bytes), MakeError> {
         if let Some(part) = self.parts.get(&object) {

@@ -9,7 +9,7 @@ use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, SessionId, StartNumber};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::units::RateLimit;
-use nackcast_proto::wire::{Advertisement, DigestBody, ManifestRef, NackAnswer, Role, SenderCertificate};
+use nackcast_proto::wire::{Advertisement, DigestBody, ManifestRef, NackAnswer, Role, SenderCertificate, SenderState};
 
 use crate::config::{Once, ScheduleConfig};
 
@@ -66,6 +66,12 @@ pub enum Command {
     SetRate(RateLimit),
     /// Finish running jobs, start none.
     Drain,
+    /// Send nothing but advertisements and answers.
+    Pause,
+    /// Go on after a pause or a drain.
+    Resume,
+    /// Begin a new round for these objects, with a pass to everybody; those that are not here are left out.
+    Resend(Vec<ObjectId>),
 }
 
 /// Order to the driver, answered by a [`Done`] where one is named.
@@ -189,4 +195,12 @@ pub struct Snapshot {
     pub grtt: Duration,
     /// The current NACK window.
     pub nack_window: Duration,
+    /// Bits per second at most; 0: no limit.
+    pub rate_limit_bps: u64,
+    /// What the sender does.
+    pub state: Option<SenderState>,
+    /// Mean loss of the receivers that are heard, in millionths.
+    pub loss_ppm: u32,
+    /// Objects that were asked for when they had no pass left.
+    pub exhausted: u64,
 }

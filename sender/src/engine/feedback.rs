@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nackcast_common::clock::{Time, micros};
-use nackcast_common::ids::RunId;
+use nackcast_common::ids::{Generation, RunId};
 use nackcast_common::mutation::{Mutation, planted};
 
 /// Before anything was measured.
@@ -37,6 +37,8 @@ const SHARE_PPM: u64 = 6_000;
 const NACK_BITS: u64 = 1_400;
 /// NACKs a second that a slow sender reads too, and that are enough for a fast one.
 const NACKS_PER_SECOND: (u64, u64) = (60, 3_000);
+/// So many times more are a flood.
+const FLOOD: u64 = 2;
 /// A receiver's packet number does not jump further: one forged with its run must not make its own look old.
 const AHEAD_MAX: u64 = 1 << 16;
 /// Rows about single receivers.
@@ -71,6 +73,18 @@ pub(super) struct Row {
     /// Highest packet number and a bitmap of the 64 before: a NACK counts once.
     highest: u64,
     window: u64,
+    pub(super) first_heard: Time,
+    /// What it said last of its dataset.
+    pub(super) generation: Generation,
+    pub(super) objects_missing: u64,
+    pub(super) bytes_missing: u64,
+}
+
+impl Row {
+    /// Heard lately enough.
+    pub(super) const fn is_counted(&self) -> bool {
+        self.counted
+    }
 }
 
 /// The group as its NACKs show it.
@@ -93,6 +107,8 @@ pub(super) struct Feedback {
     level: u32,
     /// When a receiver was heard for the first time, last.
     last_new: Time,
+    /// Since when more NACKs come than the window should let through.
+    flooded_since: Option<Time>,
 }
 
 /// What a NACK did to the table.
@@ -121,6 +137,7 @@ impl Feedback {
             counted_at: Time::ZERO,
             level: 0,
             last_new: Time::ZERO,
+            flooded_since: None,
         }
     }
 
@@ -196,6 +213,10 @@ impl Feedback {
                 counted: true,
                 highest: packet,
                 window: 0,
+                first_heard: now,
+                generation: Generation::default(),
+                objects_missing: 0,
+                bytes_missing: 0,
             };
             self.receivers.insert(run, row);
             self.counted += 1;
@@ -244,6 +265,35 @@ impl Feedback {
         let news = complete.is_some() && row.complete != complete;
         (row.holds, row.complete) = (manifest, complete);
         news
+    }
+
+    /// What a receiver says that it lacks.
+    pub(super) fn on_lack(&mut self, run: RunId, generation: Generation, objects: u64, bytes: u64) {
+        if let Some(row) = self.receivers.get_mut(&run) {
+            (row.generation, row.objects_missing, row.bytes_missing) = (generation, objects, bytes);
+        }
+    }
+
+    /// All rows, and how many receivers one of them stands for.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (RunId, &Row)> {
+        self.receivers.iter().map(|(run, row)| (*run, row))
+    }
+
+    /// So many rows stand for so many receivers.
+    pub(super) fn stands_for(&self, rows: usize) -> u64 {
+        u64::from(self.scaled(u32::try_from(rows).unwrap_or(u32::MAX)))
+    }
+
+    /// Since when more NACKs come than the window should let through.
+    pub(super) const fn flooded_since(&self) -> Option<Time> {
+        self.flooded_since
+    }
+
+    /// Mean loss of those that are heard, in millionths.
+    pub(super) fn mean_loss(&self) -> u32 {
+        let heard = || self.receivers.values().filter(|row| row.counted);
+        let sum: u64 = heard().map(|row| u64::from(row.loss_ppm)).sum();
+        u32::try_from(sum / (heard().count() as u64).max(1)).unwrap_or(u32::MAX)
     }
 
     /// How many of those that are heard hold the manifest with this hash.
@@ -301,6 +351,9 @@ impl Feedback {
         let least = self.least_window();
         let wanted = (rate / 1_000_000 * SHARE_PPM / NACK_BITS).clamp(NACKS_PER_SECOND.0, NACKS_PER_SECOND.1);
         let came = u64::from(self.nacks_in_window) * 1_000_000 / micros(passed).max(1);
+        // The window adapts within a few of its lengths: more than this for long is not its fault.
+        let since = self.flooded_since.unwrap_or(now);
+        self.flooded_since = (came > wanted * FLOOD).then_some(since);
         if came > wanted {
             self.window = self.window * 3 / 2;
         } else if came < wanted / 2 && !planted(Mutation::WindowNeverReset) {

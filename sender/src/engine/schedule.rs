@@ -19,6 +19,7 @@ use nackcast_common::clock::Time;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{Generation, ObjectId, ObjectIndex};
 use nackcast_common::mutation::{Mutation, planted};
+use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::NackStatus;
 
 use super::covered::Covered;
@@ -55,7 +56,7 @@ pub(super) struct Object {
     pub(super) order: Order,
     pub(super) since: Generation,
     state: State,
-    passes: u32,
+    pub(super) passes: u32,
     last_start: Option<Time>,
     last_asked: Time,
     demand: Demand,
@@ -74,6 +75,8 @@ pub(super) struct Schedule {
     covered: Covered,
     /// Symbols that the pool wants, about.
     pool_symbols: u64,
+    /// Objects that were asked for when they had no pass left.
+    exhausted: BTreeSet<ObjectId>,
     pub(super) jobs: Vec<Job>,
 }
 
@@ -87,7 +90,7 @@ impl Object {
             passes: 0,
             last_start: None,
             last_asked: Time::ZERO,
-            demand: Demand { whole: nackcast_common::ranges::RangeSet::new(), short: BTreeMap::new(), loss_ppm: 0 },
+            demand: Demand { whole: RangeSet::new(), short: BTreeMap::new(), loss_ppm: 0 },
             steps: BTreeMap::new(),
         }
     }
@@ -126,6 +129,7 @@ impl Schedule {
             waiting: BTreeSet::new(),
             covered: Covered::default(),
             pool_symbols: 0,
+            exhausted: BTreeSet::new(),
             jobs: Vec::new(),
         }
     }
@@ -161,6 +165,7 @@ impl Schedule {
                 self.first.insert((object.order, *id));
             }
         }
+        self.exhausted.retain(|id| self.objects.contains_key(id));
         self.covered = Covered::default();
         self.pool_symbols = 0;
         // In the order of the table: the set is kept as runs.
@@ -278,21 +283,74 @@ impl Schedule {
                 },
                 None => (NackStatus::Sending, nothing()),
             },
-            State::Idle if object.passes >= self.config.max_passes => (NackStatus::Unicast, nothing()),
+            State::Idle if object.passes >= self.config.max_passes => {
+                self.exhausted.insert(id);
+                (NackStatus::Unicast, nothing())
+            }
             State::Idle => {
-                object.demand = demand.clone();
-                let eligible = object.last_start.map_or(now, |start| start + self.config.period);
-                object.state = State::Pool { eligible };
-                enter(&mut self.covered, &mut self.pool_symbols, object);
-                let is_lost = planted(Mutation::PoolLosesObject) && !self.jobs.is_empty();
-                if eligible <= now && !is_lost {
-                    self.pool.insert((object.order, id));
-                } else {
-                    self.waiting.insert((eligible, id));
-                }
+                self.queue(now, id, demand.clone());
                 (NackStatus::Queued, demand)
             }
         }
+    }
+
+    /// An idle object goes to the pool.
+    fn queue(&mut self, now: Time, id: ObjectId, demand: Demand) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.demand = demand;
+        let eligible = object.last_start.map_or(now, |start| start + self.config.period);
+        object.state = State::Pool { eligible };
+        enter(&mut self.covered, &mut self.pool_symbols, object);
+        let is_lost = planted(Mutation::PoolLosesObject) && !self.jobs.is_empty();
+        if eligible <= now && !is_lost {
+            self.pool.insert((object.order, id));
+        } else {
+            self.waiting.insert((eligible, id));
+        }
+    }
+
+    /// By command: a new round for the object, with a pass of all of it. Returns what is going to be sent.
+    pub(super) fn resend(&mut self, now: Time, id: ObjectId) -> Option<(Demand, Layout)> {
+        let object = self.objects.get_mut(&id)?;
+        let layout = object.layout;
+        let demand = Demand { whole: RangeSet::full(layout.block_count()), ..Demand::default() };
+        match object.state {
+            State::Gone => return None,
+            State::FirstPass => {}
+            State::Pool { .. } => {
+                leave(&mut self.covered, &mut self.pool_symbols, object);
+                object.demand.merge(demand.clone());
+                enter(&mut self.covered, &mut self.pool_symbols, object);
+            }
+            // After the job that runs.
+            State::Sending => object.demand.merge(demand.clone()),
+            State::Idle => self.queue(now, id, demand.clone()),
+        }
+        let object = self.objects.get_mut(&id)?;
+        (object.passes, object.last_asked) = (0, now);
+        self.exhausted.remove(&id);
+        Some((demand, layout))
+    }
+
+    /// Objects that were asked for when they had no pass left, and had none since.
+    pub(super) fn exhausted(&self) -> impl ExactSizeIterator<Item = ObjectId> {
+        self.exhausted.iter().copied()
+    }
+
+    /// What is done with objects behind `after`, as words for people.
+    pub(super) fn rows(&self, after: Option<ObjectId>) -> impl Iterator<Item = (ObjectId, &Object, &'static str)> {
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.objects.range((from, std::ops::Bound::Unbounded)).map(|(id, object)| {
+            let state = match object.state {
+                State::Gone => "gone",
+                State::FirstPass => "first pass",
+                State::Pool { .. } => "pool",
+                State::Sending => "sending",
+                State::Idle if self.exhausted.contains(id) => "exhausted",
+                State::Idle => "idle",
+            };
+            (*id, object, state)
+        })
     }
 
     /// Moves objects from the pool to the list while there are slots; returns the passes to record.
@@ -341,6 +399,7 @@ impl Schedule {
             };
             let Some(object) = self.objects.get_mut(&id) else { continue };
             leave(&mut self.covered, &mut self.pool_symbols, object);
+            self.exhausted.remove(&id);
             let mut demand = std::mem::take(&mut object.demand);
             object.passes += u32::from(!planted(Mutation::PassNotCounted) || object.passes == 0);
             demand.insist(object.passes);
@@ -390,6 +449,7 @@ impl Schedule {
                 self.pool.remove(&(object.order, id));
             }
             self.first.remove(&(object.order, id));
+            self.exhausted.remove(&id);
             object.state = State::Gone;
             object.demand = Demand::default();
         }

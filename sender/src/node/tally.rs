@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use nackcast_common::clock::Time;
+use nackcast_common::clock::{Time, micros};
+use nackcast_proto::wire::SenderState;
 
 use crate::config::Once;
 use crate::engine::Snapshot;
@@ -82,19 +83,30 @@ impl Tally {
             rate_bps: self.meter.rate(now, snapshot.sent_bytes),
             receivers: snapshot.receivers.into(),
             receivers_complete: snapshot.receivers_complete.into(),
+            jobs: snapshot.jobs as u64,
+            pool: snapshot.pool as u64,
+            rate_limit_bps: snapshot.rate_limit_bps,
+            nacks: snapshot.nacks,
+            loss_ppm: snapshot.loss_ppm,
+            unicast_wanted: snapshot.exhausted,
+            grtt_us: micros(snapshot.grtt),
+            nack_window_us: micros(snapshot.nack_window),
             state: self.activity(snapshot, is_draining, is_published).to_owned(),
             note: match self.failures() {
                 0 => None,
                 1 => Some("1 problem with the content".to_owned()),
                 count => Some(format!("{count} problems with the content")),
             },
+            ..ChannelProgress::default()
         }
     }
 
     fn activity(&self, snapshot: &Snapshot, is_draining: bool, is_published: bool) -> &'static str {
         let expected = self.once.and_then(|once| once.expect).unwrap_or(0);
-        if is_draining {
+        if is_draining || snapshot.state == Some(SenderState::Draining) {
             "draining"
+        } else if snapshot.state == Some(SenderState::Paused) {
+            "paused"
         } else if !is_published {
             "hashing"
         } else if snapshot.jobs > 0 {

@@ -1,5 +1,7 @@
 //! A node alone: what it sends opens, and its bookkeeping holds.
 
+mod admin;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

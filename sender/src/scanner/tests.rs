@@ -60,9 +60,9 @@ impl Bench {
         tokio::time::timeout(Duration::from_secs(20), self.scanned.recv()).await.unwrap().unwrap()
     }
 
-    async fn ask(&self) -> Outcome {
+    async fn ask(&self) -> Scan {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Now(Some(reply))).await.unwrap();
+        self.requests.send(Request::Now { allow_empty: false, reply: Some(reply) }).await.unwrap();
         tokio::time::timeout(Duration::from_secs(20), answer).await.unwrap().unwrap()
     }
 

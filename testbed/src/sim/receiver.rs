@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nackcast_common::clock::Time;
+use nackcast_common::control::{Refusal, Scan};
 use nackcast_common::ids::RunId;
 use nackcast_common::manifest::Mtime;
 use nackcast_common::store::MemoryStore;
 use nackcast_proto::ticket::Ticket;
 use nackcast_receiver::blocks;
-use nackcast_receiver::dataset::{self, ScanReport};
+use nackcast_receiver::dataset;
 use nackcast_receiver::disk::target::TargetDir;
 use nackcast_receiver::engine::{BlockOutcome, Wants};
 use nackcast_receiver::node::{NodeConfig, OpenError, Order, ReceiverNode, ScanRequest, Workers};
@@ -108,7 +109,7 @@ pub struct Receiver {
     /// A deep scan is wanted.
     rotten: bool,
     /// A deep scan was ordered, and has not answered yet.
-    scanning: Option<oneshot::Receiver<ScanReport>>,
+    scanning: Option<oneshot::Receiver<Result<Scan, Refusal>>>,
     rescan_at: Option<Time>,
     /// Why it did not start.
     pub refusal: Option<String>,
@@ -277,7 +278,7 @@ impl Receiver {
     /// it may have rotted before.
     fn look_at_scan(&mut self, now: Time) {
         match self.scanning.as_mut().map(oneshot::Receiver::try_recv) {
-            Some(Ok(report)) if report.generation > 0 && report.missing.is_empty() && report.damaged.is_empty() => {
+            Some(Ok(Ok(scan))) if scan.generation > 0 && !scan.changed => {
                 (self.rotten, self.scanning) = (false, None);
             }
             Some(Ok(_) | Err(TryRecvError::Closed)) => {

@@ -140,7 +140,7 @@ impl World {
                     if snapshot.complete && snapshot.generation.0 == newest && self.scenario.receivers > 4 {
                         continue;
                     }
-                    let note = node.progress().note.unwrap_or_default();
+                    let note = node.progress(self.now).note.unwrap_or_default();
                     lines.push(format!(
                         "receiver {number}: {snapshot:?}, {} orders wait, tainted: {}; {note}",
                         receiver.orders_waiting(),

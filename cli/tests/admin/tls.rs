@@ -1,0 +1,59 @@
+//! The admin interface on TCP: off loopback with certificates on both sides only.
+
+use std::path::Path;
+
+use nackcast_testbed::netns::with_namespaces;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::stage::{Stage, alone, code_of, end, until};
+
+/// A CA, and what it signed: NAME.pem with NAME.key.
+fn certificates(stage: &Stage, ca: &str, names: &[&str]) {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    write(&stage.path(&format!("{ca}.pem")), &issuer.pem());
+    for name in names {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![stage.address("sender").to_string()]).unwrap();
+        let signed = params.signed_by(&key, &issuer).unwrap();
+        write(&stage.path(&format!("{name}.pem")), &signed.pem());
+        write(&stage.path(&format!("{name}.key")), &key.serialize_pem());
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn off_loopback_both_sides_need_certificates() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let stage = Stage::new();
+        certificates(&stage, "ca", &["node", "friend"]);
+        certificates(&stage, "other-ca", &["stranger"]);
+        let mut refused = stage.send(&["--admin", "0.0.0.0:7800"]);
+        assert_eq!(code_of(&mut refused), Some(2));
+        assert!(refused.stderr().contains("--admin-ca"), "{}", refused.stderr());
+
+        let path = |name: &str| stage.path(name).display().to_string();
+        let (cert, key, ca) = (path("node.pem"), path("node.key"), path("ca.pem"));
+        let tls = ["--admin", "0.0.0.0:7800", "--admin-cert", &cert, "--admin-key", &key, "--admin-ca", &ca];
+        let mut sender = stage.send(&tls);
+        stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
+        let node = format!("https://{}:7800", stage.address("sender"));
+        let ask = |name: &str| {
+            let (cert, key) = (path(&format!("{name}.pem")), path(&format!("{name}.key")));
+            stage.ask_over_network(&["status", "--json", "--node", &node, "--ca", &ca, "--cert", &cert, "--key", &key])
+        };
+        let output = until("a friend is answered", || Some(ask("friend")).filter(|output| output.status.success()));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("\"role\":\"sender\""));
+        assert_eq!(ask("stranger").status.code(), Some(1), "signed by somebody else");
+        let nameless = stage.ask_over_network(&["status", "--node", &node, "--ca", &ca]);
+        assert_eq!(nameless.status.code(), Some(1), "{nameless:?}");
+        let plain = stage.ask_over_network(&["status", "--node", &node.replace("https", "http")]);
+        assert_eq!(plain.status.code(), Some(1), "{plain:?}");
+        end(&mut sender);
+    });
+}

@@ -1,0 +1,137 @@
+//! What is wrong with a channel now, for [`nackcast_common::alerts`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nackcast_common::alerts::{Finding, Kind, name_some};
+use nackcast_common::clock::Time;
+
+use super::ReceiverNode;
+use crate::engine::{Event, Snapshot};
+
+/// Clocks that differ by more are far off: generations are numbered by the wall clock.
+const CLOCK_OFF_MS: u64 = 60_000;
+/// Of the wanted objects, so many hundredths that multicast does not bring are much.
+const UNICAST_PERCENT: u64 = 5;
+/// A stranger that was not heard for so long is gone.
+const STRANGER_GONE: Duration = Duration::from_secs(60);
+
+/// What is remembered for it.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// The wall clock at the origin of the node's clock, in milliseconds since 1970.
+    wall_origin_ms: Option<u64>,
+    clock_off: Option<String>,
+    stranger: Option<(Time, SocketAddr)>,
+    damaged: Happened,
+    refused: Happened,
+    unsound: Happened,
+    two_manifests: Happened,
+    disk: Happened,
+}
+
+/// Something that happens now and then.
+#[derive(Debug, Default)]
+struct Happened {
+    times: u64,
+    last: String,
+}
+
+impl Happened {
+    fn again(&mut self, times: u64, text: String) {
+        self.times += times;
+        self.last = text;
+    }
+}
+
+impl Watch {
+    pub(super) fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::BlockUnsound(object, block) => {
+                self.unsound.again(1, format!("symbols of object {object}, block {block} were wrong"));
+            }
+            Event::TwoManifests(generation) => {
+                self.two_manifests.again(1, format!("two manifests of generation {generation} exist: ours is kept"));
+            }
+            Event::SenderHeard(..)
+            | Event::SenderLost(_)
+            | Event::OlderGeneration(_)
+            | Event::UnicastWanted(_)
+            | Event::Unknown(_)
+            | Event::Complete(_) => {}
+        }
+    }
+
+    pub(super) fn on_damaged(&mut self, paths: &[String], count: u64) {
+        self.damaged.again(count, format!("{count} files were sound and are not: {}", name_some(paths, count)));
+    }
+
+    pub(super) fn on_refused(&mut self, why: &str) {
+        self.refused.again(1, format!("a manifest was refused: {why}"));
+    }
+
+    pub(super) fn on_disk(&mut self, text: String) {
+        self.disk.again(1, text);
+    }
+
+    pub(super) const fn on_stranger(&mut self, now: Time, from: SocketAddr) {
+        self.stranger = Some((now, from));
+    }
+
+    /// A sender says what time it is; 0: it does not know.
+    pub(super) fn on_clock(&mut self, now: Time, from: SocketAddr, theirs_ms: u64) {
+        let Some(origin) = self.wall_origin_ms.filter(|_| theirs_ms > 0) else { return };
+        let ours_ms = origin + now.0 / 1000;
+        let off = ours_ms.abs_diff(theirs_ms);
+        self.clock_off = (off > CLOCK_OFF_MS).then(|| {
+            let way = if theirs_ms > ours_ms { "ahead of" } else { "behind" };
+            format!("the clock of the sender at {from} is {} s {way} this node's", off / 1000)
+        });
+    }
+}
+
+impl ReceiverNode {
+    /// What the wall clock said at the origin of the node's clock, in milliseconds since 1970. Without it clocks are
+    /// not compared.
+    pub const fn set_wall_clock(&mut self, origin_ms: u64) {
+        self.watch.wall_origin_ms = Some(origin_ms);
+    }
+
+    /// What is wrong now.
+    pub(super) fn findings(&self, now: Time, snapshot: &Snapshot) -> Vec<Finding> {
+        let Watch { clock_off, stranger, damaged, refused, unsound, two_manifests, disk, .. } = &self.watch;
+        let mut found = Vec::new();
+        for (kind, happened) in [
+            (Kind::ContentDamaged, damaged),
+            (Kind::ManifestRefused, refused),
+            (Kind::SymbolsWrong, unsound),
+            (Kind::TwoManifests, two_manifests),
+            (Kind::DiskFailing, disk),
+        ] {
+            if happened.times > 0 {
+                found.push(Finding::happened(kind, "", &happened.last, happened.times));
+            }
+        }
+        if let Some(text) = clock_off {
+            found.push(Finding::lasting(Kind::ClockOff, "", text));
+        }
+        if self.listening.told_wrong_ticket && snapshot.senders == 0 {
+            let text = "datagrams arrive, but none opens with this ticket: it is of another channel or outdated";
+            found.push(Finding::lasting(Kind::KeyRejected, "", text));
+        }
+        if let Some((at, from)) = stranger
+            && now.since(*at) < STRANGER_GONE
+        {
+            let text = format!("{from} advertises with this channel's secret, but its key is not the publisher's choice");
+            found.push(Finding::lasting(Kind::KeyRejected, "sender", text));
+        }
+        if snapshot.unicast_wanted * 100 >= snapshot.objects * UNICAST_PERCENT && snapshot.unicast_wanted > 0 {
+            let text = format!(
+                "{} of {} objects had all their passes and wait for unicast",
+                snapshot.unicast_wanted, snapshot.objects
+            );
+            found.push(Finding::lasting(Kind::UnicastShare, "", text));
+        }
+        found
+    }
+}

@@ -1,0 +1,139 @@
+//! What is wrong with a channel now, for [`nackcast_common::alerts`].
+
+use std::time::Duration;
+
+use nackcast_common::alerts::{Finding, Kind, name_some};
+use nackcast_common::clock::Time;
+use nackcast_common::ids::Generation;
+
+use super::{MakeError, SenderNode, Snapshot, Trouble};
+use crate::library::BlockError;
+
+/// When something that takes time takes too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A generation that receivers have not reached after so long is late, beside the time that sending it takes.
+    pub late: Duration,
+    /// More NACKs than the window lets through are no passing thing after so long.
+    pub flood: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { late: Duration::from_secs(600), flood: Duration::from_secs(10) }
+    }
+}
+
+/// What is remembered for it.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    limits: Limits,
+    /// The wall clock at the origin of the node's clock, in milliseconds since 1970.
+    wall_origin_ms: Option<u64>,
+    published: Option<(Time, Generation)>,
+    left_out: Vec<String>,
+    unreadable: Happened,
+}
+
+/// Something that happens now and then.
+#[derive(Debug, Default)]
+struct Happened {
+    times: u64,
+    last: String,
+}
+
+impl Watch {
+    /// What to tell receivers of the wall clock; 0: it is not known.
+    pub(super) fn wall_ms(&self, now: Time) -> u64 {
+        self.wall_origin_ms.map_or(0, |origin| origin + now.0 / 1000)
+    }
+
+    pub(super) fn on_publish(&mut self, now: Time, generation: Generation) {
+        if self.published.is_none_or(|(_, before)| before != generation) {
+            self.published = Some((now, generation));
+        }
+    }
+
+    pub(super) fn on_scan(&mut self, troubles: &[Trouble]) {
+        self.left_out = troubles.iter().filter(|trouble| trouble.is_failure).map(|t| t.line.clone()).collect();
+    }
+
+    pub(super) fn on_unmade(&mut self, error: &MakeError) {
+        if let MakeError::Block(BlockError::Io { .. } | BlockError::HashList { .. }) = error {
+            self.unreadable.times += 1;
+            self.unreadable.last = error.to_string();
+        }
+    }
+}
+
+impl SenderNode {
+    /// What the wall clock said at the origin of the node's clock, in milliseconds since 1970. Receivers compare it
+    /// with theirs.
+    pub const fn set_wall_clock(&mut self, origin_ms: u64) {
+        self.watch.wall_origin_ms = Some(origin_ms);
+    }
+
+    /// Sets when something takes too long.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.watch.limits = limits;
+    }
+
+    /// What is wrong now.
+    pub(super) fn findings(&self, now: Time, snapshot: &Snapshot) -> Vec<Finding> {
+        let Watch { limits, published, left_out, unreadable, .. } = &self.watch;
+        let audience = self.engine.audience(now);
+        let mut found = Vec::new();
+        let (names, count) = &audience.silent;
+        if *count > 0 {
+            let text = format!("{count} receivers were heard and are silent: {}", name_some(names, *count));
+            found.push(Finding::lasting(Kind::ReceiverSilent, "", text));
+        }
+        let (names, count) = &audience.lagging;
+        if let Some((at, generation)) = published
+            && *count > 0
+            && now.since(*at) >= limits.late + sending_takes(snapshot)
+        {
+            let since = minutes(now.since(*at));
+            let text = format!("{count} receivers lack generation {generation} after {since}: {}", name_some(names, *count));
+            found.push(Finding::lasting(Kind::GenerationLate, "", text));
+        }
+        if snapshot.exhausted > 0 {
+            let text = format!(
+                "{} of {} objects had all their passes and are still asked for: {}",
+                snapshot.exhausted,
+                snapshot.objects,
+                name_some(&audience.exhausted, snapshot.exhausted)
+            );
+            found.push(Finding::lasting(Kind::PassesExhausted, "", text));
+        }
+        if audience.flooded_since.is_some_and(|since| now.since(since) >= limits.flood) {
+            let window = snapshot.nack_window;
+            let text = format!("more than twice the NACKs come that a window of {window:?} should let through");
+            found.push(Finding::lasting(Kind::NackRate, "", text));
+        }
+        if !left_out.is_empty() {
+            let text = name_some(left_out, left_out.len() as u64);
+            found.push(Finding::lasting(Kind::ContentLeftOut, "", text));
+        }
+        if unreadable.times > 0 {
+            found.push(Finding::happened(Kind::DiskFailing, "", &unreadable.last, unreadable.times));
+        }
+        found
+    }
+}
+
+/// So long does it take to send everything twice.
+const fn sending_takes(snapshot: &Snapshot) -> Duration {
+    match snapshot.rate_limit_bps {
+        0 => Duration::ZERO,
+        rate => Duration::from_secs((snapshot.bytes / rate).saturating_mul(16)),
+    }
+}
+
+/// In minutes, since nobody wants to read more.
+fn minutes(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds / 60),
+    }
+}
