@@ -9,7 +9,9 @@ use std::path::Path;
 use nackcast_common::control::{Ask, Request};
 use nackcast_common::net::interface;
 use nackcast_common::report::Progress;
-use tokio::sync::{mpsc, watch};
+use nackcast_common::units::RateLimit;
+use nackcast_receiver::Shelf;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
@@ -34,13 +36,28 @@ pub(crate) trait Daemon {
     fn interface(&self) -> Option<&str>;
     /// The groups of its channels.
     fn groups(&self) -> Vec<IpAddr>;
+    /// What of its configuration file it takes up again while it runs; by default nothing.
+    fn reload(&self) -> Option<Reload> {
+        None
+    }
     /// Runs until it is done or told to end. The state directory is there.
-    async fn run(
-        self,
-        shutdown: CancellationToken,
-        requests: mpsc::Receiver<Request>,
-        progress: watch::Sender<Progress>,
-    ) -> Result<Self::Summary, Failure>;
+    async fn run(self, ports: Ports) -> Result<Self::Summary, Failure>;
+}
+
+/// Reads the configuration file again: the rate that it gives now.
+pub(crate) type Reload = Box<dyn Fn() -> Result<RateLimit, Failure> + Send>;
+
+/// The ways into a running node, and out of it.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    /// When cancelled, the node ends.
+    pub(crate) shutdown: CancellationToken,
+    /// What admins ask.
+    pub(crate) requests: mpsc::Receiver<Request>,
+    /// What it does.
+    pub(crate) progress: watch::Sender<Progress>,
+    /// A receiver's files.
+    pub(crate) shelves: watch::Sender<Vec<Shelf>>,
 }
 
 /// Requests of admins that wait for the node.
@@ -72,10 +89,11 @@ pub(crate) fn run<D: Daemon>(
         let Signals { shutdown, rescan } = signals::listen(app.terminal.clone())?;
         let (progress, shown) = watch::channel(Progress::default());
         let (asking, requests) = mpsc::channel(REQUESTS_MAX);
-        let services = Services::start(&state, node, offer, shown.clone(), asking.clone()).await?;
-        let rescans = tokio::spawn(rescan_on(rescan, node.channels.len(), asking));
+        let (shelves, files) = watch::channel(Vec::new());
+        let services = Services::start(&state, node, offer, shown.clone(), asking.clone(), files).await?;
+        let rescans = tokio::spawn(reload_on(rescan, daemon.reload(), node.channels.len(), asking));
         let display = Display::start(mode, app.terminal.clone(), shown, shutdown.clone());
-        let result = daemon.run(shutdown, requests, progress).await;
+        let result = daemon.run(Ports { shutdown, requests, progress, shelves }).await;
         rescans.abort();
         display.finish().await;
         services.finish().await;
@@ -89,10 +107,29 @@ pub(crate) fn run<D: Daemon>(
     Ok(summary)
 }
 
-/// SIGHUP: all channels scan.
-async fn rescan_on(mut rescan: mpsc::Receiver<()>, channels: usize, asking: mpsc::Sender<Request>) {
-    while let Some(()) = rescan.recv().await {
+/// SIGHUP: all channels scan, and take up what the configuration file says now.
+async fn reload_on(
+    mut hangups: mpsc::Receiver<()>,
+    reload: Option<Reload>,
+    channels: usize,
+    asking: mpsc::Sender<Request>,
+) {
+    while let Some(()) = hangups.recv().await {
+        let rate = match reload.as_ref().map(|reload| reload()).transpose() {
+            Ok(rate) => rate,
+            Err(failure) => {
+                tracing::warn!("not reloaded: {}", failure.line().unwrap_or_default());
+                None
+            }
+        };
         for channel in 0..channels {
+            if let Some(rate) = rate {
+                let (reply, _nobody) = oneshot::channel();
+                let ask = Ask::Rate(rate.share(channels), reply);
+                if asking.send(Request { channel, ask }).await.is_err() {
+                    return;
+                }
+            }
             let ask = Ask::Scan { deep: false, allow_empty: false, reply: None };
             if asking.send(Request { channel, ask }).await.is_err() {
                 return;

@@ -6,19 +6,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nackcast_common::control::Request;
-use nackcast_common::report::Progress;
 use nackcast_proto::ticket::Ticket;
 use nackcast_receiver::{Config, Control, Subscription, Summary};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::args::ReceiveArgs;
 use crate::args::options::ReceiveOptions;
 use crate::failure::{Failure, OrFail};
 use crate::keyfile::KeyFile;
-use crate::node::{self, Daemon, Show};
+use crate::node::{self, Daemon, Ports, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
 use crate::serve::Offer;
 use crate::{config_file, private_file};
@@ -44,7 +40,8 @@ pub(crate) fn run(args: ReceiveArgs, app: &App) -> Result<(), Failure> {
         options.ticket = tickets_of_environment()?;
     }
     let show = Show { report: args.report, json: options.json.unwrap_or(false) };
-    let mut offer = Offer::of(options.admin, [&options.admin_cert, &options.admin_key, &options.admin_ca], options.http)?;
+    let mut offer =
+        Offer::of(options.admin, [&options.admin_cert, &options.admin_key, &options.admin_ca], options.http)?;
     offer.on_complete = options.on_complete.clone();
     let (config, node) = configure(options)?;
     let once = config.once;
@@ -72,13 +69,9 @@ impl Daemon for Config {
         self.subscriptions.iter().map(|subscription| subscription.ticket.advertise.ip()).collect()
     }
 
-    async fn run(
-        self,
-        shutdown: CancellationToken,
-        requests: mpsc::Receiver<Request>,
-        progress: watch::Sender<Progress>,
-    ) -> Result<Summary, Failure> {
-        let control = Control { shutdown, requests, progress };
+    async fn run(self, ports: Ports) -> Result<Summary, Failure> {
+        let Ports { shutdown, requests, progress, shelves } = ports;
+        let control = Control { shutdown, requests, progress, shelves };
         nackcast_receiver::run(self, control).await.map_err(|error| node::fail(error.is_usage(), error))
     }
 }

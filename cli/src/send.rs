@@ -2,18 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nackcast_common::geometry::{FecScheme, Geometry};
 use nackcast_common::keys::SigningKey;
-use nackcast_common::control::Request;
-use nackcast_common::report::Progress;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
 use nackcast_sender::{ChannelConfig, Config, Control, Once, ScheduleConfig, Summary};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::args::SendArgs;
@@ -21,7 +17,7 @@ use crate::args::options::{RoleOption, SendOptions};
 use crate::args::values::ChannelSource;
 use crate::failure::{Failure, OrFail};
 use crate::keyfile::{Authority, KeyFile};
-use crate::node::{self, Daemon, Show};
+use crate::node::{self, Daemon, Ports, Reload, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
 use crate::serve::Offer;
 use crate::{config_file, sender_key};
@@ -35,13 +31,16 @@ const DSCP_MAX: u8 = 63;
 
 /// Runs the command.
 pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
+    // What the command line gives counts more than the file, whatever that says later.
+    let reload = args.config.clone().filter(|_| args.options.rate.is_none());
     let options = match &args.config {
         Some(path) => args.options.or(config_file::load(path)?),
         None => args.options,
     };
     let show = Show { report: args.report, json: options.json.unwrap_or(false) };
     let offer = Offer::of(options.admin, [&options.admin_cert, &options.admin_key, &options.admin_ca], options.http)?;
-    let (sender, node) = configure(options)?;
+    let (mut sender, node) = configure(options)?;
+    sender.reload = reload;
     let summary = node::run(sender, &node, &offer, show, app)?;
     if summary.success { Ok(()) } else { Err(Failure::Reported) }
 }
@@ -50,6 +49,8 @@ pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
 struct Sender {
     config: Config,
     key: SigningKey,
+    /// The configuration file, when the rate is its to give.
+    reload: Option<PathBuf>,
 }
 
 impl Daemon for Sender {
@@ -71,13 +72,14 @@ impl Daemon for Sender {
         self.config.channels.iter().map(|channel| channel.advertise.ip()).collect()
     }
 
-    async fn run(
-        self,
-        shutdown: CancellationToken,
-        requests: mpsc::Receiver<Request>,
-        progress: watch::Sender<Progress>,
-    ) -> Result<Summary, Failure> {
+    fn reload(&self) -> Option<Reload> {
+        let path = self.reload.clone()?;
+        Some(Box::new(move || Ok(config_file::load::<SendOptions>(&path)?.rate.unwrap_or(DEFAULT_RATE))))
+    }
+
+    async fn run(self, ports: Ports) -> Result<Summary, Failure> {
         sender_key::keep(&self.config.state, &self.key)?;
+        let Ports { shutdown, requests, progress, shelves: _ } = ports;
         let control = Control { shutdown, requests, progress };
         nackcast_sender::run(self.config, control).await.map_err(|error| node::fail(error.is_usage(), error))
     }
@@ -125,7 +127,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
             .unwrap_or(false)
             .then(|| Once { expect: options.expect, linger: options.linger.unwrap_or(DEFAULT_LINGER) }),
     };
-    Ok((Sender { config, key }, node))
+    Ok((Sender { config, key, reload: None }, node))
 }
 
 fn check_options(options: &SendOptions) -> Result<(), Failure> {

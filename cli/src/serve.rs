@@ -9,12 +9,13 @@
 //! | `listen` | where admins are heard: a Unix socket, TCP with or without TLS |
 //! | `admin`, `alerts` | the gRPC services |
 //! | `complete` | runs a command when a generation is complete |
-//! | `http`, `metrics` | `/metrics`, `/healthz`, content |
+//! | `http`, `metrics`, `content` | `/metrics`, `/healthz`, a receiver's files |
 //! | `systemd` | ready, status, watchdog |
 
 mod admin;
 mod alerts;
 mod complete;
+mod content;
 mod desk;
 mod http;
 mod listen;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use nackcast_common::control::Request;
 use nackcast_common::report::Progress;
+use nackcast_receiver::Shelf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -61,7 +63,9 @@ impl Offer {
                 Some(TlsFiles { certificate: certificate.clone(), key: key.clone(), ca: ca.clone() })
             }
             [None, None, None] => None,
-            _ => return Err(Failure::usage("--admin-cert, --admin-key and --admin-ca belong together: give all three")),
+            _ => {
+                return Err(Failure::usage("--admin-cert, --admin-key and --admin-ca belong together: give all three"));
+            }
         };
         let offer = Self { admin, tls, http, on_complete: None };
         listen::check(&offer)?;
@@ -96,6 +100,7 @@ impl Services {
         offer: &Offer,
         progress: watch::Receiver<Progress>,
         requests: mpsc::Sender<Request>,
+        files: watch::Receiver<Vec<Shelf>>,
     ) -> Result<Self, Failure> {
         // First what only one node can have: the socket of another that runs is not to be removed.
         let desk = Arc::new(Desk::open(state, node, progress, requests).await?);
@@ -110,7 +115,7 @@ impl Services {
             tasks.spawn(listen::serve_tcp(router, incoming, tls)?);
         }
         if let Some(http) = http {
-            tasks.spawn(http::serve(Arc::clone(&desk), http));
+            tasks.spawn(http::serve(Arc::clone(&desk), files, http));
         }
         tasks.spawn(systemd::tell(Arc::clone(&desk)));
         let hook = offer.on_complete.clone().map(|command| Hook::new(command, state, node));

@@ -37,6 +37,7 @@ use crate::disks::Disks;
 use crate::driver::{self, Network, Setup};
 use crate::node::{NodeConfig, OpenError, ReceiverNode, Workers};
 use crate::report::{ChannelProgress, Progress, Summary};
+use crate::shelf::Shelf;
 use crate::silence::Silence;
 
 /// What an admin asks, and waits to be taken.
@@ -51,6 +52,8 @@ pub struct Control {
     pub requests: mpsc::Receiver<Request>,
     /// Where progress goes.
     pub progress: watch::Sender<Progress>,
+    /// Where the channels' verified files are to be had, once the node runs.
+    pub shelves: watch::Sender<Vec<Shelf>>,
 }
 
 /// Why a node did not run, or stopped. One line each: what, where, what to do.
@@ -175,7 +178,7 @@ impl RunError {
 /// When the configuration cannot work, or something that cannot be mended while running fails.
 pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> {
     let clock = Clock::start();
-    let Control { shutdown, mut requests, progress } = control;
+    let Control { shutdown, mut requests, progress, shelves } = control;
     check_directories(&config)?;
     make_private(&config.state)?;
     check_channels(&config)?;
@@ -190,6 +193,7 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
         let setup = prepare(&config, subscription, clock, shutdown.clone(), row, asked)?;
         silence.add(&subscription.ticket, &setup.network.interface);
         rows.push(watched);
+        shelves.send_modify(|shelves| shelves.push(setup.dataset.shelf()));
         doors.push(door);
         tasks.spawn(async move { (at, driver::run(setup).await) });
     }

@@ -37,6 +37,7 @@ use crate::disk::part::{PartError, PartStore};
 use crate::disk::scan::{Depth, ScanError};
 use crate::disk::target::TargetDir;
 use crate::engine::{InstallOutcome, Wants};
+use crate::shelf::Shelf;
 
 /// Objects installed in one batch at most.
 pub const BATCH_MAX: usize = 64;
@@ -196,6 +197,7 @@ pub struct Dataset {
     parts: Arc<PartStore>,
     archive: Archive,
     record: Record,
+    shelf: Shelf,
     installer: Installer,
     reports: VecDeque<Report>,
     manifest: Option<(Digest, Arc<Manifest>)>,
@@ -225,6 +227,7 @@ impl Dataset {
         let policy = Policy { mode_mask: settings.mode_mask, obstacles };
         let installer = Installer::new(Arc::clone(&target), policy);
         Self {
+            shelf: Shelf::new(Arc::clone(&target), record.table()),
             settings,
             target,
             parts,
@@ -240,6 +243,12 @@ impl Dataset {
             pending: None,
             chaining: BTreeMap::new(),
         }
+    }
+
+    /// The verified files, for whoever serves them.
+    #[must_use]
+    pub fn shelf(&self) -> Shelf {
+        self.shelf.clone()
     }
 
     /// Carries out an order.

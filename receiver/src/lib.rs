@@ -22,6 +22,7 @@ pub mod fuzz;
 mod keys;
 pub mod node;
 pub mod report;
+mod shelf;
 mod silence;
 
 pub use app::{Control, RunError, run, verify};
@@ -29,3 +30,4 @@ pub use check::check;
 pub use config::{Config, Subscription};
 pub use dataset::ScanReport;
 pub use report::{ChannelProgress, Progress, ReceivedChannel, Summary};
+pub use shelf::{NotServed, Shelf, Verified};

@@ -335,11 +335,18 @@ impl Tasks {
         let ports = ScannerPorts { requests, scanned: scanned_sender, progress: scan_progress_sender };
         self.set.spawn(async move { scanner::run(scanner, ports).await.map(|()| Ended::Service) });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
-        let ports =
-            ChannelPorts {
-                nacks, asked, scanned, scans: scans.clone(), scan_progress, counts, recorded, progress, shutdown,
-                unopened: common.unopened.clone(),
-            };
+        let ports = ChannelPorts {
+            nacks,
+            asked,
+            scanned,
+            scans: scans.clone(),
+            scan_progress,
+            counts,
+            recorded,
+            progress,
+            shutdown,
+            unopened: common.unopened.clone(),
+        };
         let index = settings.index;
         let mut node = SenderNode::new(NodeConfig {
             name: channel.name.clone(),

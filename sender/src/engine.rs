@@ -37,8 +37,8 @@ use nackcast_proto::wire::{
     Advertisement, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Role, SenderState, report_spread, symbol,
 };
 
-use demand::Demand;
 pub use audience::Audience;
+use demand::Demand;
 pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
 use feedback::{Feedback, Heard};
 use foresight::Foresight;

@@ -40,8 +40,8 @@ pub(crate) use nacks::tests::sealed as sealed_nack;
 pub use nacks::{HeardNack, NackOpener, Refused};
 use tally::Tally;
 pub use tally::Trouble;
-use watch::Watch;
 pub use watch::Limits;
+use watch::Watch;
 
 use crate::engine::{self, Command, Done, EngineConfig, Event, Publication, SenderEngine, Snapshot, Transmit};
 use crate::report::{ChannelProgress, ChannelSummary};

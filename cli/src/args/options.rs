@@ -89,7 +89,11 @@ pub(crate) struct SendOptions {
     #[serde(deserialize_with = "from_text")]
     pub(crate) block_size: Option<ByteCount>,
     // Brackets in a doc comment would be a link.
-    #[arg(long, value_name = "ADDR:PORT", help = "gRPC for admins on TCP, too; off loopback with TLS only [default: off]")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = "gRPC for admins on TCP, too; off loopback with TLS only [default: off]"
+    )]
     pub(crate) admin: Option<SocketAddr>,
     /// Certificate of this node for --admin, PEM
     #[arg(long, value_name = "FILE")]
@@ -139,7 +143,11 @@ pub(crate) struct ReceiveOptions {
     #[serde(deserialize_with = "list_from_text")]
     pub(crate) source: Vec<HostPort>,
     // Brackets in a doc comment would be a link.
-    #[arg(long, value_name = "ADDR:PORT", help = "gRPC for admins on TCP, too; off loopback with TLS only [default: off]")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = "gRPC for admins on TCP, too; off loopback with TLS only [default: off]"
+    )]
     pub(crate) admin: Option<SocketAddr>,
     /// Certificate of this node for --admin, PEM
     #[arg(long, value_name = "FILE")]

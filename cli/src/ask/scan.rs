@@ -34,18 +34,16 @@ impl From<ScanResult> for PrintedResult {
 /// `nackcast scan`.
 pub(crate) fn scan(args: ScanArgs) -> Result<(), Failure> {
     let request = ScanRequest { channel: args.channel.unwrap_or_default(), deep: args.deep };
-    let response = with_node(&args.node, async |node| {
-        node.admin().scan(request).await.map_err(|status| node.refused(&status))
-    });
+    let response =
+        with_node(&args.node, async |node| node.admin().scan(request).await.map_err(|status| node.refused(&status)));
     show(response?.into_inner(), args.node.json)
 }
 
 /// `nackcast publish`.
 pub(crate) fn publish(args: PublishArgs) -> Result<(), Failure> {
     let request = PublishRequest { channel: args.channel.unwrap_or_default(), allow_empty: args.allow_empty };
-    let response = with_node(&args.node, async |node| {
-        node.admin().publish(request).await.map_err(|status| node.refused(&status))
-    });
+    let response =
+        with_node(&args.node, async |node| node.admin().publish(request).await.map_err(|status| node.refused(&status)));
     show(response?.into_inner(), args.node.json)
 }
 

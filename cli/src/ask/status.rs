@@ -130,7 +130,8 @@ pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
         Ok((status, alerts.alerts, receivers))
     });
     // A check finds a node that does not answer to be wrong, and not itself to be misused.
-    let (status, alerts, receivers) = asked.map_err(|failure| if args.check { failure.while_running() } else { failure })?;
+    let (status, alerts, receivers) =
+        asked.map_err(|failure| if args.check { failure.while_running() } else { failure })?;
     let StatusResponse { role, version, channels, node, started, alerts: wrong, .. } = status;
     let printed = Printed {
         ok: wrong == 0,
@@ -164,7 +165,11 @@ fn to_text(status: &Printed) -> String {
             format!("{} of {}", ByteCount(channel.bytes_done), ByteCount(channel.bytes)),
             BitRate(channel.rate_bps).to_string(),
             crate::report::share(channel.repair_bytes, channel.wire_bytes),
-            if is_sender { format!("{} of {}", channel.receivers_complete, channel.receivers) } else { percent(channel.loss_ppm) },
+            if is_sender {
+                format!("{} of {}", channel.receivers_complete, channel.receivers)
+            } else {
+                percent(channel.loss_ppm)
+            },
         ]);
     }
     parts.push(channels.trim_fmt());

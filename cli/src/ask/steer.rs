@@ -25,9 +25,7 @@ fn steer(
     text: &str,
 ) -> Result<(), Failure> {
     let request = SteerRequest { channel: args.channel.unwrap_or_default() };
-    with_node(&args.node, async |node| {
-        call(&mut node.admin(), request).await.map_err(|status| node.refused(&status))
-    })?;
+    with_node(&args.node, async |node| call(&mut node.admin(), request).await.map_err(|status| node.refused(&status)))?;
     say(text, None, args.node.json)
 }
 
@@ -62,9 +60,8 @@ pub(crate) fn rate(args: RateArgs) -> Result<(), Failure> {
 /// `nackcast resend`.
 pub(crate) fn resend(args: ResendArgs) -> Result<(), Failure> {
     let request = ResendRequest { channel: args.channel.unwrap_or_default(), objects: args.objects };
-    let response = with_node(&args.node, async |node| {
-        node.admin().resend(request).await.map_err(|status| node.refused(&status))
-    });
+    let response =
+        with_node(&args.node, async |node| node.admin().resend(request).await.map_err(|status| node.refused(&status)));
     let objects = response?.into_inner().objects;
     say(&format!("{objects} objects begin a new round"), Some(objects), args.node.json)
 }

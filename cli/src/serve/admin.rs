@@ -83,7 +83,11 @@ impl AdminService {
         Ok(rpc::ScanResponse { results })
     }
 
-    async fn steer(&self, request: Request<rpc::SteerRequest>, steer: Steer) -> Result<Response<rpc::SteerResponse>, Status> {
+    async fn steer(
+        &self,
+        request: Request<rpc::SteerRequest>,
+        steer: Steer,
+    ) -> Result<Response<rpc::SteerResponse>, Status> {
         for at in self.chosen(&request.into_inner().channel)? {
             let steered = self.desk.ask(at, |reply| Ask::Steer(steer, reply)).await;
             steered.map_err(|why| self.unanswered(at, why))?;

@@ -82,7 +82,10 @@ async fn follow(desk: Arc<Desk>, all: bool, send: mpsc::Sender<Result<rpc::Alert
 
 #[tonic::async_trait]
 impl Alerts for AlertsService {
-    async fn list(&self, request: Request<rpc::ListAlertsRequest>) -> Result<Response<rpc::ListAlertsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<rpc::ListAlertsRequest>,
+    ) -> Result<Response<rpc::ListAlertsResponse>, Status> {
         let alerts = self.desk.alerts(request.into_inner().all).into_iter().map(to_message).collect();
         Ok(Response::new(rpc::ListAlertsResponse { alerts }))
     }

@@ -1,4 +1,5 @@
-//! HTTP for machines that watch the node: `/metrics` and `/healthz`.
+//! HTTP on a node: `/metrics` and `/healthz` for machines that watch it, and a receiver's files below
+//! `/content/CHANNEL/`.
 
 use std::sync::Arc;
 
@@ -7,31 +8,45 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use nackcast_receiver::Shelf;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::desk::Desk;
-use super::metrics;
+use super::{content, metrics};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What handlers have.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) desk: Arc<Desk>,
+    pub(super) files: watch::Receiver<Vec<Shelf>>,
+}
+
 /// Serves as long as it is polled.
-pub(super) async fn serve(desk: Arc<Desk>, listener: TcpListener) {
-    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(health)).with_state(desk);
+pub(super) async fn serve(desk: Arc<Desk>, files: watch::Receiver<Vec<Shelf>>, listener: TcpListener) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        // Answers HEAD as well, without the bytes.
+        .route("/content/{channel}/{*path}", get(content::file))
+        .with_state(Site { desk, files });
     if let Err(error) = axum::serve(listener, router).await {
         tracing::warn!("HTTP ended: {error}");
     }
 }
 
-async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
-    match metrics::page(&desk) {
+async fn metrics(State(site): State<Site>) -> Response {
+    match metrics::page(&site.desk) {
         Ok(page) => ([(header::CONTENT_TYPE, METRICS_TYPE)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-/// 200 while the node reports and nothing critical is wrong.
-async fn health(State(desk): State<Arc<Desk>>) -> (StatusCode, String) {
-    match desk.wrong() {
+/// 200 unless something critical is wrong.
+async fn health(State(site): State<Site>) -> (StatusCode, String) {
+    match site.desk.wrong() {
         (_, 0) => (StatusCode::OK, "ok\n".to_owned()),
         (_, critical) => (StatusCode::SERVICE_UNAVAILABLE, format!("{critical} critical alerts\n")),
     }

@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nackcast_proto::rpc::FILE_DESCRIPTOR_SET;
 use nackcast_proto::rpc::admin_server::AdminServer;
 use nackcast_proto::rpc::alerts_server::AlertsServer;
-use nackcast_proto::rpc::FILE_DESCRIPTOR_SET;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;

@@ -48,7 +48,10 @@ fn say(states: &[NotifyState<'_>]) {
 
 fn one_line(progress: &Progress) -> String {
     let row = |row: &nackcast_common::report::ChannelProgress| {
-        format!("{}: {}, generation {}, {} of {} objects", row.name, row.state, row.generation, row.objects_done, row.objects)
+        format!(
+            "{}: {}, generation {}, {} of {} objects",
+            row.name, row.state, row.generation, row.objects_done, row.objects
+        )
     };
     progress.channels.iter().map(row).collect::<Vec<_>>().join("; ")
 }

@@ -1,8 +1,8 @@
-//! `/metrics` and `/healthz`, as a plain HTTP client reads them.
+//! `/metrics`, `/healthz` and content, as a plain HTTP client reads them.
 
 use nackcast_testbed::netns::with_namespaces;
 
-use crate::stage::{Stage, alone, end};
+use crate::stage::{Stage, alone, end, noise};
 
 #[test]
 fn metrics_are_read_by_a_plain_client() {
@@ -30,6 +30,25 @@ fn metrics_are_read_by_a_plain_client() {
         let (head, body) = stage.get("sender", 9100, "/healthz", "");
         assert!(head.starts_with("http/1.1 200") && body == b"ok\n", "{head}");
         assert!(stage.get("sender", 9100, "/", "").0.starts_with("http/1.1 404"));
+
+        // Content, from a receiver only, and only what is verified.
+        let first = noise(1, 700_000);
+        let (head, body) = stage.get("receiver", 9100, "/content/news/first", "");
+        let etag = format!("etag: \"{}\"", blake3::hash(&first));
+        assert!(head.starts_with("http/1.1 200") && head.contains(&etag) && body == first, "{head}");
+        let (head, body) = stage.get("receiver", 9100, "/content/news/first", "Range: bytes=699990-\r\n");
+        assert!(head.starts_with("http/1.1 206") && head.contains("bytes 699990-699999/700000"), "{head}");
+        assert_eq!(body, first[699_990..]);
+        let same = format!("If-None-Match: \"{}\"\r\n", blake3::hash(&first));
+        assert!(stage.get("receiver", 9100, "/content/news/first", &same).0.starts_with("http/1.1 304"));
+        std::fs::write(stage.target().join("not-of-the-dataset"), "x").unwrap();
+        for path in ["not-of-the-dataset", "..%2Freceiver%2Fnode.json", ".nackcast.part", "%2Fetc%2Fpasswd"] {
+            let (head, _) = stage.get("receiver", 9100, &format!("/content/news/{path}"), "");
+            assert!(head.starts_with("http/1.1 404"), "{path}: {head}");
+        }
+        std::fs::write(stage.target().join("second"), "damaged").unwrap();
+        assert!(stage.get("receiver", 9100, "/content/news/second", "").0.starts_with("http/1.1 503"));
+        assert!(stage.get("sender", 9100, "/content/news/first", "").0.starts_with("http/1.1 404"));
         end(&mut receiver);
         end(&mut sender);
     });

@@ -80,17 +80,28 @@ impl Stage {
         arguments.extend(["--interface", "eth0", "--json"].map(Into::into));
         arguments.extend(more.iter().map(Into::into));
         let host_of = self.network.host(host);
-        Process::spawn(host_of, host, program(), arguments, &[("RUST_LOG", "nackcast=info")], self.place.path()).unwrap()
+        Process::spawn(host_of, host, program(), arguments, &[("RUST_LOG", "nackcast=info")], self.place.path())
+            .unwrap()
     }
 
     pub(crate) fn send(&self, more: &[&str]) -> Process {
+        let mut all = vec!["--rate", "200mbit"];
+        all.extend(more);
+        self.start("sender", self.sender_arguments(), &all)
+    }
+
+    /// With the rate of a configuration file.
+    pub(crate) fn send_with_file(&self, config: &Path) -> Process {
+        let mut arguments = self.sender_arguments();
+        arguments.extend(["--config".into(), config.into()]);
+        self.start("sender", arguments, &[])
+    }
+
+    fn sender_arguments(&self) -> Vec<OsString> {
         let mut channel = self.path("news.key").into_os_string();
         channel.push("=");
         channel.push(self.source());
-        let arguments = vec!["send".into(), "--channel".into(), channel, "--no-watch".into()];
-        let mut all = vec!["--rate", "200mbit"];
-        all.extend(more);
-        self.start("sender", arguments, &all)
+        vec!["send".into(), "--channel".into(), channel, "--no-watch".into()]
     }
 
     pub(crate) fn receive(&self, more: &[&str]) -> Process {

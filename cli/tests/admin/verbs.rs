@@ -1,6 +1,7 @@
 //! Every verb that asks a running node.
 
 use nackcast_testbed::netns::with_namespaces;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::stage::{Stage, alone, end, noise, until};
@@ -91,10 +92,11 @@ fn a_sender_and_a_receiver_do_what_an_admin_says() {
         let emptied = stage.json("sender", &["publish", "--allow-empty"]);
         assert!(emptied["results"][0]["generation"].as_u64().unwrap() > second, "{emptied}");
         let last = emptied["results"][0]["generation"].clone();
-        stage.until_channel("receiver", "it follows", |channel| channel["generation"] == last && is("complete")(channel));
+        stage.until_channel("receiver", "it follows", |channel| {
+            channel["generation"] == last && is("complete")(channel)
+        });
 
-        // SIGHUP scans; SIGTERM ends, after the commands for what was complete.
-        sender.signal(nix::sys::signal::Signal::SIGHUP).unwrap();
+        // SIGTERM ends, after the commands for what was complete.
         end(&mut sender);
         end(&mut receiver);
         let completed = std::fs::read_to_string(&log).unwrap();
@@ -102,10 +104,27 @@ fn a_sender_and_a_receiver_do_what_an_admin_says() {
         assert_eq!(lines.first(), Some(&format!("news {first}").as_str()), "{lines:?}");
         assert_eq!(lines.last(), Some(&format!("news {last}").as_str()), "{lines:?}");
         let mut again = stage.receive(&["--on-complete", &hook]);
-        until("it knows what it has", || {
-            again.stderr().contains("receiving on interface").then_some(())
-        });
+        until("it knows what it has", || again.stderr().contains("receiving on interface").then_some(()));
         end(&mut again);
         assert_eq!(std::fs::read_to_string(&log).unwrap(), completed, "once for each generation");
+    });
+}
+
+#[test]
+fn a_hangup_takes_up_the_rate_of_the_file_and_scans() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let stage = Stage::new();
+        let config = stage.path("send.toml");
+        std::fs::write(&config, "rate = \"100mbit\"\n").unwrap();
+        let mut sender = stage.send_with_file(&config);
+        let first =
+            stage.until_channel("sender", "it is idle", |c| is("idle")(c) && c["rate_limit_bps"] == 100_000_000);
+        std::fs::write(&config, "rate = \"30mbit\"\n").unwrap();
+        std::fs::write(stage.source().join("third"), noise(3, 10_000)).unwrap();
+        sender.signal(Signal::SIGHUP).unwrap();
+        let is_new = |channel: &Value| channel["generation"] != first["generation"];
+        stage.until_channel("sender", "it reloads", |c| is_new(c) && c["rate_limit_bps"] == 30_000_000);
+        end(&mut sender);
     });
 }

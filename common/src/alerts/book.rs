@@ -107,9 +107,8 @@ impl Book {
             let node = self.node.clone();
             let (first_ms, last_ms, count) = (now_ms, now_ms, new);
             let (cleared_ms, acknowledged_ms) = (None, None);
-            let alert = Alert {
-                id, kind, node, channel, subject, text, first_ms, last_ms, count, cleared_ms, acknowledged_ms,
-            };
+            let alert =
+                Alert { id, kind, node, channel, subject, text, first_ms, last_ms, count, cleared_ms, acknowledged_ms };
             self.alerts.insert(id, alert);
             self.by_key.insert(key, id);
             self.changed.insert(id);
@@ -283,8 +282,9 @@ mod tests {
         let mut book = book();
         book.report(1, "films", &[silent("worth keeping")]);
         for round in 0..3_u64 {
-            let many: Vec<_> =
-                (0..600).map(|i| Finding::lasting(Kind::DiskNearlyFull, format!("{round}/{i}"), "x".repeat(9000))).collect();
+            let many: Vec<_> = (0..600)
+                .map(|i| Finding::lasting(Kind::DiskNearlyFull, format!("{round}/{i}"), "x".repeat(9000)))
+                .collect();
             book.report(round + 2, "news", &many);
         }
         assert_eq!(book.iter().count(), ALERTS_MAX);

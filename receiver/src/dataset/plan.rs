@@ -166,8 +166,10 @@ impl Dataset {
         let is_bad = |status: &Status| matches!(status, Status::Differs(_) | Status::Missing | Status::Unreadable(_));
         let standing = manifest.entries().iter().zip(&comparison.entries).enumerate();
         let bad = standing.filter(|(_, (_, status))| is_bad(status));
-        let damaged: BTreeSet<usize> =
-            bad.filter(|(at, (entry, _))| self.damaged.contains(at) || self.was_sound(entry)).map(|(at, _)| at).collect();
+        let damaged: BTreeSet<usize> = bad
+            .filter(|(at, (entry, _))| self.damaged.contains(at) || self.was_sound(entry))
+            .map(|(at, _)| at)
+            .collect();
         let news: Vec<_> = damaged.difference(&self.damaged).filter_map(|at| manifest.entries().get(*at)).collect();
         if !news.is_empty() {
             let paths = news.iter().take(SHOWN_MAX).map(|entry| entry.path.to_string()).collect();

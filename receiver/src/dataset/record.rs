@@ -40,6 +40,11 @@ impl Record {
         Ok(Self { store, stamps, files, chaining })
     }
 
+    /// The stamps as they are kept, for whoever only reads.
+    pub(crate) fn table(&self) -> Table {
+        self.stamps.clone()
+    }
+
     /// The stamp under which a file was last verified.
     pub(crate) fn stamp(&self, path: &DatasetPath) -> Option<FileStamp> {
         FileStamp::from_bytes(&self.stamps.get(path.as_bytes()).ok()??)

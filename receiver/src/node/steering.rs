@@ -56,7 +56,8 @@ impl ReceiverNode {
 fn paths(manifest: &Manifest, wanted: &BTreeSet<ObjectIndex>) -> BTreeMap<ObjectIndex, String> {
     let mut paths = BTreeMap::new();
     for entry in manifest.entries() {
-        if let EntryKind::File { content: Content::Object(index) | Content::Slice { pack: index, .. }, .. } = &entry.kind
+        if let EntryKind::File { content: Content::Object(index) | Content::Slice { pack: index, .. }, .. } =
+            &entry.kind
             && wanted.contains(index)
         {
             paths.entry(*index).or_insert_with(|| entry.path.to_string());

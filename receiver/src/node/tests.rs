@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use nackcast_common::geometry::Geometry;
-use nackcast_common::hash::chaining_value;
 use nackcast_common::alerts::Kind;
 use nackcast_common::control::{Ask, Refusal, Steer};
+use nackcast_common::geometry::Geometry;
+use nackcast_common::hash::chaining_value;
 use nackcast_common::ids::{ChannelId, Epoch, ObjectIndex, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::manifest::{Chaining, Content, Entry, Head, Mtime, ObjectKind, ObjectRecord};
@@ -498,7 +498,8 @@ fn damage_and_a_failing_disk_are_counted() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].kind, found[0].times), (Kind::ContentDamaged, 1), "told once until it is sound again");
     assert!(found[0].text.contains("file"), "{found:?}");
-    let error = crate::disk::DiskError::Full { path: "x".into(), needed: 7, cause: nackcast_common::files::Errno::NOSPC };
+    let error =
+        crate::disk::DiskError::Full { path: "x".into(), needed: 7, cause: nackcast_common::files::Errno::NOSPC };
     rig.node.handle_block_report(rig.now, blocks::Report::Trouble(error));
     assert!(kinds(&rig).contains(&Kind::DiskFailing));
 }

@@ -122,7 +122,8 @@ impl ReceiverNode {
         if let Some((at, from)) = stranger
             && now.since(*at) < STRANGER_GONE
         {
-            let text = format!("{from} advertises with this channel's secret, but its key is not the publisher's choice");
+            let text =
+                format!("{from} advertises with this channel's secret, but its key is not the publisher's choice");
             found.push(Finding::lasting(Kind::KeyRejected, "sender", text));
         }
         if snapshot.unicast_wanted * 100 >= snapshot.objects * UNICAST_PERCENT && snapshot.unicast_wanted > 0 {

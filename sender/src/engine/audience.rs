@@ -35,15 +35,17 @@ impl SenderEngine {
     pub fn audience(&self, now: Time) -> Audience {
         let serving = self.serving().map(|hash| hash.prefix());
         // A receiver that restarted has another run, and mostly the same address.
-        let heard: BTreeSet<(IpAddr, Time)> =
-            self.feedback.rows().filter(|(_, row)| row.is_counted()).map(|(_, r)| (r.address.ip(), r.first_heard)).collect();
+        let heard: BTreeSet<(IpAddr, Time)> = self
+            .feedback
+            .rows()
+            .filter(|(_, row)| row.is_counted())
+            .map(|(_, r)| (r.address.ip(), r.first_heard))
+            .collect();
         let came_back = |row: &Row| {
             let ip = row.address.ip();
             heard.range((ip, row.last_heard)..=(ip, Time::NEVER)).next().is_some()
         };
-        let is_silent = |row: &Row| {
-            !row.is_counted() && now.since(row.last_heard) < MISSED_MAX && !came_back(row)
-        };
+        let is_silent = |row: &Row| !row.is_counted() && now.since(row.last_heard) < MISSED_MAX && !came_back(row);
         let is_lagging = |row: &Row| row.is_counted() && serving.is_some() && row.complete != serving;
         Audience {
             silent: self.named(is_silent),

@@ -94,7 +94,8 @@ impl SenderNode {
             && now.since(*at) >= limits.late + sending_takes(snapshot)
         {
             let since = minutes(now.since(*at));
-            let text = format!("{count} receivers lack generation {generation} after {since}: {}", name_some(names, *count));
+            let text =
+                format!("{count} receivers lack generation {generation} after {since}: {}", name_some(names, *count));
             found.push(Finding::lasting(Kind::GenerationLate, "", text));
         }
         if snapshot.exhausted > 0 {
