@@ -105,7 +105,7 @@ fn a_removal_that_failed_is_named_with_its_cause() {
     assert!(is_finished(&reports, false), "{reports:?}");
     let is_said = |report: &Report| {
         matches!(report, Report::Trouble(line) if line.starts_with("not whole yet: ")
-        && line.contains("/into/gone") && line.contains("I/O"))
+        && line.contains("/into/gone") && line.contains("os error 5"))
     };
     assert!(reports.iter().any(is_said), "{reports:?}");
     place.disk.set_faults(Faults::default());
