@@ -13,8 +13,9 @@ use crate::report::Progress;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Less than one part in so many is little.
+/// Less than one part in so many is little, and less than this on a large disk.
 const LITTLE: u64 = 20;
+const LITTLE_BYTES: u64 = 1 << 30;
 
 /// What the last look found, one place for each channel.
 #[derive(Debug, Default)]
@@ -44,7 +45,7 @@ impl Disks {
 
 /// Whether so much free space, of so much in all, is little when so much is still to come.
 fn judge(into: &Path, free: u64, total: u64, wanted: u64) -> Option<Finding> {
-    if free >= wanted && free >= total / LITTLE {
+    if free >= wanted && free >= (total / LITTLE).min(LITTLE_BYTES) {
         return None;
     }
     let (free, total) = (ByteCount(free), ByteCount(total));
@@ -61,6 +62,7 @@ mod tests {
         let judge = |free, total, wanted| judge(Path::new("/srv"), free, total, wanted);
         assert_eq!(judge(50, 1000, 50), None);
         assert_eq!(judge(49, 1000, 0).map(|found| found.kind), Some(Kind::DiskNearlyFull));
+        assert_eq!(judge(1 << 30, 1 << 40, 0), None);
         let found = judge(1 << 30, 4 << 30, 2 << 30).unwrap();
         assert!(found.text.contains("1.0 GiB of 4.0 GiB") || found.text.contains("1 GiB of 4 GiB"), "{}", found.text);
     }

@@ -70,7 +70,7 @@ fn damage_is_healed_told_and_remembered() {
 }
 
 #[test]
-fn a_wrong_ticket_is_told_on_both_sides() {
+fn a_wrong_ticket_is_told() {
     let _alone = alone();
     with_namespaces(|| {
         let stage = Stage::new();

@@ -63,7 +63,7 @@ impl Bench {
     async fn ask(&self) -> Scan {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Now { allow_empty: false, reply: Some(reply) }).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(20), answer).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(20), answer).await.unwrap().unwrap().unwrap()
     }
 
     /// Ends it, as the end of a node does, and begins anew in the same place.
