@@ -46,6 +46,7 @@ mod tests {
         assert_eq!(strangers.look(at(2), MANY).map(|f| f.kind), Some(Kind::KeyRejected));
         assert!(strangers.look(at(61), 12).is_some());
         assert!(strangers.look(at(100), 12).is_some(), "the minute before had many");
-        assert!(strangers.look(at(122), 12).is_none());
+        assert!(strangers.look(at(122), 12).is_some(), "the quiet minute ends here");
+        assert!(strangers.look(at(123), 12).is_none());
     }
 }
