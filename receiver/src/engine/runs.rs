@@ -81,7 +81,7 @@ impl ReceiverEngine {
             self.counters.unneeded += packets.end - packets.start;
             return true;
         };
-        let Some(rest) = reception.on_symbols(session, block, esis.clone()) else { return false };
+        let Some(rest) = reception.on_symbols(session, first_packet, block, esis.clone()) else { return false };
         row.on_packets(packets);
         let k = reception.layout.source_symbols(block);
         self.counters.symbols += rest.kept;
