@@ -511,6 +511,12 @@ impl Receiver {
         })
     }
 
+    /// Whether the dataset worker has touched the disk and the node does not know yet.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.alive.as_ref().is_some_and(|alive| alive.dataset.reports.is_some())
+    }
+
     /// Orders that wait for a worker.
     #[must_use]
     pub fn orders_waiting(&self) -> usize {
