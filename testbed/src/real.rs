@@ -2,7 +2,8 @@
 //! fabric does what the scenario says.
 //!
 //! - The same text describes both runs, and the same [`Figures`] come out of both, counted at the same place.
-//! - Everybody is started before the sender; the scenario's time begins with the first symbol on the sender's cable.
+//! - Everybody is started before the sender; the scenario's time begins with the first advertisement on the sender's
+//!   cable, which is what a simulated sender begins with.
 //! - What a process cannot be made to do (power that fails, a clock that runs fast, a disk that lies) is refused, not
 //!   left out. Disks are those of this machine, and a socket's buffer is what the kernel gives: these are not modelled.
 
@@ -57,8 +58,8 @@ pub enum RealError {
         /// The ends of its logs.
         tail: String,
     },
-    /// The sender put nothing on its cable.
-    #[error("the sender sends nothing\n{0}")]
+    /// The sender does not advertise.
+    #[error("the sender says nothing\n{0}")]
     Silent(String),
     /// Somebody is not complete in time.
     #[error("{names} not complete {liveness_ms} ms after the heal\n{tail}")]
@@ -81,6 +82,14 @@ pub struct Outcome {
     pub overflows: u64,
 }
 
+/// Whether processes can be made to do what a scenario says.
+///
+/// # Errors
+/// When they cannot.
+pub fn check(scenario: &Scenario) -> Result<(), RealError> {
+    course::check(scenario)
+}
+
 /// Runs a scenario to its end with the program `nackcast` at `program`; files go below `place`, which must be empty.
 ///
 /// The caller has the rights to build networks: see [`crate::netns`].
@@ -88,7 +97,7 @@ pub struct Outcome {
 /// # Errors
 /// When it cannot be run, or not everybody is complete within the scenario's time.
 pub fn run(scenario: &Scenario, program: &Path, place: &Path) -> Result<Outcome, RealError> {
-    course::check(scenario)?;
+    check(scenario)?;
     let stage = Stage::build(scenario, program, place)?;
     Course::begin(scenario, &stage)?.run()
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use nackcast_testbed::real::RealError;
 use nackcast_testbed::sim::figures::Figures;
 use nackcast_testbed::sim::scenario::Scenario;
 use nackcast_testbed::{netns, real, sim};
@@ -28,7 +27,7 @@ struct Row {
     symbol_bytes: u64,
     nacks: u64,
     nack_bytes: u64,
-    /// Seconds from the first symbol until each receiver was complete.
+    /// Seconds from the first advertisement until each receiver was complete.
     complete_after: Vec<Option<f64>>,
 }
 
@@ -47,7 +46,8 @@ impl Row {
 
 /// Runs a scenario in both ways.
 pub(super) fn run(scenario: &Scenario, json: bool, app: &App) -> Result<(), Failure> {
-    // First of all: a user namespace can only be entered with a single thread.
+    real::check(scenario).or_usage("--real")?;
+    // Before all else: a user namespace can only be entered with a single thread.
     netns::enter_user_namespace().or_running("no network can be built")?;
     let place = tempfile::Builder::new().prefix("nackcast-sim-").tempdir();
     let place = place.or_running("a temporary directory cannot be made")?;
@@ -58,10 +58,7 @@ pub(super) fn run(scenario: &Scenario, json: bool, app: &App) -> Result<(), Fail
     }
     let most = Duration::from_millis(scenario.heal_at_ms + scenario.liveness_ms);
     app.terminal.line(&format!("running {} receivers for at most {most:?}", scenario.receivers));
-    let outcome = match real::run(scenario, &program, place.path()) {
-        Err(refused @ RealError::Refused(_)) => return Err(Failure::usage(refused)),
-        outcome => outcome.or_running("with real processes")?,
-    };
+    let outcome = real::run(scenario, &program, place.path()).or_running("with real processes")?;
     let compared = Compared {
         simulator: Row::new(&simulated.figures),
         processes: Row::new(&outcome.figures),

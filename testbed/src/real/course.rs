@@ -123,7 +123,7 @@ pub(super) struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    /// Starts everybody who is there from the start, and waits for the first symbol.
+    /// Starts everybody who is there from the start, and waits for the sender's first word.
     pub(super) fn begin(scenario: &'a Scenario, stage: &'a Stage<'a>) -> Result<Self, RealError> {
         let mut to_come: Vec<&Happening> = scenario.happenings.iter().collect();
         to_come.sort_by_key(|happening| std::cmp::Reverse(happening.at_ms));
@@ -140,7 +140,7 @@ impl<'a> Course<'a> {
             }
         }
         course.sender.process = Some(stage.send()?);
-        while course.counters(Direction::FromHost)?.datagrams.of(DatagramType::Symbol).datagrams == 0 {
+        while course.counters(Direction::FromHost)?.datagrams.of(DatagramType::Advertisement).datagrams == 0 {
             course.sender.settle(Time::ZERO, || stage.send())?;
             if course.clock.now().since(Time::ZERO) > PATIENCE {
                 return Err(RealError::Silent(course.sender.tail()));
@@ -291,4 +291,23 @@ impl<'a> Course<'a> {
 
 const fn millis(ms: u64) -> Time {
     Time(ms * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::scenario::DiskSpec;
+
+    #[test]
+    fn what_processes_cannot_be_made_to_do_is_refused() {
+        let with = |what| Scenario { happenings: vec![Happening { at_ms: 1, what }], ..Scenario::default() };
+        assert!(check(&with(What::Kill { receiver: 0, for_ms: 5 })).is_ok());
+        for scenario in [
+            with(What::PowerCut { receiver: 0, after_calls: 1, for_ms: 5 }),
+            with(What::Publish),
+            Scenario { disk: DiskSpec { lies_ppm: 1, ..DiskSpec::default() }, ..Scenario::default() },
+        ] {
+            assert!(matches!(check(&scenario), Err(RealError::Refused(_))));
+        }
+    }
 }

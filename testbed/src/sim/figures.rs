@@ -13,7 +13,7 @@ pub struct Figures {
     pub sent: Datagrams,
     /// What came to the sender.
     pub heard: Datagrams,
-    /// When each receiver was complete for the last time, from the first symbol on.
+    /// When each receiver was complete for the last time, from the first advertisement on.
     pub complete_at: Vec<Option<Duration>>,
 }
 
