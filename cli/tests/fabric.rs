@@ -2,7 +2,11 @@
 //!
 //! Real processes in namespaces, on the fabric. Nothing is judged by the clock, only one run by the other.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says what it measured, and fails when it cannot go on"
+)]
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +37,7 @@ fn compare(name: &str, tolerance: &Tolerance) {
     let scenario = Scenario::from_toml(&std::fs::read_to_string(file).unwrap()).unwrap();
     let simulated = sim::run(&scenario, None);
     assert!(simulated.failure.is_none(), "{:?}\n{}", simulated.failure, simulated.diagnosis.join("\n"));
-    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let place = tempfile::tempdir_in(place()).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_nackcast"));
     let outcome = real::run(&scenario, program, place.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
     let (here, there) = (&simulated.figures, &outcome.figures);
@@ -44,6 +48,12 @@ fn compare(name: &str, tolerance: &Tolerance) {
     let nacks = nacks.max(1.0 / nacks);
     assert!(nacks <= tolerance.nacks, "NACKs differ by a factor of {nacks:.2}; {} overflows", outcome.overflows);
     assert_eq!(here.other_order(there, CLEARLY), [], "complete in another order");
+}
+
+/// In memory, where there is such a place: the simulator knows nothing of what else this machine's disk is doing.
+fn place() -> &'static Path {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory } else { Path::new(env!("CARGO_TARGET_TMPDIR")) }
 }
 
 fn shown(figures: &Figures) -> String {
@@ -63,15 +73,15 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 #[test]
 fn independent_loss_costs_what_the_simulator_says() {
-    with_namespaces(|| compare("independent-loss", &Tolerance { bytes: 0.05, nacks: 2.0 }));
+    with_namespaces(|| compare("independent-loss", &Tolerance { bytes: 0.08, nacks: 1.5 }));
 }
 
 #[test]
 fn bursts_and_a_slow_cable_cost_what_the_simulator_says() {
-    with_namespaces(|| compare("bursts-and-a-slow-cable", &Tolerance { bytes: 0.05, nacks: 2.0 }));
+    with_namespaces(|| compare("bursts-and-a-slow-cable", &Tolerance { bytes: 0.08, nacks: 1.5 }));
 }
 
 #[test]
 fn a_cut_and_a_late_joiner_cost_what_the_simulator_says() {
-    with_namespaces(|| compare("a-cut-and-a-late-joiner", &Tolerance { bytes: 0.05, nacks: 2.0 }));
+    with_namespaces(|| compare("a-cut-and-a-late-joiner", &Tolerance { bytes: 0.08, nacks: 1.5 }));
 }
