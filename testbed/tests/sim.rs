@@ -37,11 +37,7 @@ const FOUND: [(Mutation, u64); 15] = [
 ];
 
 /// Runs seeds on all processors, until something is found if `first`; gives what `look` gave, by seed.
-fn on_all<T: Send>(
-    seeds: std::ops::Range<u64>,
-    first: bool,
-    look: impl Fn(u64) -> Option<T> + Sync,
-) -> Vec<(u64, T)> {
+fn on_all<T: Send>(seeds: std::ops::Range<u64>, first: bool, look: impl Fn(u64) -> Option<T> + Sync) -> Vec<(u64, T)> {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

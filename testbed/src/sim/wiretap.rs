@@ -46,12 +46,7 @@ pub struct Wiretap {
 impl Wiretap {
     /// On a channel's only sender.
     #[must_use]
-    pub const fn new(
-        channel: ChannelId,
-        secret: EpochSecret,
-        publisher: VerifyingKey,
-        sender: VerifyingKey,
-    ) -> Self {
+    pub const fn new(channel: ChannelId, secret: EpochSecret, publisher: VerifyingKey, sender: VerifyingKey) -> Self {
         Self {
             channel,
             secret,

@@ -111,7 +111,9 @@ impl Promises {
             let due = since.max(*until).max(heard.quiet_until) + heard.spacing;
             if now > due {
                 let late = now.since(*until);
-                return Err(format!("receiver {receiver} still waits for object {id}, {late:?} after its promise lapsed"));
+                return Err(format!(
+                    "receiver {receiver} still waits for object {id}, {late:?} after its promise lapsed"
+                ));
             }
         }
         Ok(())
