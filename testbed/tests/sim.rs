@@ -20,11 +20,11 @@ const FOUND_BY: u64 = 500;
 /// searches anew, and prints these lines.
 const FOUND: [(Mutation, u64); 15] = [
     (Mutation::BitmapOffByOne, 1),
-    (Mutation::InstallBeforeSync, 75),
+    (Mutation::InstallBeforeSync, 29),
     (Mutation::MapBeforeData, 14),
-    (Mutation::SideFileReused, 0),
+    (Mutation::SideFileReused, 29),
     (Mutation::BlockNotChecked, 5),
-    (Mutation::PromiseForEver, 0),
+    (Mutation::PromiseForEver, 12),
     (Mutation::WindowNeverReset, 265),
     (Mutation::NonceRestarts, 1),
     (Mutation::RollKeepsSession, 5),
@@ -33,7 +33,7 @@ const FOUND: [(Mutation, u64); 15] = [
     (Mutation::RepairRepeats, 10),
     (Mutation::SlotLeaks, 21),
     (Mutation::StampNotChecked, 0),
-    (Mutation::SilenceNotSeen, 0),
+    (Mutation::SilenceNotSeen, 1),
 ];
 
 /// Runs seeds on all processors, until something is found if `first`; gives what `look` gave, by seed.
