@@ -228,10 +228,7 @@ impl Dataset {
                 }
             }
             Order::Install(objects) => self.install(&objects),
-            Order::Finish => {
-                let whole = self.finish();
-                self.tell(Report::Finished { whole });
-            }
+            Order::Finish => self.finish(),
         }
     }
 
@@ -249,8 +246,16 @@ impl Dataset {
     }
 
     fn scan(&mut self, depth: Depth, answer: Option<oneshot::Sender<ScanReport>>) {
-        let result = self.compare(depth);
-        let report = match result {
+        let compared = self.compare(depth);
+        self.tell_compared(compared, answer);
+    }
+
+    fn tell_compared(
+        &mut self,
+        compared: Result<Option<(Wants, ScanReport)>, CompareError>,
+        answer: Option<oneshot::Sender<ScanReport>>,
+    ) {
+        let report = match compared {
             Ok(Some((wants, report))) => {
                 self.tell(Report::Wants(Box::new(wants)));
                 report

@@ -22,12 +22,7 @@ use crate::engine::{Want, Wants};
 /// Names shown of entries that stand in the way.
 const SHOWN_MAX: usize = 20;
 
-/// Every entry stands as the manifest says. Times of directories do not count: others change them.
-pub(super) fn is_whole(manifest: &Manifest, comparison: &Comparison) -> bool {
-    differing(manifest, comparison).next().is_none()
-}
-
-/// Entries that do not stand as the manifest says, each a line.
+/// Entries that do not stand as the manifest says, each a line. Times of directories do not count: others change them.
 pub(super) fn differing<'a>(manifest: &'a Manifest, comparison: &'a Comparison) -> impl Iterator<Item = String> + 'a {
     manifest.entries().iter().zip(&comparison.entries).filter_map(|(entry, status)| match status {
         Status::Same => None,
@@ -88,7 +83,18 @@ impl Dataset {
     /// Compares, does what needs no fetching, and says what is wanted.
     pub(super) fn compare(&mut self, depth: Depth) -> Result<Option<(Wants, ScanReport)>, CompareError> {
         let Some((hash, manifest)) = self.manifest.clone() else { return Ok(None) };
-        let mut comparison = self.look(&manifest, depth)?;
+        let comparison = self.look(&manifest, depth)?;
+        self.settle(hash, manifest, comparison, depth).map(Some)
+    }
+
+    /// Does what a comparison shows and needs no fetching, and says what is wanted.
+    pub(super) fn settle(
+        &mut self,
+        hash: Digest,
+        manifest: Arc<Manifest>,
+        mut comparison: Comparison,
+        depth: Depth,
+    ) -> Result<(Wants, ScanReport), CompareError> {
         if comparison.entries.iter().any(|s| matches!(s, Status::Differs(Difference::Kind(_))))
             || comparison.extra.iter().any(|e| e.in_the_way)
         {
@@ -112,7 +118,7 @@ impl Dataset {
         self.parts.retain(|id| wanted.contains(&id))?;
         self.warn_of_space(&manifest, &objects);
         tracing::debug!(lacking = lacking.len(), objects = objects.len(), "compared");
-        Ok(Some((Wants { manifest, hash, objects }, report)))
+        Ok((Wants { manifest, hash, objects }, report))
     }
 
     /// Refuses to replace what is not ours.

@@ -38,7 +38,7 @@ impl ReceiverEngine {
         if esi < reception.layout.source_symbols(block) && reception.on_progress(now, block) {
             self.cycle.look();
         }
-        if now < self.blocked_until {
+        if self.keeping.is_stopped() {
             return Admission::Ignore(Ignored::NoMemory);
         }
         let mut taken = reception.on_symbol(now, session, block, esi, None);

@@ -309,9 +309,8 @@ impl ReceiverEngine {
         let Some((_, session)) = self.sessions.chosen() else { return };
         let advertisement = &session.advertisement;
         let serves = matches!(advertisement.state, SenderState::Active | SenderState::Draining);
-        if !serves || now < self.blocked_until {
-            let until = (now < self.blocked_until).then_some(self.blocked_until);
-            self.cycle.look_at = until;
+        if !serves || self.keeping.is_stopped() {
+            self.cycle.look_at = None;
             self.cycle.look = false;
             self.cycle.nack_at = None;
             return;

@@ -28,6 +28,10 @@ use nackcast_common::ranges::RangeSet;
 
 use super::event::{Ignored, Slot};
 
+/// What was lost after it was here is asked for again after so long, when it was lost before.
+const REFETCH: Duration = Duration::from_secs(2);
+const REFETCH_MAX: Duration = Duration::from_secs(16);
+
 /// What an object is to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -84,8 +88,10 @@ pub(super) struct Reception {
     /// All of it is promised until then.
     pub(super) whole_until: Time,
     pub(super) installing: bool,
-    /// An installation that failed is not tried again before.
+    /// Nothing more is done for it before: its installation failed, or its bytes were lost more than once.
     pub(super) retry_at: Time,
+    /// What is lost next is asked for so much later.
+    refetch_after: Duration,
     last_symbol: Time,
 }
 
@@ -124,6 +130,7 @@ impl Reception {
             whole_until: Time::ZERO,
             installing: false,
             retry_at: Time::ZERO,
+            refetch_after: Duration::ZERO,
             last_symbol: Time::ZERO,
         }
     }
@@ -379,8 +386,11 @@ impl Reception {
         }
     }
 
-    /// All but the blocks that are left is to be received again.
-    pub(super) fn reset(&mut self, left: RangeSet) {
+    /// All but the blocks that are left is to be received again: at once, and when that was not enough, each time
+    /// later. A disk that loses what it took must not make the sender send it over and over.
+    pub(super) fn refetch(&mut self, now: Time, left: RangeSet) {
+        self.retry_at = now + self.refetch_after;
+        self.refetch_after = (self.refetch_after * 2).clamp(REFETCH, REFETCH_MAX);
         self.done = left;
         self.open.clear();
         self.asks.clear();
@@ -429,8 +439,9 @@ impl Reception {
     /// What to ask now: blocks that are short, not covered, and not asked lately. And when to look again.
     pub(super) fn short_blocks(&self, now: Time) -> (Vec<(u32, u16)>, Option<Time>) {
         let end = if self.pass_over { self.layout.block_count() } else { self.cursor };
-        if now < self.whole_until {
-            return (Vec::new(), Some(self.whole_until));
+        let quiet_until = self.whole_until.max(self.retry_at);
+        if now < quiet_until {
+            return (Vec::new(), Some(quiet_until));
         }
         let mut short = Vec::new();
         let mut look_again: Option<Time> = None;
