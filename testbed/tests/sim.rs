@@ -32,7 +32,7 @@ const FOUND: [(Mutation, u64); 15] = [
     (Mutation::PassNotCounted, 0),
     (Mutation::RepairRepeats, 10),
     (Mutation::SlotLeaks, 21),
-    (Mutation::StampNotChecked, 0),
+    (Mutation::StampNotChecked, 243),
     (Mutation::SilenceNotSeen, 1),
 ];
 
