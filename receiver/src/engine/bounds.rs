@@ -35,7 +35,7 @@ impl ReceiverEngine {
         let (Some((_, session)), Some(held)) = (self.sessions.chosen(), &self.held) else { return false };
         let advertisement = &session.advertisement;
         let serves = matches!(advertisement.state, SenderState::Active | SenderState::Draining);
-        if !serves || now < self.blocked_until || self.cycle.is_refused(now, id) {
+        if !serves || self.keeping.is_stopped() || self.cycle.is_refused(now, id) {
             return false;
         }
         if let Some(reception) = self.receptions.get(&id) {
