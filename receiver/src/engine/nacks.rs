@@ -376,14 +376,14 @@ impl ReceiverEngine {
         let missing_quiet = |(index, _): &(&u32, &Time)| self.missing.contains(**index);
         needs.again(self.cycle.quiet_missing.iter().filter(missing_quiet).map(|(_, until)| *until).min());
         // What is still to come in the first pass is not asked.
-        let ahead: RangeSet = needs
-            .missing
-            .iter()
-            .skip_while(|index| *index < cursor)
-            .filter(|index| held.manifest.object(ObjectIndex(*index)).is_some_and(|o| o.since >= since))
-            .collect();
-        for range in ahead.ranges() {
-            needs.missing.remove(range);
+        if since <= held.oldest {
+            needs.missing.remove(cursor..u32::MAX);
+        } else {
+            let ahead = needs.missing.iter().skip_while(|index| *index < cursor);
+            let is_new = |index: &u32| held.manifest.object(ObjectIndex(*index)).is_some_and(|o| o.since >= since);
+            for range in ahead.filter(is_new).collect::<RangeSet>().ranges() {
+                needs.missing.remove(range);
+            }
         }
         // A sender with another manifest knows other places in its table: it is asked by id.
         if advertisement.manifest.is_none_or(|reference| reference.hash != held.hash) {

@@ -16,6 +16,8 @@ mod loss;
 mod meter;
 mod multicast;
 mod outcome;
+mod picture;
+mod rows;
 mod world;
 
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub use least::least_symbols;
 pub use loss::Loss;
 pub use meter::{Meter, Owner};
 pub use outcome::{Outcome, Sample};
+pub use picture::scale_svg;
+pub use rows::{Row, keep_row, read_rows};
 
 /// What is simulated.
 #[derive(Clone, Copy, Debug)]
@@ -51,4 +55,30 @@ pub struct Scenario {
 pub fn run(scenario: &Scenario, meter: &Meter, watch: &mut dyn FnMut(&Sample)) -> anyhow::Result<Outcome> {
     let mut world = world::World::new(scenario, meter)?;
     Ok(world.run(watch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(receivers: u32, loss: Loss) -> Outcome {
+        let (seed, limit) = (1, Duration::from_secs(60));
+        let scenario = Scenario { receivers, bytes: 6_000_000, files: 5_000, loss, rate: 100_000_000, seed, limit };
+        let outcome = run(&scenario, &Meter::NONE, &mut |_| {}).unwrap();
+        assert_eq!(outcome.complete, receivers);
+        outcome
+    }
+
+    #[test]
+    fn nobody_of_a_large_group_needs_the_manifest_again() {
+        let outcome = outcome(500, Loss::independent(0.05));
+        let manifest = outcome.manifest_bytes.div_ceil(outcome.symbol_size);
+        assert!(outcome.manifest_symbols * 100 < manifest * 130, "{} of {manifest}", outcome.manifest_symbols);
+    }
+
+    #[test]
+    fn receivers_that_lose_the_same_are_sent_little_more_than_one() {
+        let outcome = outcome(300, Loss::behind(1, 0.02, 0.0));
+        assert!(outcome.symbol_ratio() < outcome.least_ratio() + 0.015, "{}", outcome.symbol_ratio());
+    }
 }
