@@ -465,7 +465,8 @@ impl SenderEngine {
         }
         let known = self.feedback.group_size();
         let prefix = self.manifest.as_ref().map_or(0, |(reference, _)| reference.hash.prefix());
-        let all_hold = known > 0 && self.feedback.holding(prefix) >= known && now >= self.heard_all_at();
+        // To count is the dearest: it comes last.
+        let all_hold = known > 0 && now >= self.heard_all_at() && self.feedback.holding(prefix) >= known;
         match self.manifest_sent_at {
             Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,
@@ -492,9 +493,10 @@ impl SenderEngine {
 
     /// Before the first content: what the group will need.
     fn foresee(&mut self) {
-        let Some((reference, _)) = &self.manifest else { return };
-        let loss_ppm = self.feedback.loss_of_holders(reference.hash.prefix());
-        self.foresight.begin(loss_ppm);
+        let Some((reference, manifest)) = &self.manifest else { return };
+        let loss = self.feedback.loss_of_holders(reference.hash.prefix());
+        let full = manifest.objects().iter().map(|o| o.layout.source_symbols(0)).max().unwrap_or(0);
+        self.foresight.begin(full, self.feedback.group_size(), loss);
     }
 
     /// How long receivers get to take the manifest.

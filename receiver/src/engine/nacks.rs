@@ -29,8 +29,8 @@ use super::{ReceiverEngine, backoff};
 
 /// Least time between two looks at everything that is short.
 const LOOK_SPACING: Duration = Duration::from_millis(3);
-/// A report is repeated after so long without an answer, at first; each time twice as long.
-const REPORT_RETRY: Duration = Duration::from_millis(250);
+/// A report is repeated after so long without an answer (or three round-trip times), at first; each time twice as long.
+const REPORT_RETRY: Duration = Duration::from_millis(100);
 const REPORT_RETRY_MAX: Duration = Duration::from_secs(8);
 /// A receiver whose dataset is not whole says so at least so often, so that a sender knows that it is there...
 const ALIVE: Duration = Duration::from_secs(3);
@@ -469,7 +469,7 @@ impl ReceiverEngine {
 
     fn send_report(&mut self, now: Time) {
         let Some((_, session)) = self.sessions.chosen() else { return };
-        let size = session.advertisement.group_size;
+        let (size, answer) = (session.advertisement.group_size, session.advertisement.grtt * 3);
         let spread = report_spread(size, session.advertisement.rate_bps);
         // Until it answered us, the sender may not know how large the group is.
         let spread = if session.confirmed { spread } else { spread.max(GREETING) };
@@ -493,7 +493,7 @@ impl ReceiverEngine {
         match report.at {
             None => report.at = Some(now + spread_over(&mut self.rng, spread)),
             Some(at) if now >= at => {
-                report.at = Some(now + report.retry + spread_over(&mut self.rng, spread));
+                report.at = Some(now + report.retry.max(answer) + spread_over(&mut self.rng, spread));
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {
                     self.counters.nacks += 1;

@@ -17,6 +17,8 @@ use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::RunId;
 use nackcast_common::mutation::{Mutation, planted};
 
+use super::foresight::Loss;
+
 /// Before anything was measured.
 const GRTT_START: Duration = Duration::from_millis(20);
 /// Scheduling noise makes less than this meaningless.
@@ -251,11 +253,13 @@ impl Feedback {
         self.scaled(self.count(|row| row.counted && row.holds == manifest))
     }
 
-    /// Mean loss of those that hold the manifest with this hash, in millionths.
-    pub(super) fn loss_of_holders(&self, manifest: u64) -> u32 {
+    /// Loss of those that hold the manifest with this hash.
+    pub(super) fn loss_of_holders(&self, manifest: u64) -> Loss {
         let holders = || self.receivers.values().filter(|row| row.counted && row.holds == manifest);
-        let sum: u64 = holders().map(|row| u64::from(row.loss_ppm)).sum();
-        u32::try_from(sum / (holders().count() as u64).max(1)).unwrap_or(u32::MAX)
+        let loss = || holders().map(|row| f64::from(row.loss_ppm) / 1e6);
+        let count = holders().count().max(1) as f64;
+        let mean = loss().sum::<f64>() / count;
+        Loss { mean, variance: loss().map(|loss| (loss - mean).powi(2)).sum::<f64>() / count }
     }
 
     /// A round-trip time was measured, by an echo of an advertisement.

@@ -6,8 +6,8 @@
 //! - What nearly every one of the last blocks needed is sent, the tenth that needed least aside. So little is sent that
 //!   nobody needs, and a small group, or one that loses the same symbols, is sent next to nothing unasked.
 //! - Of a block of which nothing was asked it is not known how much less it needed: it counts as one symbol less.
-//! - Until some blocks are known it is what the mean receiver loses: that somebody needs whether receivers lose the same
-//!   symbols or each its own.
+//! - Until some blocks are known it is what independent loss would ask, by the group's size and the loss that it reports.
+//!   Receivers whose reports hardly differ lose the same symbols: then it begins with nothing.
 
 use std::collections::VecDeque;
 
@@ -19,8 +19,19 @@ const BLOCKS_MIN: usize = 4;
 const ASIDE: usize = 10;
 /// Of a block's source symbols, no more than this are sent unasked.
 const SHARE_MAX: f64 = 0.34;
+/// Symbols that the beginning is below what independent loss would ask.
+const CAUTION: f64 = 1.0;
+/// Receivers that measured independent loss over so many symbols differ by what chance makes of it.
+const MEASURED: f64 = 4.0 * 512.0 * 7.0;
 /// Symbols asked of one block that count: one receiver with a bad link shall not raise it at once.
 const COUNTED_MAX: u32 = 32;
+
+/// Loss that receivers report, as shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Loss {
+    pub(super) mean: f64,
+    pub(super) variance: f64,
+}
 
 /// What the last blocks needed, as shares of their source symbols.
 #[derive(Debug, Default)]
@@ -46,10 +57,18 @@ impl Foresight {
         !self.begun
     }
 
-    /// Begins, for receivers with this mean loss.
-    pub(super) fn begin(&mut self, loss_ppm: u32) {
+    /// Begins, for `receivers` that report this loss, and blocks of `k` source symbols.
+    pub(super) fn begin(&mut self, k: u16, receivers: u32, loss: Loss) {
         self.begun = true;
-        self.share = (f64::from(loss_ppm) / 1e6).min(SHARE_MAX);
+        let k = f64::from(k.max(1));
+        let chance = loss.mean * (1.0 - loss.mean);
+        if loss.variance < chance / MEASURED {
+            self.share = 0.0;
+            return;
+        }
+        let deviation = (k * chance).sqrt();
+        let share = (k * loss.mean + deviation * deviations_of_worst(receivers) - CAUTION) / k;
+        self.share = share.clamp(0.0, SHARE_MAX);
     }
 
     /// After its first pass, with `unasked` symbols beside, a block of `k` source symbols was asked for so many more.
@@ -71,6 +90,16 @@ impl Foresight {
             self.share = sorted[sorted.len() / ASIDE].min(SHARE_MAX);
         }
     }
+}
+
+/// How far above the mean, in standard deviations, the worst of `n` is (the largest of `n` normal variables).
+fn deviations_of_worst(n: u32) -> f64 {
+    if n < 2 {
+        return 0.0;
+    }
+    let twice = 2.0 * f64::from(n).ln();
+    let root = twice.sqrt();
+    ((twice / 2.0).ln() + (4.0 * std::f64::consts::PI).ln()).mul_add(-0.5 / root, root).max(0.0)
 }
 
 #[cfg(test)]
@@ -103,21 +132,30 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_with_what_any_receiver_needs() {
-        let begun = |loss_ppm| {
+    fn it_begins_near_what_independent_loss_asks() {
+        let begun = |receivers, mean: f64| {
             let mut foresight = Foresight::default();
-            foresight.begin(loss_ppm);
+            foresight.begin(188, receivers, Loss { mean, variance: mean / 512.0 });
             foresight.symbols(188)
         };
-        assert_eq!([0, 5_000, 10_000, 50_000, 1_000_000].map(begun), [0, 0, 1, 9, 63]);
+        assert!((5..=9).contains(&begun(10_000, 0.01)), "{}", begun(10_000, 0.01));
+        assert!(begun(10, 0.01) <= 3);
+        assert_eq!((begun(1, 0.005), begun(10_000, 0.0)), (0, 0));
+        assert!((17..=23).contains(&begun(10_000, 0.05)), "{}", begun(10_000, 0.05));
+    }
+
+    #[test]
+    fn receivers_that_report_the_same_loss_get_nothing_at_first() {
+        let mut foresight = Foresight::default();
+        foresight.begin(188, 1_000, Loss { mean: 0.03, variance: 0.0 });
+        assert_eq!(foresight.symbols(188), 0);
     }
 
     #[test]
     fn a_few_blocks_are_enough_to_learn() {
         let mut foresight = Foresight::default();
-        foresight.begin(10_000);
         for _ in 0..4 {
-            foresight.learn(188, 1, 8);
+            foresight.learn(188, 0, 9);
         }
         assert_eq!(foresight.symbols(188), 9);
         // The receivers that needed it have left.

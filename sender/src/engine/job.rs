@@ -530,7 +530,6 @@ mod tests {
     fn a_block_teaches_when_the_next_one_is_under_way() {
         let (mut job, mut steps) = job(3);
         let mut foresight = Foresight::default();
-        foresight.begin(50_000);
         for (now, block) in [(10, 0), (20, 1)] {
             job.stage(SessionId(1), &mut steps, &foresight).unwrap();
             job.prepared(block);
