@@ -61,6 +61,8 @@ const ECHO_AGE_MAX: Duration = Duration::from_secs(10);
 const MANIFEST_SETTLE: Duration = Duration::from_secs(2);
 /// If no receiver is known, content follows after so long.
 const MANIFEST_SETTLE_ALONE: Duration = Duration::from_millis(500);
+/// A first report that was lost is repeated by then.
+const REPORTED_AGAIN: Duration = Duration::from_millis(300);
 /// Entries that a slow receiver compares in a second.
 const ENTRIES_PER_SECOND: u64 = 20_000;
 /// Advertisements go out for so long before a first pass, so that receivers that wait are heard...
@@ -478,9 +480,12 @@ impl SenderEngine {
         self.started.map_or(Time::NEVER, |started| started + HELLO).max(self.published_at + ANNOUNCE)
     }
 
-    /// Of a large group more is heard until nobody new was for as long as its reports are spread.
+    /// Of a large group more is heard until nobody new was for as long as its reports are spread, and while one was
+    /// probably lost, until it was repeated: whoever gets the manifest after content began asks for all that it missed.
     fn heard_all_at(&self) -> Time {
-        self.feedback.last_new() + report_spread(self.feedback.group_size(), self.advertised_rate())
+        let spread = report_spread(self.feedback.group_size(), self.advertised_rate());
+        let again = if self.feedback.is_one_unheard() { REPORTED_AGAIN } else { Duration::ZERO };
+        self.feedback.last_new() + spread.max(again)
     }
 
     /// What advertisements say of the rate; 0: no limit.
