@@ -24,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nackcast_common::archive::Archive;
 use nackcast_common::control::{Reply, Scan};
+use nackcast_common::files::Errno;
 use nackcast_common::ids::{ChannelId, Digest, ObjectId, ObjectIndex};
 use nackcast_common::keys::VerifyingKey;
 use nackcast_common::manifest::{ChainingValue, Content, Entry, EntryKind, Manifest};
@@ -185,6 +186,8 @@ pub(crate) enum CompareError {
     Store(#[from] nackcast_common::store::StoreError),
     #[error(transparent)]
     Codec(#[from] ManifestCodecError),
+    #[error("{0} could not be read ({1}), so it is not known whose it is: it is compared again")]
+    Unread(String, Errno),
     #[error("{} entries differ", .0.len())]
     NotOurs(Vec<String>),
 }

@@ -95,6 +95,12 @@ impl Dataset {
 
     /// Removes what is ours, and forgets what is gone; gives what is not, and why.
     fn remove(&mut self, paths: &[DatasetPath], manifest: &Manifest) -> Result<Vec<(DatasetPath, Kept)>, CompareError> {
+        // A power cut may lose the removal and keep the new change time: the file must be ours then as well.
+        let stamped: Vec<_> = paths.iter().filter(|path| self.record.stamp(path).is_some()).collect();
+        if !stamped.is_empty() {
+            self.record.doubt(stamped.into_iter())?;
+            self.record.flush()?;
+        }
         let kept = self.installer.prune(paths, manifest)?.kept;
         let stays: BTreeSet<_> = kept.iter().map(|(path, _)| path.as_bytes()).collect();
         let gone: Vec<_> = paths.iter().filter(|path| !stays.contains(path.as_bytes())).cloned().collect();
@@ -106,11 +112,11 @@ impl Dataset {
     pub(super) fn is_still_ours(&self, path: &DatasetPath) -> bool {
         let Ok(Some(facts)) = self.target.facts(path) else { return true };
         match self.record.stamp(path) {
+            // Whoever writes to a file, or puts another one there, changes these two. Size and time may be other ones
+            // on a disk that lost what it said to be durable.
             Some(stamp) => {
                 let now = FileStamp::of(&facts, &Digest::default());
-                facts.kind == Kind::File
-                    && (now.size, now.mtime, now.ctime, now.inode)
-                        == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
+                facts.kind == Kind::File && (now.ctime, now.inode) == (stamp.ctime, stamp.inode)
             }
             None if self.record.is_claimed(path) => true,
             None if self.record.is_symlink(path) => facts.kind == Kind::Symlink,
@@ -162,6 +168,10 @@ impl Dataset {
 }
 
 /// What we have no right to will not change by trying again.
-const fn is_hopeless(error: &DiskError) -> bool {
-    matches!(error.cause(), Some(Errno::PERM | Errno::ACCESS))
+pub(super) const fn is_forbidden(cause: Errno) -> bool {
+    matches!(cause, Errno::PERM | Errno::ACCESS)
+}
+
+fn is_hopeless(error: &DiskError) -> bool {
+    error.cause().is_some_and(is_forbidden)
 }

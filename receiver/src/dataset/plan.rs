@@ -11,6 +11,7 @@ use nackcast_common::path::DatasetPath;
 use nackcast_common::ranges::RangeSet;
 use nackcast_common::units::ByteCount;
 
+use super::finish::is_forbidden;
 use super::{CompareError, Dataset, Report, ScanReport, has_object};
 use crate::disk::facts::FileStamp;
 use crate::disk::install::Source;
@@ -101,6 +102,7 @@ impl Dataset {
             self.clear_the_way(&manifest)?;
             comparison = self.look(&manifest, depth)?;
         }
+        self.readmit(&manifest, &comparison);
         let report = ScanReport::new(&manifest, &comparison);
         self.check_ours(&manifest, &comparison)?;
         self.tell_damage(&manifest, &comparison);
@@ -122,6 +124,17 @@ impl Dataset {
         Ok((Wants { manifest, hash, objects }, report))
     }
 
+    /// What had something in its way is wanted again when nothing stands there any more.
+    fn readmit(&mut self, manifest: &Manifest, comparison: &Comparison) {
+        let standing = manifest.entries().iter().zip(&comparison.entries);
+        let differing = standing.filter(|(_, status)| matches!(status, Status::Differs(_)));
+        let obstacles: BTreeSet<_> = differing.map(|(entry, _)| entry.path.as_bytes()).collect();
+        let is_blocked = |entry: &Entry| {
+            obstacles.contains(entry.path.as_bytes()) || entry.path.ancestors().any(|above| obstacles.contains(above))
+        };
+        self.refused.retain(|at| manifest.entries().get(*at).is_some_and(is_blocked));
+    }
+
     /// Refuses to replace what is not ours.
     fn check_ours(&self, manifest: &Manifest, comparison: &Comparison) -> Result<(), CompareError> {
         if self.record.is_ours()? {
@@ -129,8 +142,8 @@ impl Dataset {
         }
         let differs = |(entry, status): (&Entry, &Status)| match status {
             Status::Differs(what) => Some(format!("{}: {}", entry.path, describe(*what))),
-            Status::Unreadable(cause) => Some(format!("{}: {cause}", entry.path)),
-            Status::Same | Status::MetadataDiffers | Status::Missing => None,
+            Status::Unreadable(cause) if is_forbidden(*cause) => Some(format!("{}: {cause}", entry.path)),
+            Status::Same | Status::MetadataDiffers | Status::Missing | Status::Unreadable(_) => None,
         };
         let foreign: Vec<_> = manifest.entries().iter().zip(&comparison.entries).filter_map(differs).collect();
         if !foreign.is_empty() && !self.settings.overwrite {
@@ -140,6 +153,16 @@ impl Dataset {
                 shown.push(format!("and {more} more"));
             }
             return Err(CompareError::NotOurs(shown));
+        }
+        // A disk that cannot be read now makes nothing somebody else's, nor ours.
+        let unread = |(entry, status): (&Entry, &Status)| match status {
+            Status::Unreadable(cause) => Some(CompareError::Unread(entry.path.to_string(), *cause)),
+            Status::Same | Status::MetadataDiffers | Status::Missing | Status::Differs(_) => None,
+        };
+        if let Some(error) = manifest.entries().iter().zip(&comparison.entries).find_map(unread)
+            && !self.settings.overwrite
+        {
+            return Err(error);
         }
         self.record.make_ours()?;
         Ok(())

@@ -56,6 +56,7 @@ impl ReceiverEngine {
                 }
             }
         }
+        reception.on_packet(session, packet, block, esi);
         let Taken::Kept { slot, enough } = taken else {
             let why = if let Taken::No(why) = taken { why } else { Ignored::NoMemory };
             return Admission::Ignore(why);

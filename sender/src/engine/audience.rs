@@ -37,7 +37,7 @@ impl SenderEngine {
         // A receiver that restarted has another run, and mostly the same address.
         let heard: BTreeSet<(IpAddr, Time)> = self
             .feedback
-            .rows()
+            .each()
             .filter(|(_, row)| row.is_counted())
             .map(|(_, r)| (r.address.ip(), r.first_heard))
             .collect();
@@ -56,7 +56,7 @@ impl SenderEngine {
     }
 
     fn named(&self, which: impl Fn(&Row) -> bool) -> (Vec<String>, u64) {
-        let rows: Vec<_> = self.feedback.rows().map(|(_, row)| row).filter(|row| which(row)).collect();
+        let rows: Vec<_> = self.feedback.each().map(|(_, row)| row).filter(|row| which(row)).collect();
         let names = rows.iter().take(NAMES_MAX).map(|row| row.address.to_string()).collect();
         (names, self.feedback.stands_for(rows.len()))
     }
@@ -65,7 +65,7 @@ impl SenderEngine {
     #[must_use]
     pub fn receivers(&self, now: Time, limit: usize) -> Vec<ReceiverRow> {
         let serving = self.serving().map(|hash| hash.prefix());
-        let mut rows: Vec<_> = self.feedback.rows().collect();
+        let mut rows: Vec<_> = self.feedback.each().collect();
         rows.sort_by_key(|(run, row)| {
             let is_complete = serving.is_some() && row.complete == serving;
             (is_complete, row.is_counted(), std::cmp::Reverse((row.bytes_missing, row.loss_ppm)), *run)

@@ -25,7 +25,7 @@ use nackcast_proto::wire::NackStatus;
 use super::covered::Covered;
 use super::demand::Demand;
 use super::foresight::Foresight;
-use super::job::{Job, Phase};
+use super::job::{Job, Phase, Proactive};
 use crate::config::ScheduleConfig;
 
 /// Place in the order of passes: manifest root and parts first, then the object table.
@@ -223,12 +223,40 @@ impl Schedule {
         self.first.is_empty() && !self.jobs.iter().any(|j| j.first && !j.is_drained())
     }
 
+    /// Nothing is left to send.
     pub(super) fn is_idle(&self) -> bool {
-        self.first.is_empty() && self.pool.is_empty() && self.waiting.is_empty() && self.jobs.is_empty()
+        let is_closing = |j: &Job| matches!(j.phase, Phase::Closing { .. });
+        self.has_no_next() && self.waiting.is_empty() && self.jobs.iter().all(is_closing)
+    }
+
+    /// No object waits for a job, so that jobs may stay open.
+    pub(super) fn has_no_next(&self) -> bool {
+        self.first.is_empty() && self.pool.is_empty()
     }
 
     pub(super) fn pool_len(&self) -> usize {
         self.pool.len() + self.waiting.len()
+    }
+
+    pub(super) fn first_len(&self) -> usize {
+        self.first.len()
+    }
+
+    /// How many objects there are, and blocks of them.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let blocks = self.objects.values().map(|object| object.layout.block_count() as usize).sum();
+        (self.objects.len(), blocks)
+    }
+
+    /// Blocks that are wanted of objects that wait: whole, and short.
+    pub(super) fn demanded(&self) -> usize {
+        let count = |object: &Object| object.demand.short.len() + object.demand.whole.iter().count();
+        self.objects.values().map(count).sum()
+    }
+
+    /// Blocks of which this session remembers how much repair it sent.
+    pub(super) fn stepped(&self) -> usize {
+        self.objects.values().map(|object| object.steps.len()).sum()
     }
 
     /// Objects and bytes of the table that wait for their first pass.
@@ -274,7 +302,7 @@ impl Schedule {
                 (NackStatus::Queued, demand)
             }
             State::Sending => match self.jobs.iter_mut().find(|j| j.object == id) {
-                Some(job) => match job.demand(demand, heard) {
+                Some(job) => match job.demand(now, demand, heard) {
                     Ok(new) => (NackStatus::Sending, new),
                     Err(refused) => {
                         object.demand.merge(refused);
@@ -301,8 +329,10 @@ impl Schedule {
         let eligible = object.last_start.map_or(now, |start| start + self.config.period);
         object.state = State::Pool { eligible };
         enter(&mut self.covered, &mut self.pool_symbols, object);
-        let is_lost = planted(Mutation::PoolLosesObject) && !self.jobs.is_empty();
-        if eligible <= now && !is_lost {
+        if planted(Mutation::PoolLosesObject) && !self.jobs.is_empty() {
+            return;
+        }
+        if eligible <= now {
             self.pool.insert((object.order, id));
         } else {
             self.waiting.insert((eligible, id));
@@ -358,7 +388,7 @@ impl Schedule {
         &mut self,
         now: Time,
         first_pass_may: FirstPassMay,
-        proactive: impl Fn(Order) -> u32,
+        proactive: impl Fn(Order) -> Proactive,
     ) -> Vec<(ObjectId, u32)> {
         while let Some((eligible, id)) = self.waiting.first().copied() {
             if eligible > now {
@@ -406,10 +436,11 @@ impl Schedule {
             object.last_start = Some(now);
             object.last_asked = now;
             object.state = State::Sending;
+            let next_pass_at = now + self.config.period;
             self.jobs.push(if first {
-                Job::first_pass(id, object.layout, proactive(object.order))
+                Job::first_pass(id, object.layout, next_pass_at, proactive(object.order))
             } else {
-                Job::repair_pass(id, object.layout, demand)
+                Job::repair_pass(id, object.layout, next_pass_at, demand)
             });
             begun.push((id, object.passes));
         }
@@ -418,7 +449,7 @@ impl Schedule {
     /// Ends closing jobs whose window is over.
     pub(super) fn end_closed(&mut self, now: Time, foresight: &mut Foresight) {
         let over = |j: &Job| matches!(j.phase, Phase::Closing { until } if until <= now);
-        self.jobs.iter().filter(|j| over(j)).for_each(|j| j.teach(foresight));
+        self.jobs.iter_mut().filter(|j| over(j)).for_each(|j| j.teach_all(foresight));
         let ended: Vec<_> = self.jobs.iter().filter(|j| over(j)).map(|j| j.object).collect();
         self.jobs.retain(|j| !over(j));
         for id in ended {
