@@ -267,7 +267,7 @@ impl Tasks {
             clock: Clock::start(),
             makers: Arc::new(Semaphore::new(MAKERS)),
             nack_port: unicast.local_addr().port(),
-            state: state.clone(),
+            state,
             shutdown: shutdown.clone(),
             progress: progress.clone(),
         };
