@@ -303,6 +303,9 @@ impl World {
             }
             Event::ToSender(receiver, datagram) => self.arrive(receiver, datagram),
             Event::Read(life, receiver, datagram) => self.read(life, receiver, &datagram),
+            // Another deadline came before: this one was looked at then.
+            Event::SenderDue if now != self.sender_due => {}
+            Event::ReceiverDue(receiver) if now != self.due[receiver as usize] => {}
             Event::SenderDue => {
                 self.sender_due = Time::NEVER;
                 self.sender.wake(now);
