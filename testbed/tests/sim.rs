@@ -26,7 +26,7 @@ const FOUND: [(Mutation, u64); 15] = [
     (Mutation::SideFileReused, 29),
     (Mutation::BlockNotChecked, 5),
     (Mutation::PromiseForEver, 12),
-    (Mutation::WindowNeverReset, 265),
+    (Mutation::WindowNeverReset, 3),
     (Mutation::NonceRestarts, 1),
     (Mutation::RollKeepsSession, 5),
     (Mutation::PoolLosesObject, 0),
