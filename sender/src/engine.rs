@@ -130,6 +130,8 @@ struct Counters {
 #[derive(Debug, Default)]
 struct Said {
     first_pass_over: bool,
+    /// As many receivers as `once` expects were there.
+    all_came: bool,
     finished: bool,
     session_ending: bool,
 }
@@ -563,6 +565,8 @@ impl SenderEngine {
             self.said.first_pass_over = true;
             self.events.push_back(Event::FirstPassOver(manifest.head().generation));
         }
+        let expected = self.config.once.and_then(|once| once.expect).unwrap_or(0);
+        self.said.all_came |= self.feedback.group_size() >= expected || self.is_as_expected();
         if self.finished_at().is_some_and(|at| now >= at) && !self.said.finished {
             self.said.finished = true;
             self.events.push_back(Event::Finished);
@@ -575,7 +579,8 @@ impl SenderEngine {
             return self.schedule.jobs.iter().all(|j| matches!(j.phase, Phase::Closing { .. })).then_some(Time::ZERO);
         }
         let once = self.config.once?;
-        let idle = self.said.first_pass_over && self.schedule.is_idle();
+        // All may have been sent by an earlier run: whom it expects it waits for all the same.
+        let idle = self.said.all_came && self.said.first_pass_over && self.schedule.is_idle();
         let patience = if self.is_as_expected() { Duration::ZERO } else { EXPECTED_PATIENCE };
         let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt()).max(patience);
         let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete).max(self.last_symbol);
