@@ -463,7 +463,7 @@ impl SenderEngine {
         if self.content_begun {
             return FirstPassMay::All;
         }
-        let expected = self.config.once.and_then(|o| o.expect).unwrap_or(0);
+        let expected = self.expected();
         let is_hidden = self.feedback.group_size() < expected || now < self.published_at + ANNOUNCE;
         if is_hidden || (expected == 0 && now < self.announced_at()) {
             return FirstPassMay::Nothing;
@@ -565,8 +565,8 @@ impl SenderEngine {
             self.said.first_pass_over = true;
             self.events.push_back(Event::FirstPassOver(manifest.head().generation));
         }
-        let expected = self.config.once.and_then(|once| once.expect).unwrap_or(0);
-        self.said.all_came |= self.feedback.group_size() >= expected || self.is_as_expected();
+        self.said.all_came =
+            self.said.all_came || self.feedback.group_size() >= self.expected() || self.is_as_expected();
         if self.finished_at().is_some_and(|at| now >= at) && !self.said.finished {
             self.said.finished = true;
             self.events.push_back(Event::Finished);
@@ -592,11 +592,17 @@ impl SenderEngine {
         self.manifest.as_ref().map_or(0, |(reference, _)| self.feedback.complete_ever(reference.hash.prefix()))
     }
 
+    /// How many receivers `once` expects.
+    fn expected(&self) -> u32 {
+        self.config.once.and_then(|once| once.expect).unwrap_or(0)
+    }
+
     /// As many receivers as `once` expects reported complete.
     #[must_use]
     pub fn is_as_expected(&self) -> bool {
-        let expected = self.config.once.and_then(|once| once.expect);
-        expected.is_none_or(|expected| self.complete_ever() >= expected)
+        // To count is the dearest: it comes last.
+        let expected = self.expected();
+        expected == 0 || self.complete_ever() >= expected
     }
 
     /// The next work order.
