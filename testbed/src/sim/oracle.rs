@@ -13,6 +13,7 @@ pub mod rate;
 pub mod side_file;
 pub mod silence;
 pub mod wakes;
+pub mod window;
 
 use nackcast_common::clock::Time;
 
@@ -51,6 +52,8 @@ pub struct Oracles {
     pub promises: promises::Promises,
     /// NACKs at the sender fit their share.
     pub rate: rate::Rate,
+    /// The NACK window is short again when NACKs are rare.
+    pub window: window::Window,
     /// No deadline stays in the past.
     pub wakes: wakes::Wakes,
     /// Nobody waits for ever.
@@ -60,6 +63,12 @@ pub struct Oracles {
 }
 
 impl Oracles {
+    /// The sender stood still, or is a new one: it need not keep what was said before.
+    pub fn excuse_sender(&mut self) {
+        self.pool.on_excuse();
+        self.window.on_excuse();
+    }
+
     /// Takes what an oracle said; the first failure counts.
     pub fn judge(&mut self, at: Time, oracle: &'static str, verdict: Verdict) {
         if let (Err(what), None) = (verdict, &self.failure) {
