@@ -4,10 +4,12 @@
 //! - Inputs, each with `now`, which never goes back: [`ReceiverEngine::handle_advertisement`],
 //!   [`ReceiverEngine::handle_digest`], [`ReceiverEngine::handle_symbol`], [`ReceiverEngine::handle_answer`]
 //!   (all opened, parsed and, where signed, verified), [`ReceiverEngine::handle_wants`],
-//!   [`ReceiverEngine::handle_done`], [`ReceiverEngine::handle_timeout`].
+//!   [`ReceiverEngine::handle_done`], [`ReceiverEngine::handle_timeout`]; and of unicast
+//!   [`ReceiverEngine::handle_pulled`], [`ReceiverEngine::handle_checked`], [`ReceiverEngine::handle_pull_over`],
+//!   [`ReceiverEngine::handle_offer`].
 //! - `handle_symbol` answers what to do with the bytes; they never enter the engine.
 //! - After each input (or a bounded batch of symbols) drain [`ReceiverEngine::poll_work`],
-//!   [`ReceiverEngine::poll_transmit`], [`ReceiverEngine::poll_event`]; then sleep until
+//!   [`ReceiverEngine::poll_transmit`], [`ReceiverEngine::poll_pull`], [`ReceiverEngine::poll_event`]; then sleep until
 //!   [`ReceiverEngine::poll_deadline`].
 //! - The same inputs give the same outputs. Memory is bounded: slots for open blocks, a bitmap for each block
 //!   that is open, ranges for the rest.
@@ -21,6 +23,8 @@ mod manifest;
 mod nacks;
 mod object;
 mod progress;
+pub mod pull;
+mod pulling;
 mod runs;
 mod sessions;
 mod slots;
@@ -45,6 +49,8 @@ pub use event::{
 use manifest::Acquisition;
 use nacks::Cycle;
 use object::{Class, Reception};
+use pull::Pull;
+pub use pull::{PullEnd, PullOrder, PullWhen, RequestId, SourceId};
 use sessions::Sessions;
 use slots::Slots;
 
@@ -73,6 +79,9 @@ pub struct ReceiverEngine {
     checkpointing: bool,
     finishing: bool,
     complete: bool,
+    pull: Pull,
+    /// Since when no sender is heard.
+    alone_since: Option<Time>,
     /// News of the end of passes, to be believed at a time.
     settling: VecDeque<(Time, SessionId)>,
     work: VecDeque<Work>,
@@ -120,6 +129,8 @@ impl ReceiverEngine {
             checkpointing: false,
             finishing: false,
             complete: false,
+            pull: Pull::new(),
+            alone_since: None,
             settling: VecDeque::new(),
             work: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -212,6 +223,7 @@ impl ReceiverEngine {
             self.unblock(now);
         }
         self.nack(now);
+        self.pull(now);
     }
 
     /// What advertisements said of finished passes is believed when stragglers have arrived.
@@ -267,6 +279,7 @@ impl ReceiverEngine {
             at(self.settling.front().map(|(at, _)| *at), "stragglers"),
             at(self.checkpoint_at.filter(|_| !self.checkpointing), "checkpoint"),
             at(self.stuck_until(), "blocked"),
+            at(self.pull.look_at, "pull"),
             // Without a sender there is nobody to ask.
             at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),
         ]

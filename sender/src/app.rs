@@ -5,12 +5,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
+use nackcast_common::net::quic::{Limits, Server};
 use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, interface};
 use nackcast_common::units::{BitRate, RateLimit};
+use nackcast_proto::pull::{Member, Service};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +24,7 @@ use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, ne
 use crate::driver::nacks::{QUEUE_LEN, Route, Router};
 use crate::driver::outlet::Sockets;
 use crate::driver::passes;
+use crate::driver::shelf::{SenderShelf, Served};
 use crate::engine::EngineConfig;
 use crate::error::RunError;
 use crate::library::{Library, LibraryConfig};
@@ -70,7 +74,15 @@ pub fn check(config: &Config) -> Result<(), RunError> {
     patterns(&config.exclude)?;
     priorities(&config.priorities)?;
     UnicastSocket::bind(config.listen).map_err(RunError::Listen)?;
+    let quic = quic_address(config.listen);
+    UnicastSocket::bind(quic).map_err(|error| RunError::Unicast(error.into()))?;
     Ok(())
+}
+
+/// QUIC is on the port after that of NACKs.
+fn quic_address(listen: SocketAddr) -> SocketAddr {
+    let port = if listen.port() == 0 { 0 } else { listen.port().saturating_add(1) };
+    SocketAddr::new(listen.ip(), port)
 }
 
 /// Runs something that waits for the disk.
@@ -166,7 +178,15 @@ struct Node {
     config: Config,
     state: NodeState,
     unicast: Arc<UnicastSocket>,
-    channels: Vec<(Opened, Sockets)>,
+    pulls: Server,
+    channels: Vec<(Opened, Sockets, Shelf)>,
+}
+
+/// Where a channel's task says what may be pulled, and hears how much was.
+#[derive(Debug)]
+struct Shelf {
+    served: watch::Sender<Served>,
+    given: Arc<AtomicU64>,
 }
 
 impl Node {
@@ -175,6 +195,7 @@ impl Node {
         let unicast = Arc::new(UnicastSocket::bind(config.listen).map_err(RunError::Listen)?);
         let options = SendOptions { ttl: config.ttl, dscp: config.dscp };
         let mut channels = Vec::new();
+        let mut service = Service::default();
         for ((channel, group), opened) in config.channels.iter().zip(groups).zip(opened) {
             let Group { interface, data_group } = group;
             let bind = || {
@@ -187,9 +208,14 @@ impl Node {
                 nacks = %unicast.local_addr(), "sending"
             );
             let unicast = Arc::clone(&unicast);
-            channels.push((opened, Sockets { control, data, unicast, group: channel.advertise, data_group }));
+            let (served, shown) = watch::channel(Served::default());
+            let shelf = Shelf { served, given: Arc::default() };
+            service.add(member(channel), Arc::new(SenderShelf::new(shown, Arc::clone(&shelf.given))));
+            channels.push((opened, Sockets { control, data, unicast, group: channel.advertise, data_group }, shelf));
         }
-        Ok(Self { config, state, unicast, channels })
+        let (at, limits) = (quic_address(config.listen), Limits::with_rate(config.unicast_rate));
+        let pulls = Server::start(at, &config.identity, Arc::new(service), limits).map_err(RunError::Unicast)?;
+        Ok(Self { config, state, unicast, pulls, channels })
     }
 
     async fn run(self, control: Control) -> Result<Summary, RunError> {
@@ -225,6 +251,17 @@ impl Node {
     }
 }
 
+/// What this node is to a channel.
+fn member(channel: &ChannelConfig) -> Member {
+    Member {
+        channel: channel.channel,
+        epoch: channel.epoch,
+        secret: channel.secret.clone(),
+        publisher: channel.publisher_key,
+        sender: Some((channel.certificate, channel.sender.clone())),
+    }
+}
+
 /// How a task ended.
 #[derive(Debug)]
 enum Ended {
@@ -238,11 +275,13 @@ struct Tasks {
     set: JoinSet<Result<Ended, RunError>>,
     scans: Vec<mpsc::Sender<Request>>,
     ends: Vec<Option<Box<ChannelEnd>>>,
+    /// Serves until the node ends.
+    _pulls: Server,
 }
 
 impl Tasks {
     fn start(node: Node, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
-        let Node { config, state, unicast, channels } = node;
+        let Node { config, state, unicast, pulls, channels } = node;
         let starting = |channel: &ChannelConfig| ChannelProgress {
             name: channel.name.clone(),
             state: "starting".to_owned(),
@@ -254,16 +293,17 @@ impl Tasks {
             clock: Clock::start(),
             makers: Arc::new(Semaphore::new(MAKERS)),
             nack_port: unicast.local_addr().port(),
+            quic_port: pulls.local_addr().port(),
             state: state.clone(),
             shutdown: shutdown.clone(),
             progress: progress.clone(),
         };
-        let mut tasks = Self { set: JoinSet::new(), scans: Vec::new(), ends: Vec::new() };
+        let mut tasks = Self { set: JoinSet::new(), scans: Vec::new(), ends: Vec::new(), _pulls: pulls };
         let (mut routes, mut admin_channels) = (Vec::new(), Vec::new());
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
-        for (index, (channel, (opened, sockets))) in configs.into_iter().zip(channels).enumerate() {
+        for (index, (channel, (opened, sockets, shelf))) in configs.into_iter().zip(channels).enumerate() {
             let settings = Settings { index, role, schedule, once, rescan, watch };
-            let (route, scans) = tasks.start_channel(&common, &settings, &channel, opened, sockets);
+            let (route, scans) = tasks.start_channel(&common, &settings, &channel, opened, sockets, shelf);
             routes.push(route);
             tasks.scans.push(scans.clone());
             tasks.ends.push(None);
@@ -290,6 +330,7 @@ impl Tasks {
         channel: &ChannelConfig,
         opened: Opened,
         sockets: Sockets,
+        shelf: Shelf,
     ) -> (Route, mpsc::Sender<Request>) {
         let engine = EngineConfig {
             channel: channel.channel,
@@ -300,6 +341,7 @@ impl Tasks {
             certificate: channel.certificate,
             data_group: sockets.data_group,
             nack_port: common.nack_port,
+            quic_port: common.quic_port,
             rate: common.rate,
             schedule: settings.schedule,
             once: settings.once,
@@ -327,8 +369,19 @@ impl Tasks {
         let ports = ScannerPorts { requests, scanned: scanned_sender, progress: scan_progress_sender };
         self.set.spawn(async move { scanner::run(scanner, ports).await.map(|()| Ended::Service) });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
-        let ports =
-            ChannelPorts { nacks, scanned, scans: scans.clone(), scan_progress, counts, recorded, progress, shutdown };
+        let Shelf { served, given } = shelf;
+        let ports = ChannelPorts {
+            nacks,
+            scanned,
+            scans: scans.clone(),
+            scan_progress,
+            counts,
+            recorded,
+            progress,
+            served,
+            given,
+            shutdown,
+        };
         let index = settings.index;
         let node = SenderNode::new(NodeConfig {
             name: channel.name.clone(),
@@ -343,6 +396,7 @@ impl Tasks {
             name: channel.name.clone(),
             node,
             is_once: settings.once.is_some(),
+            role: settings.role,
             sockets,
             clock: common.clock,
             state: common.state.clone(),
@@ -362,6 +416,7 @@ struct Common {
     clock: Clock,
     makers: Arc<Semaphore>,
     nack_port: u16,
+    quic_port: u16,
     state: NodeState,
     shutdown: CancellationToken,
     progress: watch::Sender<Progress>,

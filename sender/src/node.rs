@@ -25,6 +25,7 @@ use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::mutation::{Mutation, planted};
+use nackcast_proto::wire::SenderState;
 use nackcast_proto::wire::header::DatagramType;
 
 pub use blocks::{BlockId, Made, MakeError, Order};
@@ -334,6 +335,12 @@ impl SenderNode {
         let is_success = self.tally.is_success() && self.engine.is_as_expected();
         let is_cut_short = self.tally.is_once() && self.drain_until.is_some();
         (self.tally.summary(&self.engine.snapshot()), is_success && !is_cut_short)
+    }
+
+    /// What it does, as advertisements say.
+    #[must_use]
+    pub const fn state(&self) -> SenderState {
+        self.engine.state()
     }
 
     /// Counters and state of the engine.

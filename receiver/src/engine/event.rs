@@ -10,6 +10,8 @@ use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::{ManifestRef, Nack};
 
+use super::pull::SourceId;
+
 /// What an engine is made with.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -248,6 +250,8 @@ pub enum Event {
     UnicastWanted(u64),
     /// Objects that the sender does not have.
     Unknown(u64),
+    /// A source of unicast gave a wrong block of this object: it is not asked any more.
+    SourceDropped(SourceId, ObjectId),
     /// The dataset is whole and verified.
     Complete(Generation),
 }

@@ -13,7 +13,7 @@ use super::object::Class;
 use super::{CHECKPOINT, ReceiverEngine};
 
 /// After something could not be kept (disk full), nothing is asked for so long.
-const BLOCKED: Duration = Duration::from_secs(2);
+pub(super) const BLOCKED: Duration = Duration::from_secs(2);
 /// A dataset that is not whole although nothing is wanted (somebody changes it, or stands in the way) is looked
 /// at again after so long.
 const FINISH_RETRY: Duration = Duration::from_secs(5);
@@ -61,13 +61,7 @@ impl ReceiverEngine {
                 self.blocked_until = now + BLOCKED;
             }
         }
-        let done = reception.is_done();
-        match reception.class {
-            Class::Manifest if done => self.acquire(),
-            Class::Manifest => {}
-            Class::Table { .. } => self.install_if_done(object),
-        }
-        self.cycle.look();
+        self.on_progress_of(object);
     }
 
     fn on_loaded(&mut self, object: ObjectId, block: u32, slot: Slot, held: FixedBitSet) {
@@ -89,6 +83,7 @@ impl ReceiverEngine {
         match outcome {
             InstallOutcome::Installed | InstallOutcome::Refused => {
                 let size = self.receptions.remove(&object).map_or(0, |r| r.layout.size());
+                self.cycle.done_with(object);
                 if let Some(held) = &mut self.held {
                     held.installed += u64::from(size > 0);
                     held.installed_bytes += size;
