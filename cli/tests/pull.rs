@@ -9,6 +9,16 @@ mod site;
 #[expect(dead_code, reason = "other tests need the rest")]
 mod tree;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nackcast_common::clock::Clock;
+use nackcast_common::geometry::Geometry;
+use nackcast_common::ids::ObjectId;
+use nackcast_common::keys::{Side, SigningKey};
+use nackcast_common::net::quic::{Client, Connection};
+use nackcast_proto::manifest::decode_root;
+use nackcast_proto::pull::{Block, Member, Offer, Request};
+use nackcast_proto::ticket::Ticket;
 use nackcast_testbed::fabric::Link;
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::Process;
@@ -119,5 +129,100 @@ fn no_byte_is_pulled_while_multicast_passes_remain() {
             assert_eq!((number(receiver, "pulled_bytes"), number(receiver, "unicast_wanted")), (0, 0));
         }
         assert_eq!(progress(&sender)["unicast_bytes"], 0);
+    });
+}
+
+/// Connects with the site's ticket.
+async fn connect(site: &Site, client: &Client) -> Option<Connection> {
+    let ticket: Ticket = std::fs::read_to_string(site.path("site.ticket")).unwrap().parse().unwrap();
+    let Ticket { channel, epoch, publisher, secret, .. } = ticket;
+    let member = Member { channel, epoch, secret, publisher, sender: None };
+    let connection = client.connect(site.quic().into()).await.ok()?;
+    connection.greet(&member.hello(Side::Client, connection.binding())).await.ok()?;
+    Some(connection)
+}
+
+async fn ask(connection: &Connection, request: Request) -> Vec<bytes::Bytes> {
+    let mut replies = Vec::new();
+    if let Ok(mut incoming) = connection.ask(&request.encode()).await {
+        while let Ok(Some(reply)) = incoming.next(1 << 20).await {
+            replies.push(reply);
+        }
+    }
+    replies
+}
+
+/// The largest object of the manifest that the sender serves.
+async fn largest(site: &Site, connection: &Connection) -> (ObjectId, u32) {
+    let ticket: Ticket = std::fs::read_to_string(site.path("site.ticket")).unwrap().parse().unwrap();
+    let offer = Offer::decode(ask(connection, Request::Manifest).await.remove(0)).unwrap().unwrap();
+    let root = decode_root(&offer.root, &ticket.publisher, ticket.channel).unwrap();
+    let mut parts = std::collections::BTreeMap::new();
+    for (digest, length) in root.parts() {
+        let object = Geometry::default().object_id(&digest, length.into());
+        let reply = ask(connection, Request::Blocks { object, blocks: 0..1 }).await.remove(0);
+        parts.insert(digest, Block::decode(reply).unwrap().data);
+    }
+    let manifest = root.assemble(|digest| parts.get(digest).cloned()).unwrap();
+    let object = manifest.objects().iter().max_by_key(|object| object.layout.size()).unwrap();
+    (object.id, object.layout.block_count())
+}
+
+/// Asks for everything, over and over, on as many connections as one address gets.
+fn flood(site: &Site, ends: &AtomicBool) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::new(&SigningKey::generate()).unwrap();
+        let mut given = 0;
+        let one = async || {
+            let mut given = 0;
+            while !ends.load(Ordering::Relaxed) {
+                let Some(connection) = connect(site, &client).await else { continue };
+                let (object, count) = largest(site, &connection).await;
+                let requests = (0..8).map(|_| ask(&connection, Request::Blocks { object, blocks: 0..count }));
+                let replies = futures_util::future::join_all(requests).await;
+                given += replies.iter().flatten().map(|reply| reply.len() as u64).sum::<u64>();
+            }
+            given
+        };
+        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+        given += a + b + c + d;
+        given
+    })
+}
+
+/// A flood of pulls must not slow the multicast by more than a tenth.
+#[test]
+#[ignore = "a measurement: it needs an idle machine"]
+fn a_flood_of_pulls_hardly_slows_the_multicast() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let measure = |is_flooded: bool| {
+            let site = Site::new(1, 0.0);
+            write(&site, "large", 1, 60_000_000);
+            let ends = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let mut sender = site.send(&["--rate", "100mbit"]);
+                until("the manifest is served", || progress(&sender)["generation"].as_u64().unwrap_or(0) > 0);
+                let pulls = is_flooded.then(|| scope.spawn(|| site.on_observer(|| flood(&site, &ends))));
+                let mut receiver = site.receive(1, &[]);
+                site.until_sent(5_000_000);
+                let clock = Clock::start();
+                let began = clock.now();
+                site.until_sent(55_000_000);
+                let took = clock.now().since(began);
+                ends.store(true, Ordering::Relaxed);
+                assert_ends(&mut receiver, 0);
+                let given = pulls.map_or(0, |pulls| pulls.join().unwrap());
+                sender.kill9().unwrap();
+                (took, given)
+            })
+        };
+        let ((alone, _), (flooded, given)) = (measure(false), measure(true));
+        let slower = flooded.as_secs_f64() / alone.as_secs_f64();
+        eprintln!(
+            "50 MB multicast took {alone:?} alone, {flooded:?} while {given} bytes were pulled: {slower:.3} times"
+        );
+        assert!(given > 1_000_000 && slower < 1.1, "{slower:.3} times as long, {given} bytes pulled");
     });
 }

@@ -8,6 +8,7 @@
 //! | `CHANNEL/manifest/` | the manifest in force |
 //! | `CHANNEL/chaining/` | block hashes of large objects |
 //! | `CHANNEL/into` | the directory that it is about |
+//! | `identity.key` | the node's own key, for unicast |
 //! | `admin.sock` | the admin interface |
 
 use std::fs;
@@ -382,7 +383,7 @@ fn prepare(
     };
     let mut node = ReceiverNode::new(clock.now(), node);
     let pull_from = config.sources.iter().chain(&ticket.senders).filter_map(|source| quic_of(source));
-    node.allow_pull(config.pull, pull_from);
+    node.allow_pull(clock.now(), config.pull, pull_from);
     let pull = PullSetup { identity: config.identity.clone(), member: member(ticket) };
     let network = Network { advertise: ticket.advertise, interface, sources };
     Ok(Setup { node, blocks, dataset, pull, shelf: Arc::new(shelf), network, clock, shutdown, progress, scans })

@@ -325,6 +325,7 @@ impl ReceiverEngine {
             nack_bytes: self.counters.nack_bytes,
             loss_ppm: self.sessions.chosen().map_or(0, |(_, s)| s.loss_ppm()),
             unicast_wanted: self.cycle.unicast_wanted(),
+            pulling: self.pull.is_busy(),
             open_blocks: table().map(|r| r.open_blocks() as u64).sum(),
             complete: self.complete,
             finishing: self.finishing,

@@ -303,6 +303,7 @@ impl ReceiverNode {
             (_, _, true) => "complete",
             // Removing many files takes a disk its time: without a word it would look like a stall.
             _ if snapshot.finishing => "finishing",
+            _ if snapshot.pulling && pulled_bytes > 0 => "pulling by unicast",
             (0, _, _) => WAITING,
             (_, false, _) => "fetching the manifest",
             (_, true, _) => "receiving",

@@ -147,6 +147,18 @@ impl Site {
         self.network.fabric().set_link(&receiver_name(receiver), Direction::ToHost, link).unwrap();
     }
 
+    /// Does something on the observer's host.
+    #[allow(dead_code, reason = "for the tests of the pull")]
+    pub(crate) fn on_observer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.network.host("observer").run(work).unwrap()
+    }
+
+    /// Where the sender serves QUIC.
+    #[allow(dead_code, reason = "for the tests of the pull")]
+    pub(crate) fn quic(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.sender_addr(), NACK_PORT + 1)
+    }
+
     /// What the sender's cable took so far.
     pub(crate) fn sent(&self) -> Counters {
         self.counters("sender", Direction::FromHost)

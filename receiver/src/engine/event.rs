@@ -285,6 +285,8 @@ pub struct Snapshot {
     pub loss_ppm: u32,
     /// Objects that wait for unicast.
     pub unicast_wanted: u64,
+    /// Something is being pulled by unicast.
+    pub pulling: bool,
     /// Open blocks, in memory and on disk.
     pub open_blocks: u64,
     /// The dataset is whole.

@@ -171,6 +171,11 @@ impl Pull {
         self.sources.iter().map(|(id, source)| (*id, source.bytes))
     }
 
+    /// Something is under way, or being verified.
+    pub(super) fn is_busy(&self) -> bool {
+        !(self.flights.is_empty() && self.checking.is_empty())
+    }
+
     /// Something of the object is under way, or being verified.
     pub(super) fn is_pulling(&self, object: ObjectId) -> bool {
         self.flights.values().any(|flight| flight.object.is_some_and(|(id, _)| id == object))
@@ -188,7 +193,7 @@ impl Pull {
 
     /// Room for another request.
     pub(super) fn has_room(&self) -> bool {
-        self.flights.is_empty() && self.checking.is_empty() || self.in_flight() < self.bytes_max
+        !self.is_busy() || self.in_flight() < self.bytes_max
     }
 
     /// The manifest is being asked for.
@@ -273,6 +278,10 @@ impl Pull {
         flight.blocks.start = block + 1;
         flight.heard_at = now;
         self.checking.insert((object, block), (flight.source, layout.block_len(block).into()));
+        if flight.blocks.is_empty() {
+            // All is here: how the request ends says nothing more.
+            self.flights.remove(&request);
+        }
         Some((object, layout))
     }
 

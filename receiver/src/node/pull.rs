@@ -61,9 +61,12 @@ impl Sources {
 
 impl ReceiverNode {
     /// Allows pulling from these (HOST:PORT of their QUIC), and from senders that are heard.
-    pub fn allow_pull(&mut self, when: PullWhen, sources: impl IntoIterator<Item = String>) {
+    pub fn allow_pull(&mut self, now: Time, when: PullWhen, sources: impl IntoIterator<Item = String>) {
         self.engine.allow_pull(when, self.config.memory / 4);
         sources.into_iter().for_each(|source| self.add_source(&source));
+        // From now on nobody is heard: there is a deadline even if nothing ever happens.
+        self.engine.handle_timeout(now);
+        self.drain(now);
     }
 
     /// Somebody who may have blocks.
