@@ -19,15 +19,18 @@ mod backoff;
 mod bounds;
 pub mod event;
 mod following;
+mod keeping;
 mod manifest;
 mod nacks;
 mod object;
 mod progress;
 pub mod pull;
 mod pulling;
-mod runs;
+pub mod runs;
 mod sessions;
 mod slots;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -46,6 +49,7 @@ pub use event::{
     Admission, BlockOutcome, Done, EngineConfig, Event, Ignored, InstallOutcome, Slot, Snapshot, Transmit, Want, Wants,
     Work,
 };
+use keeping::Keeping;
 use manifest::Acquisition;
 use nacks::Cycle;
 use object::{Class, Reception};
@@ -72,7 +76,7 @@ pub struct ReceiverEngine {
     slots: Slots,
     cycle: Cycle,
     checkpoint_at: Option<Time>,
-    blocked_until: Time,
+    keeping: Keeping,
     /// A dataset that was not whole is not looked at again before.
     finish_at: Time,
     /// A checkpoint is under way.
@@ -124,7 +128,7 @@ impl ReceiverEngine {
             slots: Slots::new(config.slots),
             cycle: Cycle::new(),
             checkpoint_at: None,
-            blocked_until: Time::ZERO,
+            keeping: Keeping::new(),
             finish_at: Time::ZERO,
             checkpointing: false,
             finishing: false,
@@ -219,7 +223,10 @@ impl ReceiverEngine {
         if !self.checkpointing && self.checkpoint_at.is_some_and(|at| now >= at) {
             self.checkpoint(now);
         }
-        if now >= self.blocked_until {
+        if self.keeping.look(now) {
+            self.work.push_back(Work::Room);
+        }
+        if !self.keeping.is_stopped() {
             self.unblock(now);
         }
         self.nack(now);
@@ -278,6 +285,7 @@ impl ReceiverEngine {
             at(self.sessions.next_loss(), "sender silent"),
             at(self.settling.front().map(|(at, _)| *at), "stragglers"),
             at(self.checkpoint_at.filter(|_| !self.checkpointing), "checkpoint"),
+            at(self.keeping.deadline(), "look for room"),
             at(self.stuck_until(), "blocked"),
             at(self.pull.look_at, "pull"),
             // Without a sender there is nobody to ask.

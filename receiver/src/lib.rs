@@ -24,6 +24,8 @@ pub mod node;
 pub mod report;
 mod shelf;
 mod silence;
+#[cfg(test)]
+mod testing;
 
 pub use app::{Control, RunError, run, verify};
 pub use check::check;

@@ -169,6 +169,7 @@ impl Stage {
                         Done::Install { object, outcome: InstallOutcome::Installed }
                     }
                     Work::Checkpoint { .. } => Done::Checkpoint,
+                    Work::Room => Done::Room { is_there: true },
                     Work::Finish => Done::Finish { whole: true },
                     Work::Discard { .. } | Work::Assemble(_) => continue,
                     Work::Spill { .. } | Work::Load { .. } => panic!("memory suffices"),

@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod content;
 pub mod disk;
+pub mod figures;
 pub mod network;
 pub mod oracle;
 pub mod plot;
@@ -23,6 +24,7 @@ pub mod sender;
 pub mod shrink;
 pub mod swarm;
 pub mod trace;
+pub mod wiretap;
 pub mod world;
 
 use scenario::Scenario;

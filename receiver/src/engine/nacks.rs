@@ -45,7 +45,7 @@ const GREETING: Duration = Duration::from_millis(200);
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// NACKs of which the answer is waited for: those of many windows.
-const ASKED_MAX: usize = 256;
+pub(super) const ASKED_MAX: usize = 256;
 /// An answer that takes longer than this is none.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
 /// What was refused (`unicast`, `unknown`) is asked again after so long.
@@ -183,9 +183,16 @@ impl Cycle {
         self.report.is_none()
     }
 
-    /// Rows about missing objects that are quiet, and about refused ones.
-    pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.quiet_missing.len(), self.refused.len())
+    /// Rows about missing objects (quiet ones, ends of passes), refused objects, objects for unicast, and NACKs that
+    /// may be answered.
+    pub(super) fn sizes(&self) -> [usize; 5] {
+        let (quiet, serials) = (self.quiet_missing.len(), self.missing_serials.len());
+        [quiet, serials, self.refused.len(), self.unicast.len(), self.asked.len()]
+    }
+
+    /// The sender refused the object, and is not asked again yet.
+    pub(super) fn is_refused(&self, now: Time, id: ObjectId) -> bool {
+        self.refused.get(&id).is_some_and(|until| now < *until)
     }
 
     pub(super) fn unicast_wanted(&self) -> u64 {
@@ -363,9 +370,8 @@ impl ReceiverEngine {
         let Some((_, session)) = self.sessions.chosen() else { return };
         let advertisement = &session.advertisement;
         let serves = matches!(advertisement.state, SenderState::Active | SenderState::Draining);
-        if !serves || now < self.blocked_until {
-            let until = (now < self.blocked_until).then_some(self.blocked_until);
-            self.cycle.look_at = until;
+        if !serves || self.keeping.is_stopped() {
+            self.cycle.look_at = None;
             self.cycle.look = false;
             self.cycle.nack_at = None;
             return;

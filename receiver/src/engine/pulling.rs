@@ -17,7 +17,6 @@ use nackcast_proto::wire::ManifestRef;
 use super::ReceiverEngine;
 use super::event::{BlockOutcome, Event, Work};
 use super::object::{Class, Reception};
-use super::progress::BLOCKED;
 use super::pull::{PullEnd, PullOrder, PullWhen, RequestId, SourceId};
 
 /// Cycles of NACKs that nobody answers before everything may be pulled.
@@ -74,7 +73,7 @@ impl ReceiverEngine {
         match outcome {
             BlockOutcome::Sound => self.on_pulled_sound(object, block),
             BlockOutcome::Unsound => self.events.extend(source.map(|source| Event::SourceDropped(source, object))),
-            BlockOutcome::NotKept => self.blocked_until = now + BLOCKED,
+            BlockOutcome::NotKept => self.keeping.refused(now),
         }
         self.advance(now);
     }
@@ -153,11 +152,7 @@ impl ReceiverEngine {
         let wanted =
             |id| receptions.get(&id).is_some_and(|r| !r.is_done()) && (alone || cycle.is_permitted(id, with_unknown));
         self.pull.keep(wanted, wants_manifest);
-        if self.complete {
-            return;
-        }
-        if now < self.blocked_until {
-            self.pull.look_at = Some(self.blocked_until);
+        if self.complete || self.keeping.is_stopped() {
             return;
         }
         if wants_manifest
