@@ -24,7 +24,7 @@ mod manifest;
 mod nacks;
 mod object;
 mod progress;
-pub mod pull;
+mod pull;
 mod pulling;
 pub mod runs;
 mod sessions;
