@@ -303,6 +303,9 @@ impl World {
             }
             Event::ToSender(receiver, datagram) => self.arrive(receiver, datagram),
             Event::Read(life, receiver, datagram) => self.read(life, receiver, &datagram),
+            // Another deadline came before: this one was looked at then.
+            Event::SenderDue if now != self.sender_due => {}
+            Event::ReceiverDue(receiver) if now != self.due[receiver as usize] => {}
             Event::SenderDue => {
                 self.sender_due = Time::NEVER;
                 self.sender.wake(now);
@@ -311,7 +314,11 @@ impl World {
             Event::SenderDone(life, task) => self.sender_done(life, task),
             Event::ReceiverDue(receiver) => {
                 self.due[receiver as usize] = Time::NEVER;
-                let verdict = self.oracles.wakes.on_wake(now, receiver);
+                let deadline = self.receivers[receiver as usize]
+                    .node()
+                    .and_then(nackcast_receiver::node::ReceiverNode::poll_deadline);
+                let why = deadline.map_or("no deadline", |deadline| deadline.why);
+                let verdict = self.oracles.wakes.on_wake(now, receiver, why);
                 self.oracles.judge(now, "wakes", verdict);
                 self.receivers[receiver as usize].wake(now);
                 self.settle_receiver(receiver);
