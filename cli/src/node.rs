@@ -10,7 +10,7 @@ use nackcast_common::control::{Ask, Request};
 use nackcast_common::net::interface;
 use nackcast_common::report::Progress;
 use nackcast_common::units::RateLimit;
-use nackcast_receiver::Shelf;
+use nackcast_receiver::VerifiedFiles;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +57,7 @@ pub(crate) struct Ports {
     /// What it does.
     pub(crate) progress: watch::Sender<Progress>,
     /// A receiver's files.
-    pub(crate) shelves: watch::Sender<Vec<Shelf>>,
+    pub(crate) files: watch::Sender<Vec<VerifiedFiles>>,
 }
 
 /// Requests of admins that wait for the node.
@@ -89,11 +89,11 @@ pub(crate) fn run<D: Daemon>(
         let Signals { shutdown, rescan } = signals::listen(app.terminal.clone())?;
         let (progress, shown) = watch::channel(Progress::default());
         let (asking, requests) = mpsc::channel(REQUESTS_MAX);
-        let (shelves, files) = watch::channel(Vec::new());
-        let services = Services::start(&state, node, offer, shown.clone(), asking.clone(), files).await?;
+        let (files, offered) = watch::channel(Vec::new());
+        let services = Services::start(&state, node, offer, shown.clone(), asking.clone(), offered).await?;
         let rescans = tokio::spawn(reload_on(rescan, daemon.reload(), node.channels.len(), asking));
         let display = Display::start(mode, app.terminal.clone(), shown, shutdown.clone());
-        let result = daemon.run(Ports { shutdown, requests, progress, shelves }).await;
+        let result = daemon.run(Ports { shutdown, requests, progress, files }).await;
         rescans.abort();
         display.finish().await;
         services.finish().await;

@@ -2,28 +2,31 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::ticket::Ticket;
-use nackcast_receiver::{Config, Control, Subscription, Summary};
+use nackcast_receiver::{Config, Control, Peers, PullWhen, Subscription, Summary};
 
 use crate::App;
 use crate::args::ReceiveArgs;
-use crate::args::options::ReceiveOptions;
+use crate::args::options::{PullOption, ReceiveOptions};
 use crate::failure::{Failure, OrFail};
 use crate::keyfile::KeyFile;
 use crate::node::{self, Daemon, Ports, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
 use crate::serve::Offer;
-use crate::{config_file, private_file};
+use crate::{config_file, node_key, private_file};
 
 const TICKET_VARIABLE: &str = "NACKCAST_TICKET";
 const DEFAULT_SCAN: Duration = Duration::from_secs(600);
 const DEFAULT_MODE_MASK: u32 = 0o777;
 const DEFAULT_NACK_RETRY: Duration = Duration::from_millis(200);
 const DEFAULT_NACK_BUDGET: usize = 4;
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
+const DEFAULT_UNICAST_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
 const DEFAULT_MEMORY: u64 = 32 << 20;
 /// Blocks of the default size for each of two channels fit, and little more makes no sense.
 const MEMORY_MIN: u64 = 1 << 20;
@@ -70,8 +73,9 @@ impl Daemon for Config {
     }
 
     async fn run(self, ports: Ports) -> Result<Summary, Failure> {
-        let Ports { shutdown, requests, progress, shelves } = ports;
-        let control = Control { shutdown, requests, progress, shelves };
+        node_key::keep(&self.state, node_key::OF_RECEIVER, &self.identity)?;
+        let Ports { shutdown, requests, progress, files } = ports;
+        let control = Control { shutdown, requests, progress, files };
         nackcast_receiver::run(self, control).await.map_err(|error| node::fail(error.is_usage(), error))
     }
 }
@@ -85,10 +89,22 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
     let subscriptions: Vec<Subscription> =
         tickets.into_iter().zip(options.into).map(|(ticket, into)| Subscription { ticket, into }).collect();
     let node = describe(&subscriptions);
+    let identity = node_key::load_or_generate(&state, node_key::OF_RECEIVER)?;
+    let peers = options.serve_peers.unwrap_or(false).then(|| Peers {
+        listen: options.listen.map_or(DEFAULT_LISTEN, |listen| listen.0),
+        rate: options.unicast_rate.unwrap_or(DEFAULT_UNICAST_RATE),
+    });
     let config = Config {
         subscriptions,
         interface: options.interface,
         sources: options.source.into_iter().map(|source| source.0).collect(),
+        identity,
+        pull: match options.pull {
+            Some(PullOption::Never) => PullWhen::Never,
+            Some(PullOption::Last) | None => PullWhen::Last,
+            Some(PullOption::Unknown) => PullWhen::Unknown,
+        },
+        peers,
         state,
         scan: options.scan.unwrap_or(DEFAULT_SCAN),
         prune: options.prune.unwrap_or(false),
@@ -113,6 +129,14 @@ fn check_options(options: &ReceiveOptions) -> Result<(), Failure> {
         return Err(Failure::usage(format_args!(
             "{tickets} --ticket but {directories} --into: the n-th ticket goes with the n-th directory, so give as many"
         )));
+    }
+    if !options.serve_peers.unwrap_or(false) && (options.listen.is_some() || options.unicast_rate.is_some()) {
+        return Err(Failure::usage(
+            "--listen and --unicast-rate say how --serve-peers serves: give --serve-peers, too",
+        ));
+    }
+    if options.listen.is_some_and(|listen| listen.0.port() == u16::MAX) {
+        return Err(Failure::usage("--listen: the next port is needed too, so give at most 65534"));
     }
     if options.nack_budget == Some(0) {
         return Err(Failure::usage("--nack-budget 0 would never ask for anything: give at least 1"));

@@ -20,10 +20,12 @@ use crate::keyfile::{Authority, KeyFile};
 use crate::node::{self, Daemon, Ports, Reload, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
 use crate::serve::Offer;
-use crate::{config_file, sender_key};
+use crate::{config_file, node_key};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
 const DEFAULT_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
+/// Where multicast is not limited.
+const DEFAULT_UNICAST_RATE: RateLimit = RateLimit::Fixed(BitRate(100_000_000));
 const DEFAULT_TTL: u8 = 8;
 const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
 const DEFAULT_LINGER: Duration = Duration::from_secs(3);
@@ -78,8 +80,8 @@ impl Daemon for Sender {
     }
 
     async fn run(self, ports: Ports) -> Result<Summary, Failure> {
-        sender_key::keep(&self.config.state, &self.key)?;
-        let Ports { shutdown, requests, progress, shelves: _ } = ports;
+        node_key::keep(&self.config.state, node_key::OF_SENDER, &self.key)?;
+        let Ports { shutdown, requests, progress, files: _ } = ports;
         let control = Control { shutdown, requests, progress };
         nackcast_sender::run(self.config, control).await.map_err(|error| node::fail(error.is_usage(), error))
     }
@@ -96,7 +98,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     let geometry = geometry(&options)?;
     let state = places::state_dir(options.state.as_deref(), NodeRole::Send, files[0].channel)?;
     check_state_outside(&state, &options.channel)?;
-    let key = sender_key::load_or_generate(&state)?;
+    let key = node_key::load_or_generate(&state, node_key::OF_SENDER)?;
     let node = describe(&options.channel, &files);
     let channels = options.channel.into_iter().zip(files).map(|(source, file)| channel(source, file, &key)).collect();
     let schedule = ScheduleConfig::default();
@@ -106,6 +108,12 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
         peers: Vec::new(),
         interface: options.interface,
         listen,
+        identity: key.clone(),
+        unicast_rate: options.unicast_rate.unwrap_or(match options.rate {
+            Some(RateLimit::Max) => DEFAULT_UNICAST_RATE,
+            Some(rate) => rate,
+            None => DEFAULT_RATE,
+        }),
         rate: options.rate.unwrap_or(DEFAULT_RATE),
         ttl: options.ttl.unwrap_or(DEFAULT_TTL),
         dscp: options.dscp.unwrap_or(0),

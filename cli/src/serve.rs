@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use nackcast_common::control::Request;
 use nackcast_common::report::Progress;
-use nackcast_receiver::Shelf;
+use nackcast_receiver::VerifiedFiles;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -100,7 +100,7 @@ impl Services {
         offer: &Offer,
         progress: watch::Receiver<Progress>,
         requests: mpsc::Sender<Request>,
-        files: watch::Receiver<Vec<Shelf>>,
+        files: watch::Receiver<Vec<VerifiedFiles>>,
     ) -> Result<Self, Failure> {
         // First what only one node can have: the socket of another that runs is not to be removed.
         let desk = Arc::new(Desk::open(state, node, progress, requests).await?);

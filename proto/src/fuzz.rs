@@ -3,6 +3,8 @@
 //! - Whatever is signed is signed here with a fixed key, so that mutated bytes reach the parser behind the check.
 //! - What a parser accepts must come back the same from its own encoder: a panic says that it does not.
 
+mod pull;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ use crate::wire::{
     Advertisement, DatagramType, DigestBody, FinishedPass, Header, ManifestRef, Nack, NackAnswer, NackStatus, Promise,
     Role, SenderCertificate, SenderState, ShortObject, counts, digest as signing, header as head_of, index_set,
 };
+
+pub use self::pull::pull;
 
 /// The name of a target and bytes to begin with.
 pub type Seeds = (&'static str, Vec<Vec<u8>>);
@@ -212,6 +216,7 @@ pub fn seeds() -> Vec<Seeds> {
         ("manifest_root", vec![payload(&encode(&manifest(), &publisher()).expect("a sound manifest").root.bytes)]),
         ("manifest_parts", vec![parts(&manifest())]),
         ("ticket", tickets()),
+        ("pull", pull::seeds()),
     ]
 }
 

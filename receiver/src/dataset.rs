@@ -38,7 +38,7 @@ use crate::disk::part::{PartError, PartStore};
 use crate::disk::scan::{Depth, ScanError};
 use crate::disk::target::TargetDir;
 use crate::engine::{InstallOutcome, Wants};
-use crate::shelf::Shelf;
+use crate::verified::VerifiedFiles;
 
 /// Objects installed in one batch at most.
 pub const BATCH_MAX: usize = 64;
@@ -200,7 +200,7 @@ pub struct Dataset {
     parts: Arc<PartStore>,
     archive: Archive,
     record: Record,
-    shelf: Shelf,
+    files: VerifiedFiles,
     installer: Installer,
     reports: VecDeque<Report>,
     manifest: Option<(Digest, Arc<Manifest>)>,
@@ -230,7 +230,7 @@ impl Dataset {
         let policy = Policy { mode_mask: settings.mode_mask, obstacles };
         let installer = Installer::new(Arc::clone(&target), policy);
         Self {
-            shelf: Shelf::new(Arc::clone(&target), record.table()),
+            files: VerifiedFiles::new(Arc::clone(&target), record.table()),
             settings,
             target,
             parts,
@@ -250,8 +250,8 @@ impl Dataset {
 
     /// The verified files, for whoever serves them.
     #[must_use]
-    pub fn shelf(&self) -> Shelf {
-        self.shelf.clone()
+    pub fn files(&self) -> VerifiedFiles {
+        self.files.clone()
     }
 
     /// Carries out an order.

@@ -4,10 +4,12 @@
 //! - Inputs, each with `now`, which never goes back: [`ReceiverEngine::handle_advertisement`],
 //!   [`ReceiverEngine::handle_digest`], [`ReceiverEngine::handle_symbol`], [`ReceiverEngine::handle_answer`]
 //!   (all opened, parsed and, where signed, verified), [`ReceiverEngine::handle_wants`],
-//!   [`ReceiverEngine::handle_done`], [`ReceiverEngine::handle_timeout`].
+//!   [`ReceiverEngine::handle_done`], [`ReceiverEngine::handle_timeout`]; and of unicast
+//!   [`ReceiverEngine::handle_pulled`], [`ReceiverEngine::handle_checked`], [`ReceiverEngine::handle_pull_over`],
+//!   [`ReceiverEngine::handle_offer`].
 //! - `handle_symbol` answers what to do with the bytes; they never enter the engine.
 //! - After each input (or a bounded batch of symbols) drain [`ReceiverEngine::poll_work`],
-//!   [`ReceiverEngine::poll_transmit`], [`ReceiverEngine::poll_event`]; then sleep until
+//!   [`ReceiverEngine::poll_transmit`], [`ReceiverEngine::poll_pull`], [`ReceiverEngine::poll_event`]; then sleep until
 //!   [`ReceiverEngine::poll_deadline`].
 //! - The same inputs give the same outputs. Memory is bounded: slots for open blocks, a bitmap for each block
 //!   that is open, ranges for the rest.
@@ -22,6 +24,8 @@ mod manifest;
 mod nacks;
 mod object;
 mod progress;
+mod pull;
+mod pulling;
 pub mod runs;
 mod sessions;
 mod slots;
@@ -49,6 +53,8 @@ use keeping::Keeping;
 use manifest::Acquisition;
 use nacks::Cycle;
 use object::{Class, Reception};
+use pull::Pull;
+pub use pull::{PullEnd, PullOrder, PullWhen, RequestId, SourceId};
 use sessions::Sessions;
 use slots::Slots;
 
@@ -77,6 +83,9 @@ pub struct ReceiverEngine {
     checkpointing: bool,
     finishing: bool,
     complete: bool,
+    pull: Pull,
+    /// Since when no sender is heard.
+    alone_since: Option<Time>,
     /// News of the end of passes, to be believed at a time.
     settling: VecDeque<(Time, SessionId)>,
     work: VecDeque<Work>,
@@ -126,6 +135,8 @@ impl ReceiverEngine {
             checkpointing: false,
             finishing: false,
             complete: false,
+            pull: Pull::new(),
+            alone_since: None,
             settling: VecDeque::new(),
             work: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -221,6 +232,7 @@ impl ReceiverEngine {
             self.unblock(now);
         }
         self.nack(now);
+        self.pull(now);
     }
 
     /// What advertisements said of finished passes is believed when stragglers have arrived.
@@ -277,6 +289,7 @@ impl ReceiverEngine {
             at(self.checkpoint_at.filter(|_| !self.checkpointing), "checkpoint"),
             at(self.keeping.deadline(), "look for room"),
             at(self.stuck_until(), "blocked"),
+            at(self.pull.look_at, "pull"),
             // Without a sender there is nobody to ask.
             at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),
         ]
@@ -333,6 +346,7 @@ impl ReceiverEngine {
             nack_bytes: self.counters.nack_bytes,
             loss_ppm: self.sessions.chosen().map_or(0, |(_, s)| s.loss_ppm()),
             unicast_wanted: self.cycle.unicast_wanted(),
+            pulling: self.pull.is_busy(),
             open_blocks: table().map(|r| r.open_blocks() as u64).sum(),
             complete: self.complete,
             finishing: self.finishing,

@@ -26,10 +26,12 @@ mod shelf;
 mod silence;
 #[cfg(test)]
 mod testing;
+mod verified;
 
 pub use app::{Control, RunError, run, verify};
 pub use check::check;
-pub use config::{Config, Subscription};
+pub use config::{Config, Peers, Subscription};
 pub use dataset::ScanReport;
+pub use engine::PullWhen;
 pub use report::{ChannelProgress, Progress, ReceivedChannel, Summary};
-pub use shelf::{NotServed, Shelf, Verified};
+pub use verified::{NotServed, Verified, VerifiedFiles};

@@ -5,13 +5,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
 use nackcast_common::control::{Ask, Request};
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
+use nackcast_common::net::quic::{Limits, Server};
 use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, interface};
 use nackcast_common::units::RateLimit;
+use nackcast_proto::pull::{Member, Service};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +24,7 @@ use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, ne
 use crate::driver::nacks::{QUEUE_LEN, Route, Router};
 use crate::driver::outlet::Sockets;
 use crate::driver::passes;
+use crate::driver::shelf::{SenderShelf, Served};
 use crate::engine::EngineConfig;
 use crate::error::RunError;
 use crate::library::{Library, LibraryConfig};
@@ -72,7 +76,15 @@ pub fn check(config: &Config) -> Result<(), RunError> {
     patterns(&config.exclude)?;
     priorities(&config.priorities)?;
     UnicastSocket::bind(config.listen).map_err(RunError::Listen)?;
+    let quic = quic_address(config.listen);
+    UnicastSocket::bind(quic).map_err(|error| RunError::Unicast(error.into()))?;
     Ok(())
+}
+
+/// QUIC is on the port after that of NACKs.
+fn quic_address(listen: SocketAddr) -> SocketAddr {
+    let port = if listen.port() == 0 { 0 } else { listen.port().saturating_add(1) };
+    SocketAddr::new(listen.ip(), port)
 }
 
 /// Runs something that waits for the disk.
@@ -160,7 +172,15 @@ struct Node {
     config: Config,
     state: NodeState,
     unicast: Arc<UnicastSocket>,
-    channels: Vec<(Opened, Sockets)>,
+    pulls: Server,
+    channels: Vec<(Opened, Sockets, Shelf)>,
+}
+
+/// Where a channel's task says what may be pulled, and hears how much was.
+#[derive(Debug)]
+struct Shelf {
+    served: watch::Sender<Served>,
+    given: Arc<AtomicU64>,
 }
 
 impl Node {
@@ -169,6 +189,7 @@ impl Node {
         let unicast = Arc::new(UnicastSocket::bind(config.listen).map_err(RunError::Listen)?);
         let options = SendOptions { ttl: config.ttl, dscp: config.dscp };
         let mut channels = Vec::new();
+        let mut service = Service::default();
         for ((channel, group), opened) in config.channels.iter().zip(groups).zip(opened) {
             let Group { interface, data_group } = group;
             let bind = || {
@@ -181,9 +202,14 @@ impl Node {
                 nacks = %unicast.local_addr(), "sending"
             );
             let unicast = Arc::clone(&unicast);
-            channels.push((opened, Sockets { control, data, unicast, group: channel.advertise, data_group }));
+            let (served, shown) = watch::channel(Served::default());
+            let shelf = Shelf { served, given: Arc::default() };
+            service.add(member(channel), Arc::new(SenderShelf::new(shown, Arc::clone(&shelf.given))));
+            channels.push((opened, Sockets { control, data, unicast, group: channel.advertise, data_group }, shelf));
         }
-        Ok(Self { config, state, unicast, channels })
+        let (at, limits) = (quic_address(config.listen), Limits::with_rate(config.unicast_rate));
+        let pulls = Server::start(at, &config.identity, Arc::new(service), limits).map_err(RunError::Unicast)?;
+        Ok(Self { config, state, unicast, pulls, channels })
     }
 
     async fn run(self, control: Control) -> Result<Summary, RunError> {
@@ -214,6 +240,17 @@ impl Node {
     }
 }
 
+/// What this node is to a channel.
+fn member(channel: &ChannelConfig) -> Member {
+    Member {
+        channel: channel.channel,
+        epoch: channel.epoch,
+        secret: channel.secret.clone(),
+        publisher: channel.publisher_key,
+        sender: Some((channel.certificate, channel.sender.clone())),
+    }
+}
+
 /// How a task ended.
 #[derive(Debug)]
 enum Ended {
@@ -227,6 +264,8 @@ struct Tasks {
     set: JoinSet<Result<Ended, RunError>>,
     doors: Vec<Door>,
     ends: Vec<Option<Box<ChannelEnd>>>,
+    /// Serves until the node ends.
+    _pulls: Server,
 }
 
 /// Where a channel is asked things.
@@ -253,7 +292,7 @@ impl Tasks {
     }
 
     fn start(node: Node, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
-        let Node { config, state, unicast, channels } = node;
+        let Node { config, state, unicast, pulls, channels } = node;
         let starting = |channel: &ChannelConfig| ChannelProgress {
             name: channel.name.clone(),
             state: "starting".to_owned(),
@@ -267,16 +306,17 @@ impl Tasks {
             clock: Clock::start(),
             makers: Arc::new(Semaphore::new(MAKERS)),
             nack_port: unicast.local_addr().port(),
+            quic_port: pulls.local_addr().port(),
             state,
             shutdown: shutdown.clone(),
             progress: progress.clone(),
         };
-        let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), ends: Vec::new() };
+        let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), ends: Vec::new(), _pulls: pulls };
         let mut routes = Vec::new();
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
-        for (index, (channel, (opened, sockets))) in configs.into_iter().zip(channels).enumerate() {
+        for (index, (channel, (opened, sockets, shelf))) in configs.into_iter().zip(channels).enumerate() {
             let settings = Settings { index, role, schedule, once, rescan, watch };
-            let (route, door) = tasks.start_channel(&common, &settings, &channel, opened, sockets);
+            let (route, door) = tasks.start_channel(&common, &settings, &channel, opened, sockets, shelf);
             routes.push(route);
             tasks.doors.push(door);
             tasks.ends.push(None);
@@ -297,6 +337,7 @@ impl Tasks {
         channel: &ChannelConfig,
         opened: Opened,
         sockets: Sockets,
+        shelf: Shelf,
     ) -> (Route, Door) {
         let engine = EngineConfig {
             channel: channel.channel,
@@ -307,6 +348,7 @@ impl Tasks {
             certificate: channel.certificate,
             data_group: sockets.data_group,
             nack_port: common.nack_port,
+            quic_port: common.quic_port,
             rate: common.rate,
             schedule: settings.schedule,
             once: settings.once,
@@ -335,6 +377,7 @@ impl Tasks {
         let ports = ScannerPorts { requests, scanned: scanned_sender, progress: scan_progress_sender };
         self.set.spawn(async move { scanner::run(scanner, ports).await.map(|()| Ended::Service) });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
+        let Shelf { served, given } = shelf;
         let ports = ChannelPorts {
             nacks,
             asked,
@@ -344,6 +387,8 @@ impl Tasks {
             counts,
             recorded,
             progress,
+            served,
+            given,
             shutdown,
             unopened: common.unopened.clone(),
         };
@@ -362,6 +407,7 @@ impl Tasks {
             name: channel.name.clone(),
             node,
             is_once: settings.once.is_some(),
+            role: settings.role,
             sockets,
             clock: common.clock,
             state: common.state.clone(),
@@ -383,6 +429,7 @@ struct Common {
     clock: Clock,
     makers: Arc<Semaphore>,
     nack_port: u16,
+    quic_port: u16,
     state: NodeState,
     shutdown: CancellationToken,
     progress: watch::Sender<Progress>,

@@ -7,9 +7,11 @@
 //! | [`origin`] | where the bytes of blocks come from |
 //! | [`nacks`] | one socket for all channels |
 //! | [`passes`] | pass counts to the store |
+//! | [`shelf`] | what those get who pull |
 
 pub(crate) mod channel;
 pub(crate) mod nacks;
 pub(crate) mod origin;
 pub(crate) mod outlet;
 pub(crate) mod passes;
+pub(crate) mod shelf;

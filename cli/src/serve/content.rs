@@ -1,4 +1,4 @@
-//! A receiver's files over HTTP, from verified ones only ([`Shelf`]).
+//! A receiver's files over HTTP, from verified ones only ([`VerifiedFiles`]).
 //!
 //! - The ETag is the file's BLAKE3, so it is the same on every node, and changes only with the bytes.
 //! - One range in a request; a request for several gets all of the file, as RFC 9110 allows.
@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use nackcast_receiver::{NotServed, Shelf, Verified};
+use nackcast_receiver::{NotServed, Verified, VerifiedFiles};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -27,14 +27,14 @@ pub(super) async fn file(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let shelf = match site.desk.chosen(&channel).ok().as_deref() {
+    let files = match site.desk.chosen(&channel).ok().as_deref() {
         Some([one]) => site.files.borrow().get(*one).cloned(),
         _ => None,
     };
-    let Some(shelf) = shelf else {
+    let Some(files) = files else {
         return (StatusCode::NOT_FOUND, "no such channel is received here\n").into_response();
     };
-    match tokio::task::spawn_blocking(move || open(&shelf, &path)).await {
+    match tokio::task::spawn_blocking(move || open(&files, &path)).await {
         Ok(Ok(verified)) => answer(verified, &method, &headers),
         Ok(Err(NotServed::Unknown)) => (StatusCode::NOT_FOUND, "the dataset has no such file\n").into_response(),
         Ok(Err(NotServed::NotVerified)) => {
@@ -45,8 +45,8 @@ pub(super) async fn file(
     }
 }
 
-fn open(shelf: &Shelf, path: &str) -> Result<Verified, NotServed> {
-    shelf.open(path)
+fn open(files: &VerifiedFiles, path: &str) -> Result<Verified, NotServed> {
+    files.open(path)
 }
 
 fn answer(verified: Verified, method: &Method, headers: &HeaderMap) -> Response {

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use nackcast_receiver::Shelf;
+use nackcast_receiver::VerifiedFiles;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -21,11 +21,11 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) desk: Arc<Desk>,
-    pub(super) files: watch::Receiver<Vec<Shelf>>,
+    pub(super) files: watch::Receiver<Vec<VerifiedFiles>>,
 }
 
 /// Serves as long as it is polled.
-pub(super) async fn serve(desk: Arc<Desk>, files: watch::Receiver<Vec<Shelf>>, listener: TcpListener) {
+pub(super) async fn serve(desk: Arc<Desk>, files: watch::Receiver<Vec<VerifiedFiles>>, listener: TcpListener) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))

@@ -150,6 +150,23 @@ impl SenderCertificate {
     }
 }
 
+impl SenderCertificate {
+    pub(crate) fn to_pb(self, channel: ChannelId) -> pb::SenderCertificate {
+        pb::SenderCertificate {
+            channel: channel.0.to_vec().into(),
+            sender_key: self.sender_key.0.to_vec().into(),
+            signature: self.signature.0.to_vec().into(),
+        }
+    }
+
+    /// Not verified yet.
+    pub(crate) fn from_pb(m: &pb::SenderCertificate) -> Result<Self, WireError> {
+        let sender_key = VerifyingKey::from_slice(&m.sender_key).ok_or(WireError::Field("certificate"))?;
+        let signature = Signature::from_slice(&m.signature).ok_or(WireError::Field("certificate"))?;
+        Ok(Self { sender_key, signature })
+    }
+}
+
 fn certified_bytes(channel: ChannelId, key: &VerifyingKey) -> Vec<u8> {
     [&channel.0[..], &key.0[..]].concat()
 }
@@ -207,31 +224,10 @@ impl Advertisement {
             time: self.time,
             interval: duration_u32(self.interval),
             generation: self.generation.0,
-            manifest: self.manifest.as_ref().map(|m| pb::ManifestRef {
-                hash: m.hash.0.to_vec().into(),
-                length: m.length,
-                symbol_size: m.geometry.symbol_size().into(),
-                block_size: m.geometry.block_size(),
-                fec: m.geometry.fec().id().into(),
-            }),
-            certificate: Some(pb::SenderCertificate {
-                channel: self.channel.0.to_vec().into(),
-                sender_key: self.certificate.sender_key.0.to_vec().into(),
-                signature: self.certificate.signature.0.to_vec().into(),
-            }),
-            role: match self.role {
-                Role::Primary => pb::Role::Primary,
-                Role::Backup => pb::Role::Backup,
-            }
-            .into(),
-            state: match self.state {
-                SenderState::Starting => pb::SenderState::Starting,
-                SenderState::Active => pb::SenderState::Active,
-                SenderState::Standby => pb::SenderState::Standby,
-                SenderState::Paused => pb::SenderState::Paused,
-                SenderState::Draining => pb::SenderState::Draining,
-            }
-            .into(),
+            manifest: self.manifest.map(ManifestRef::to_pb),
+            certificate: Some(self.certificate.to_pb(self.channel)),
+            role: self.role.to_pb().into(),
+            state: self.state.to_pb().into(),
             data_address: data_address.into(),
             data_port: data_port.into(),
             nack_port: self.nack_port.into(),
@@ -254,21 +250,8 @@ impl Advertisement {
         let certificate = m.certificate.ok_or(WireError::Field("certificate"))?;
         require(m.finished.len() <= FINISHED_MAX, "finished")?;
         require(m.group_size <= GROUP_SIZE_MAX, "group_size")?;
-        let role = match pb::Role::try_from(m.role) {
-            Ok(pb::Role::Primary) => Role::Primary,
-            Ok(pb::Role::Backup) => Role::Backup,
-            Ok(pb::Role::Unspecified) | Err(_) => return Err(WireError::Field("role")),
-        };
-        let state = match pb::SenderState::try_from(m.state) {
-            Ok(pb::SenderState::Starting) => SenderState::Starting,
-            Ok(pb::SenderState::Active) => SenderState::Active,
-            Ok(pb::SenderState::Standby) => SenderState::Standby,
-            Ok(pb::SenderState::Paused) => SenderState::Paused,
-            Ok(pb::SenderState::Draining) => SenderState::Draining,
-            Ok(pb::SenderState::Unspecified) | Err(_) => return Err(WireError::Field("state")),
-        };
-        let key = certificate.sender_key.as_ref().try_into().map_err(|_| WireError::Field("certificate"))?;
-        let signature = certificate.signature.as_ref().try_into().map_err(|_| WireError::Field("certificate"))?;
+        let role = Role::from_pb(m.role).ok_or(WireError::Field("role"))?;
+        let state = SenderState::from_pb(m.state).ok_or(WireError::Field("state"))?;
         Ok(Self {
             channel: ChannelId::from_slice(&m.channel).ok_or(WireError::Field("channel"))?,
             session: SessionId(m.session),
@@ -278,8 +261,8 @@ impl Advertisement {
             time: m.time,
             interval: duration_in(m.interval, INTERVAL.0, INTERVAL.1, "interval")?,
             generation: Generation(m.generation),
-            manifest: m.manifest.map(manifest_ref).transpose()?,
-            certificate: SenderCertificate { sender_key: VerifyingKey(key), signature: Signature(signature) },
+            manifest: m.manifest.map(ManifestRef::from_pb).transpose()?,
+            certificate: SenderCertificate::from_pb(&certificate)?,
             role,
             state,
             data_group: SocketAddr::new(address(&m.data_address)?, port(m.data_port, "data_port")?),
@@ -304,11 +287,63 @@ impl Advertisement {
     }
 }
 
-fn manifest_ref(m: pb::ManifestRef) -> Result<ManifestRef, WireError> {
-    let geometry = Geometry::new(m.symbol_size, m.block_size, m.fec).map_err(|_| WireError::Field("geometry"))?;
-    require(m.length > 0 && m.length <= ROOT_LEN_MAX.min(m.block_size), "manifest length")?;
-    let hash = Digest::from_slice(&m.hash).ok_or(WireError::Field("manifest hash"))?;
-    Ok(ManifestRef { hash, length: m.length, geometry })
+impl ManifestRef {
+    pub(crate) fn to_pb(self) -> pb::ManifestRef {
+        pb::ManifestRef {
+            hash: self.hash.0.to_vec().into(),
+            length: self.length,
+            symbol_size: self.geometry.symbol_size().into(),
+            block_size: self.geometry.block_size(),
+            fec: self.geometry.fec().id().into(),
+        }
+    }
+
+    pub(crate) fn from_pb(m: pb::ManifestRef) -> Result<Self, WireError> {
+        let geometry = Geometry::new(m.symbol_size, m.block_size, m.fec).map_err(|_| WireError::Field("geometry"))?;
+        require(m.length > 0 && m.length <= ROOT_LEN_MAX.min(m.block_size), "manifest length")?;
+        let hash = Digest::from_slice(&m.hash).ok_or(WireError::Field("manifest hash"))?;
+        Ok(Self { hash, length: m.length, geometry })
+    }
+}
+
+impl Role {
+    pub(crate) const fn to_pb(self) -> pb::Role {
+        match self {
+            Self::Primary => pb::Role::Primary,
+            Self::Backup => pb::Role::Backup,
+        }
+    }
+
+    pub(crate) fn from_pb(role: i32) -> Option<Self> {
+        match pb::Role::try_from(role) {
+            Ok(pb::Role::Primary) => Some(Self::Primary),
+            Ok(pb::Role::Backup) => Some(Self::Backup),
+            Ok(pb::Role::Unspecified) | Err(_) => None,
+        }
+    }
+}
+
+impl SenderState {
+    pub(crate) const fn to_pb(self) -> pb::SenderState {
+        match self {
+            Self::Starting => pb::SenderState::Starting,
+            Self::Active => pb::SenderState::Active,
+            Self::Standby => pb::SenderState::Standby,
+            Self::Paused => pb::SenderState::Paused,
+            Self::Draining => pb::SenderState::Draining,
+        }
+    }
+
+    pub(crate) fn from_pb(state: i32) -> Option<Self> {
+        match pb::SenderState::try_from(state) {
+            Ok(pb::SenderState::Starting) => Some(Self::Starting),
+            Ok(pb::SenderState::Active) => Some(Self::Active),
+            Ok(pb::SenderState::Standby) => Some(Self::Standby),
+            Ok(pb::SenderState::Paused) => Some(Self::Paused),
+            Ok(pb::SenderState::Draining) => Some(Self::Draining),
+            Ok(pb::SenderState::Unspecified) | Err(_) => None,
+        }
+    }
 }
 
 fn address(bytes: &[u8]) -> Result<IpAddr, WireError> {

@@ -83,7 +83,7 @@ impl Dataset {
         self.members = manifest.members();
         self.refused.clear();
         self.damaged.clear();
-        self.shelf.set(&manifest);
+        self.files.set(&manifest);
         self.manifest = Some((hash, manifest));
         self.load_chaining();
     }

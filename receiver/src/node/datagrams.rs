@@ -97,6 +97,11 @@ impl ReceiverNode {
         if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
             self.keys.keep(advertisement.session);
             self.watch.on_clock(now, from, advertisement.wall_ms);
+            if advertisement.quic_port != 0 {
+                let mut quic = from;
+                quic.set_port(advertisement.quic_port);
+                self.add_source(&quic.to_string());
+            }
             self.data_group = advertisement.data_group;
         }
     }

@@ -1,17 +1,19 @@
 //! What is wrong with a channel now, for [`nackcast_common::alerts`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use nackcast_common::alerts::{Finding, Kind, name_some};
 use nackcast_common::clock::Time;
+use nackcast_common::units::ByteCount;
 
 use super::ReceiverNode;
 use crate::engine::{Event, Snapshot};
 
 /// Clocks that differ by more are far off: generations are numbered by the wall clock.
 const CLOCK_OFF_MS: u64 = 60_000;
-/// Of the wanted objects, so many hundredths that multicast does not bring are much.
+/// Of the wanted objects, and of the bytes that came, so many hundredths that multicast does not bring are much.
 const UNICAST_PERCENT: u64 = 5;
 /// A stranger that was not heard for so long is gone.
 const STRANGER_GONE: Duration = Duration::from_secs(60);
@@ -28,6 +30,10 @@ pub(super) struct Watch {
     unsound: Happened,
     two_manifests: Happened,
     disk: Happened,
+    /// By source. There are only so many of them.
+    sources: BTreeMap<String, Happened>,
+    /// The generation that is received, and what had come by unicast and by multicast when it began.
+    share: (u64, u64, u64),
 }
 
 /// Something that happens now and then.
@@ -58,12 +64,26 @@ impl Watch {
             | Event::OlderGeneration(_)
             | Event::UnicastWanted(_)
             | Event::Unknown(_)
+            | Event::SourceDropped(..)
             | Event::Complete(_) => {}
         }
     }
 
     pub(super) fn on_damaged(&mut self, paths: &[String], count: u64) {
         self.damaged.again(count, format!("{count} files were sound and are not: {}", name_some(paths, count)));
+    }
+
+    /// A source of unicast gave a wrong block.
+    pub(super) fn on_false_source(&mut self, source: &str) {
+        let text = format!("{source} gave a wrong block by unicast, and is not asked any more");
+        self.sources.entry(source.to_owned()).or_default().again(1, text);
+    }
+
+    /// A manifest came into force when so much had come by unicast, and by multicast: from here on shares count.
+    pub(super) const fn on_manifest(&mut self, generation: u64, pulled: u64, heard: u64) {
+        if self.share.0 != generation {
+            self.share = (generation, pulled, heard);
+        }
     }
 
     pub(super) fn on_refused(&mut self, why: &str) {
@@ -98,8 +118,8 @@ impl ReceiverNode {
     }
 
     /// What is wrong now.
-    pub(super) fn findings(&self, now: Time, snapshot: &Snapshot) -> Vec<Finding> {
-        let Watch { clock_off, stranger, damaged, refused, unsound, two_manifests, disk, .. } = &self.watch;
+    pub(super) fn findings(&self, now: Time, snapshot: &Snapshot, pulled: u64) -> Vec<Finding> {
+        let Watch { clock_off, stranger, damaged, refused, unsound, two_manifests, disk, sources, .. } = &self.watch;
         let mut found = Vec::new();
         for (kind, happened) in [
             (Kind::ContentDamaged, damaged),
@@ -111,6 +131,9 @@ impl ReceiverNode {
             if happened.times > 0 {
                 found.push(Finding::happened(kind, "", &happened.last, happened.times));
             }
+        }
+        for (source, happened) in sources {
+            found.push(Finding::happened(Kind::SymbolsWrong, source, &happened.last, happened.times));
         }
         if let Some(text) = clock_off {
             found.push(Finding::lasting(Kind::ClockOff, "", text));
@@ -132,6 +155,14 @@ impl ReceiverNode {
                 snapshot.unicast_wanted, snapshot.objects
             );
             found.push(Finding::lasting(Kind::UnicastShare, "", text));
+        }
+        let (generation, pulled_then, heard_then) = self.watch.share;
+        let pulled = pulled.saturating_sub(pulled_then);
+        let all = pulled + self.listening.received_bytes.saturating_sub(heard_then);
+        if pulled > 0 && pulled * 100 >= all * UNICAST_PERCENT {
+            let (pulled, all) = (ByteCount(pulled), ByteCount(all));
+            let text = format!("{pulled} of {all} that came for generation {generation} were pulled by unicast");
+            found.push(Finding::lasting(Kind::UnicastShare, "bytes", text));
         }
         found
     }

@@ -130,6 +130,7 @@ impl Tally {
             repair_bytes: snapshot.repair_bytes,
             receivers: snapshot.receivers.into(),
             receivers_complete: snapshot.receivers_complete.into(),
+            unicast_bytes: 0,
             problems: self.troubles.iter().map(|trouble| trouble.line.clone()).collect(),
         }
     }
