@@ -117,6 +117,7 @@ impl Stage {
             sequence: self.sequence,
             start_number: StartNumber(1),
             time: self.now.0,
+            wall_ms: 0,
             interval: Duration::from_millis(250),
             generation: Generation(1),
             manifest: Some(ManifestRef { hash: HASH, length: 100, geometry: geometry() }),

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
-use nackcast_common::control::{Ask, Request};
+use nackcast_common::control::{self, Ask};
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId};
 use nackcast_common::keys::{EpochSecret, Flow, Side, SigningKey, VerifyingKey};
@@ -103,7 +103,7 @@ impl Place {
 /// A node in a task.
 struct Running {
     shutdown: CancellationToken,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<control::Request>,
     progress: watch::Receiver<Progress>,
     task: tokio::task::JoinHandle<Result<Summary, RunError>>,
 }
@@ -397,7 +397,7 @@ async fn only_what_changed_is_sent_in_the_next_generation() {
     assert!((215..250).contains(&sent), "{sent} datagrams for 300,000 bytes and a manifest");
     fs::rename(place.content().join("large"), place.content().join("renamed")).unwrap();
     let ask = Ask::Scan { deep: false, allow_empty: false, reply: None };
-    node.requests.send(Request { channel: 0, ask }).await.unwrap();
+    node.requests.send(control::Request { channel: 0, ask }).await.unwrap();
     let before = listener.datagrams;
     listener.until("the third generation", |l| l.dataset(manifest.head().generation)).await;
     // Each of its three blocks brings at least 8 repair symbols; the file has 643.
