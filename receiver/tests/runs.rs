@@ -123,6 +123,7 @@ impl Side {
             finished: Vec::new(),
             data_packets,
             manifest_sent: true,
+            rank: 0,
         };
         let from: SocketAddr = "10.0.0.1:7600".parse().unwrap();
         self.engine.handle_advertisement(now, from, &advertisement);

@@ -127,6 +127,8 @@ pub struct Advertisement {
     pub data_packets: u64,
     /// The manifest's own first pass is over.
     pub manifest_sent: bool,
+    /// Order among senders of one role: the best has 0.
+    pub rank: u32,
 }
 
 impl SenderCertificate {
@@ -145,6 +147,62 @@ impl SenderCertificate {
         publisher
             .verify(CERTIFICATE_DOMAIN, &certified_bytes(channel, &self.sender_key), &self.signature)
             .map_err(|_| WireError::Signature("sender certificate"))
+    }
+
+    pub(super) fn to_pb(self, channel: ChannelId) -> pb::SenderCertificate {
+        pb::SenderCertificate {
+            channel: channel.0.to_vec().into(),
+            sender_key: self.sender_key.0.to_vec().into(),
+            signature: self.signature.0.to_vec().into(),
+        }
+    }
+
+    pub(super) fn from_pb(m: &pb::SenderCertificate) -> Result<Self, WireError> {
+        let wrong = || WireError::Field("certificate");
+        Ok(Self {
+            sender_key: VerifyingKey::from_slice(&m.sender_key).ok_or_else(wrong)?,
+            signature: Signature::from_slice(&m.signature).ok_or_else(wrong)?,
+        })
+    }
+}
+
+impl Role {
+    pub(super) const fn to_pb(self) -> pb::Role {
+        match self {
+            Self::Primary => pb::Role::Primary,
+            Self::Backup => pb::Role::Backup,
+        }
+    }
+
+    pub(super) fn from_pb(value: i32) -> Result<Self, WireError> {
+        match pb::Role::try_from(value) {
+            Ok(pb::Role::Primary) => Ok(Self::Primary),
+            Ok(pb::Role::Backup) => Ok(Self::Backup),
+            Ok(pb::Role::Unspecified) | Err(_) => Err(WireError::Field("role")),
+        }
+    }
+}
+
+impl SenderState {
+    pub(super) const fn to_pb(self) -> pb::SenderState {
+        match self {
+            Self::Starting => pb::SenderState::Starting,
+            Self::Active => pb::SenderState::Active,
+            Self::Standby => pb::SenderState::Standby,
+            Self::Paused => pb::SenderState::Paused,
+            Self::Draining => pb::SenderState::Draining,
+        }
+    }
+
+    pub(super) fn from_pb(value: i32) -> Result<Self, WireError> {
+        match pb::SenderState::try_from(value) {
+            Ok(pb::SenderState::Starting) => Ok(Self::Starting),
+            Ok(pb::SenderState::Active) => Ok(Self::Active),
+            Ok(pb::SenderState::Standby) => Ok(Self::Standby),
+            Ok(pb::SenderState::Paused) => Ok(Self::Paused),
+            Ok(pb::SenderState::Draining) => Ok(Self::Draining),
+            Ok(pb::SenderState::Unspecified) | Err(_) => Err(WireError::Field("state")),
+        }
     }
 }
 
@@ -212,24 +270,9 @@ impl Advertisement {
                 block_size: m.geometry.block_size(),
                 fec: m.geometry.fec().id().into(),
             }),
-            certificate: Some(pb::SenderCertificate {
-                channel: self.channel.0.to_vec().into(),
-                sender_key: self.certificate.sender_key.0.to_vec().into(),
-                signature: self.certificate.signature.0.to_vec().into(),
-            }),
-            role: match self.role {
-                Role::Primary => pb::Role::Primary,
-                Role::Backup => pb::Role::Backup,
-            }
-            .into(),
-            state: match self.state {
-                SenderState::Starting => pb::SenderState::Starting,
-                SenderState::Active => pb::SenderState::Active,
-                SenderState::Standby => pb::SenderState::Standby,
-                SenderState::Paused => pb::SenderState::Paused,
-                SenderState::Draining => pb::SenderState::Draining,
-            }
-            .into(),
+            certificate: Some(self.certificate.to_pb(self.channel)),
+            role: self.role.to_pb().into(),
+            state: self.state.to_pb().into(),
             data_address: data_address.into(),
             data_port: data_port.into(),
             nack_port: self.nack_port.into(),
@@ -244,6 +287,7 @@ impl Advertisement {
             finished: self.finished.iter().map(|f| pb::FinishedPass { object: f.object.0, serial: f.serial }).collect(),
             data_packets: self.data_packets,
             manifest_sent: self.manifest_sent,
+            rank: self.rank,
         }
     }
 
@@ -251,21 +295,6 @@ impl Advertisement {
         let certificate = m.certificate.ok_or(WireError::Field("certificate"))?;
         require(m.finished.len() <= FINISHED_MAX, "finished")?;
         require(m.group_size <= GROUP_SIZE_MAX, "group_size")?;
-        let role = match pb::Role::try_from(m.role) {
-            Ok(pb::Role::Primary) => Role::Primary,
-            Ok(pb::Role::Backup) => Role::Backup,
-            Ok(pb::Role::Unspecified) | Err(_) => return Err(WireError::Field("role")),
-        };
-        let state = match pb::SenderState::try_from(m.state) {
-            Ok(pb::SenderState::Starting) => SenderState::Starting,
-            Ok(pb::SenderState::Active) => SenderState::Active,
-            Ok(pb::SenderState::Standby) => SenderState::Standby,
-            Ok(pb::SenderState::Paused) => SenderState::Paused,
-            Ok(pb::SenderState::Draining) => SenderState::Draining,
-            Ok(pb::SenderState::Unspecified) | Err(_) => return Err(WireError::Field("state")),
-        };
-        let key = certificate.sender_key.as_ref().try_into().map_err(|_| WireError::Field("certificate"))?;
-        let signature = certificate.signature.as_ref().try_into().map_err(|_| WireError::Field("certificate"))?;
         Ok(Self {
             channel: ChannelId::from_slice(&m.channel).ok_or(WireError::Field("channel"))?,
             session: SessionId(m.session),
@@ -276,9 +305,9 @@ impl Advertisement {
             interval: duration_in(m.interval, INTERVAL.0, INTERVAL.1, "interval")?,
             generation: Generation(m.generation),
             manifest: m.manifest.map(manifest_ref).transpose()?,
-            certificate: SenderCertificate { sender_key: VerifyingKey(key), signature: Signature(signature) },
-            role,
-            state,
+            certificate: SenderCertificate::from_pb(&certificate)?,
+            role: Role::from_pb(m.role)?,
+            state: SenderState::from_pb(m.state)?,
             data_group: SocketAddr::new(address(&m.data_address)?, port(m.data_port, "data_port")?),
             nack_port: port(m.nack_port, "nack_port")?,
             quic_port: port(m.quic_port, "quic_port")?,
@@ -296,6 +325,7 @@ impl Advertisement {
                 .collect(),
             data_packets: m.data_packets,
             manifest_sent: m.manifest_sent,
+            rank: m.rank,
         })
     }
 }

@@ -77,9 +77,12 @@ impl ReceiverNode {
                     Some(_) | None => self.listening.refused += 1,
                 }
             }
-            DatagramType::Symbol | DatagramType::StreamSymbol | DatagramType::Nack | DatagramType::NackAnswer => {
-                self.listening.malformed += 1;
-            }
+            DatagramType::Symbol
+            | DatagramType::StreamSymbol
+            | DatagramType::Nack
+            | DatagramType::NackAnswer
+            | DatagramType::Probe
+            | DatagramType::ProbeAnswer => self.listening.malformed += 1,
         }
         self.drain(now);
     }

@@ -122,6 +122,7 @@ impl Sender {
             finished: Vec::new(),
             data_packets: self.packets.next(),
             manifest_sent: true,
+            rank: 0,
         };
         let body = advertisement.encode(&self.key);
         seal(DatagramType::Advertisement, SESSION.0, self.sequence, &body)
