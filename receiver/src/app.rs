@@ -346,6 +346,7 @@ fn prepare(
         memory: config.memory,
         scan: config.scan,
         once: config.once,
+        own_sender: subscription.own_sender,
     };
     let node = ReceiverNode::new(clock.now(), node);
     let network = Network { advertise: ticket.advertise, interface, sources };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nackcast_common::keys::VerifyingKey;
 use nackcast_proto::ticket::Ticket;
 
 /// Everything a receiving node is told.
@@ -41,4 +42,6 @@ pub struct Subscription {
     pub ticket: Ticket,
     /// Where its dataset goes.
     pub into: PathBuf,
+    /// The key of a sender on this node that serves what is received here.
+    pub own_sender: Option<VerifyingKey>,
 }

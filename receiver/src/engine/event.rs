@@ -250,6 +250,8 @@ pub enum Event {
     Unknown(u64),
     /// The dataset is whole and verified.
     Complete(Generation),
+    /// No sender answered in several cycles of NACKs.
+    NoSenderAnswers,
 }
 
 /// Counters and state, for displays.

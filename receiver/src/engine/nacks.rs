@@ -41,6 +41,8 @@ const ALIVE_PER_SECOND: u32 = 100;
 /// The first report to a sender is spread over so long: it goes out before that sender knows how many receivers there
 /// are, and ends before a first pass begins.
 const GREETING: Duration = Duration::from_millis(200);
+/// A block that gets nothing for three intervals, or for so long, is asked for.
+const STALL_MAX: Duration = Duration::from_secs(1);
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// NACKs of which the answer is waited for: those of many windows.
@@ -73,6 +75,8 @@ pub(super) struct Cycle {
     report: Option<Report>,
     nonce: u64,
     said: Vec<Event>,
+    /// Window and size of the group, as an active sender told them last: who stands by does not know them.
+    crowd: (Duration, u32),
     /// Say that we are here then, if nothing else was said.
     alive_at: Option<Time>,
     /// When the last NACK or report was sent.
@@ -86,6 +90,14 @@ pub(super) struct Asked {
     session: SessionId,
     /// Its missing objects, by place in the table.
     missing: RangeSet,
+    /// It asked for nothing.
+    report: bool,
+}
+
+impl Asked {
+    pub(super) const fn is_report(&self) -> bool {
+        self.report
+    }
 }
 
 #[derive(Debug)]
@@ -113,6 +125,7 @@ impl Cycle {
             report: None,
             nonce: 0,
             said: Vec::new(),
+            crowd: (Duration::ZERO, 0),
             alive_at: None,
             said_at: Time::ZERO,
         }
@@ -191,9 +204,9 @@ impl Cycle {
     }
 
     /// The next NACK's packet number; it may be answered from now on.
-    fn sent(&mut self, now: Time, session: SessionId, missing: RangeSet) -> u64 {
+    fn sent(&mut self, now: Time, session: SessionId, missing: RangeSet, report: bool) -> u64 {
         let packet = self.packets.take(1).start;
-        self.asked.insert(packet, Asked { at: now, session, missing });
+        self.asked.insert(packet, Asked { at: now, session, missing, report });
         if self.asked.len() > ASKED_MAX {
             self.asked.pop_first();
         }
@@ -301,15 +314,25 @@ impl ReceiverEngine {
         self.send_report(now);
         let Some((_, session)) = self.sessions.chosen() else { return };
         let advertisement = &session.advertisement;
-        let serves = matches!(advertisement.state, SenderState::Active | SenderState::Draining);
-        if !serves || now < self.blocked_until {
-            let until = (now < self.blocked_until).then_some(self.blocked_until);
-            self.cycle.look_at = until;
+        let wait = match advertisement.state {
+            SenderState::Active | SenderState::Draining => None,
+            SenderState::Standby => self.sessions.choice.standby_from(now, &self.sessions),
+            SenderState::Starting | SenderState::Paused => Some(Time::NEVER),
+        };
+        let blocked = (now < self.blocked_until).then_some(self.blocked_until);
+        if wait.is_some() || blocked.is_some() {
+            self.cycle.look_at = wait.max(blocked).filter(|at| *at < Time::NEVER);
             self.cycle.look = false;
             self.cycle.nack_at = None;
             return;
         }
         let (window, size, grtt) = (advertisement.nack_window, advertisement.group_size, advertisement.grtt);
+        let (window, size) = if advertisement.state == SenderState::Active {
+            self.cycle.crowd = (window, size);
+            (window, size)
+        } else {
+            (window.max(self.cycle.crowd.0), size.max(self.cycle.crowd.1))
+        };
         match self.cycle.nack_at {
             Some(at) if now >= at => {
                 self.cycle.nack_at = None;
@@ -337,7 +360,7 @@ impl ReceiverEngine {
         let mut needs = Needs::default();
         let Some((_, session)) = self.sessions.chosen() else { return needs };
         let advertisement = &session.advertisement;
-        let patience = (advertisement.interval * 3).max(advertisement.nack_window * 2);
+        let patience = (advertisement.interval * 3).min(STALL_MAX).max(advertisement.nack_window * 2);
         let manifest_sent = advertisement.manifest_sent;
         let (cursor, since) = (advertisement.first_pass_cursor, advertisement.first_pass_since);
         let mut blocks_left = BLOCKS_PER_CYCLE;
@@ -396,7 +419,19 @@ impl ReceiverEngine {
 
     /// Sends what is short, within the budget. What was asked is not asked again before an answer can be here.
     fn ask(&mut self, now: Time, window: Duration, grtt: Duration) {
-        let Needs { mut ids, mut short, mut missing, look_again } = self.needs(now);
+        let mut needs = self.needs(now);
+        if !needs.is_empty() {
+            let before = self.sessions.chosen().map(|(id, _)| id);
+            if self.sessions.turn(now, self.config.nack_retry) {
+                self.events.push_back(Event::NoSenderAnswers);
+            }
+            if self.sessions.chosen().map(|(id, _)| id) != before {
+                // Another sender, of which other things are to be asked.
+                self.cycle.quiet_missing.clear();
+                needs = self.needs(now);
+            }
+        }
+        let Needs { mut ids, mut short, mut missing, look_again } = needs;
         self.cycle.look_at = look_again;
         self.cycle.looked_at = now;
         let Some(base) = self.nack_base(now) else { return };
@@ -424,7 +459,7 @@ impl ReceiverEngine {
             asked.union(&named);
             self.counters.nacks += 1;
             self.counters.nack_bytes += nack.encode().len() as u64;
-            let packet = self.cycle.sent(now, nack.session, named);
+            let packet = self.cycle.sent(now, nack.session, named, false);
             self.transmits.push_back(Transmit { to: base.0, packet, nack });
         }
         for index in asked.iter() {
@@ -497,7 +532,7 @@ impl ReceiverEngine {
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {
                     self.counters.nacks += 1;
-                    let packet = self.cycle.sent(now, nack.session, RangeSet::new());
+                    let packet = self.cycle.sent(now, nack.session, RangeSet::new(), true);
                     if let Some(report) = &mut self.cycle.report {
                         report.sent.get_or_insert(packet);
                     }

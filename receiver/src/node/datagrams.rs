@@ -89,6 +89,9 @@ impl ReceiverNode {
 
     fn heard(&mut self, now: Time, from: SocketAddr, advertisement: &Advertisement) {
         self.listening.opened_at = Some(now);
+        if self.config.own_sender == Some(advertisement.certificate.sender_key) {
+            return; // whoever sends from what is received here has nothing for us
+        }
         if let Some(reference) = advertisement.manifest
             && self.engine.would_follow(&reference, advertisement.generation)
         {

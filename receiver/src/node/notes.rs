@@ -73,6 +73,7 @@ impl Notes {
                 now,
                 &format!("{count} objects had all their passes: they are asked for again until a new round begins"),
             ),
+            Event::NoSenderAnswers => self.say(now, "no sender answers: it is asked again and again"),
             Event::Unknown(count) => self.say(now, &format!("the sender does not have {count} objects")),
         }
     }

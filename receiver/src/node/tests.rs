@@ -237,6 +237,7 @@ impl Rig {
             memory: 32 << 20,
             scan: Duration::from_secs(600),
             once: true,
+            own_sender: None,
         };
         let node = ReceiverNode::new(Time::ZERO, config);
         Self { now: Time::ZERO, node, blocks: workers.blocks, dataset: workers.dataset, sent: Vec::new() }
