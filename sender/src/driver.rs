@@ -6,6 +6,7 @@
 //! | [`outlet`] | what the sockets do not take yet, and what they refuse |
 //! | [`origin`] | where the bytes of blocks come from |
 //! | [`nacks`] | one socket for all channels |
+//! | [`peers`] | advertisements of other senders |
 //! | [`passes`] | pass counts to the store |
 
 pub(crate) mod channel;
@@ -13,3 +14,4 @@ pub(crate) mod nacks;
 pub(crate) mod origin;
 pub(crate) mod outlet;
 pub(crate) mod passes;
+pub(crate) mod peers;

@@ -29,6 +29,15 @@ pub enum RunError {
     /// The NACK socket.
     #[error("NACKs cannot be listened for: {0}")]
     Listen(#[source] NetError),
+    /// Another sender's address.
+    #[error("the address of sender {peer} cannot be found: {source}; check --peer")]
+    Peer {
+        /// As it was given.
+        peer: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The content directory, or the cache beside it.
     #[error("channel {channel}: {source}")]
     Library {
@@ -126,6 +135,7 @@ impl RunError {
             | Self::OtherChannel { .. }
             | Self::MayNotPublish { .. }
             | Self::Emptied { .. }
+            | Self::Peer { .. }
             | Self::Manifest { .. } => true,
             Self::Store(error) => {
                 matches!(error, StoreError::Locked(_) | StoreError::NewerVersion { .. } | StoreError::Io { .. })

@@ -9,7 +9,7 @@ use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, SessionId, StartNumber};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::units::RateLimit;
-use nackcast_proto::wire::{Advertisement, DigestBody, ManifestRef, NackAnswer, Role, SenderCertificate};
+use nackcast_proto::wire::{Advertisement, DigestBody, ManifestRef, NackAnswer, Role, SenderCertificate, SenderState};
 
 use crate::config::{Once, ScheduleConfig};
 
@@ -66,6 +66,11 @@ pub enum Command {
     SetRate(RateLimit),
     /// Finish running jobs, start none.
     Drain,
+    /// What the sender's role wants. Active: all as usual. Draining: blocks under way are finished, then
+    /// [`Event::Drained`]. Every other state: no content is sent, and what was asked for is forgotten.
+    Become(SenderState),
+    /// The bytes of these objects are not here (yet): the answer is `unknown`. The next publication asks anew.
+    Lacks(Vec<ObjectId>),
 }
 
 /// Order to the driver, answered by a [`Done`] where one is named.
@@ -152,6 +157,8 @@ pub enum Event {
     SessionEnding,
     /// `once`: nothing more is asked for.
     Finished,
+    /// [`Command::Become`] draining: no block is under way any more.
+    Drained,
     /// A receiver was heard for the first time.
     ReceiverHeard,
     /// A receiver reported the manifest with this hash complete.

@@ -212,6 +212,15 @@ impl Job {
         Ok(new)
     }
 
+    /// Only the blocks that are being sent, and nothing after them.
+    pub(super) fn cut_short(&mut self) {
+        self.source = RangeSet::new();
+        self.again = RangeSet::new();
+        self.wanted.clear();
+        self.later.clear();
+        self.repair_budget = 0;
+    }
+
     /// Packet numbers begin anew: what was sent before counts as heard or lost.
     pub(super) fn on_roll(&mut self) {
         for end in self.whole_end.values_mut().filter(|end| end.is_some()) {

@@ -81,7 +81,14 @@ impl Bench {
             schedule: ScheduleConfig::default(),
             once,
         };
-        let config = NodeConfig { name: "news".to_owned(), secret: secret.clone(), signer, engine };
+        let config = NodeConfig {
+            name: "news".to_owned(),
+            secret: secret.clone(),
+            signer,
+            publisher: publisher.verifying_key(),
+            role: RoleConfig::new(Role::Primary, 7),
+            engine,
+        };
         Self {
             node: SenderNode::new(config),
             secret,
@@ -171,6 +178,7 @@ impl Bench {
                 }
                 Destination::Advertised => assert_eq!(head.datagram_type, DatagramType::Digest),
                 Destination::Receiver(_) => assert_eq!(head.datagram_type, DatagramType::NackAnswer),
+                Destination::Sender(_) => panic!("there is no other sender"),
             }
         }
         symbols
@@ -246,6 +254,7 @@ fn a_nack_is_opened_and_answered_to_whoever_sent_it() {
     bench.run(Duration::from_secs(10));
     let from = "192.0.2.5:4000".parse().unwrap();
     let heard = bench.node.opener().open(from, &mut sealed_nack(&bench.secret, CHANNEL, 5, 3)).unwrap();
+    let Heard::Nack(heard) = heard else { panic!("a NACK") };
     assert_eq!((heard.run, heard.packet), (RunId(5), 3));
     // It echoes the last advertisement, as a receiver's does.
     let mut heard = heard;
