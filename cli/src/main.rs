@@ -65,6 +65,7 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args, app),
         Command::Channel(command) => channel::run(command),
         Command::Send(args) => send::run(*args, app),
+        Command::Standby(args) => send::run_standby(*args, app),
         Command::Receive(args) => receive::run(*args, app),
         Command::Scan(args) => scan::run(args),
         Command::Verify(args) => verify::run(&args),

@@ -80,8 +80,11 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
     let tickets = read_tickets(&options.ticket)?;
     let state = places::state_dir(options.state.as_deref(), NodeRole::Receive, tickets[0].channel)?;
     check_directories(&options.into, &tickets, &state)?;
-    let subscriptions: Vec<Subscription> =
-        tickets.into_iter().zip(options.into).map(|(ticket, into)| Subscription { ticket, into }).collect();
+    let subscriptions: Vec<Subscription> = tickets
+        .into_iter()
+        .zip(options.into)
+        .map(|(ticket, into)| Subscription { ticket, into, own_sender: None })
+        .collect();
     let node = describe(&subscriptions);
     let config = Config {
         subscriptions,
@@ -98,6 +101,30 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
         memory: options.memory.map_or(DEFAULT_MEMORY, |size| size.0),
     };
     Ok((config, node))
+}
+
+/// The receiver beside a backup sender: with the defaults, and never done.
+pub(crate) fn beside_sender(
+    subscriptions: Vec<Subscription>,
+    interface: Option<String>,
+    sources: Vec<String>,
+    state: PathBuf,
+    overwrite: bool,
+) -> Config {
+    Config {
+        subscriptions,
+        interface,
+        sources,
+        state,
+        scan: DEFAULT_SCAN,
+        prune: false,
+        overwrite,
+        once: false,
+        mode_mask: DEFAULT_MODE_MASK,
+        nack_retry: DEFAULT_NACK_RETRY,
+        nack_budget: DEFAULT_NACK_BUDGET,
+        memory: DEFAULT_MEMORY,
+    }
 }
 
 fn check_options(options: &ReceiveOptions) -> Result<(), Failure> {

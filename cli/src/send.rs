@@ -1,4 +1,7 @@
-//! `nackcast send`: options to a configuration that was checked, then the node.
+//! `nackcast send` and `nackcast standby`: options to a configuration that was checked, then the node.
+//!
+//! A backup is two nodes in one process: a receiver that keeps the directory whole and follows the manifest, and a
+//! sender that serves from both. They share nothing but the directory and the receiver's state.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,8 +13,9 @@ use nackcast_common::keys::SigningKey;
 use nackcast_common::report::Progress;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
+use nackcast_receiver::Subscription;
 use nackcast_sender::{ChannelConfig, Config, Control, Once, ScheduleConfig, Summary};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::App;
 use crate::args::SendArgs;
@@ -21,6 +25,7 @@ use crate::failure::{Failure, OrFail};
 use crate::keyfile::{Authority, KeyFile};
 use crate::node::{self, Daemon, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
+use crate::receive::beside_sender;
 use crate::signals::Signals;
 use crate::{config_file, sender_key};
 
@@ -30,6 +35,9 @@ const DEFAULT_TTL: u8 = 8;
 const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
 const DEFAULT_LINGER: Duration = Duration::from_secs(3);
 const DSCP_MAX: u8 = 63;
+const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// State of the receiver beside a backup, in the backup's.
+const RECEIVER: &str = "receiver";
 
 /// Runs the command.
 pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
@@ -43,16 +51,26 @@ pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
     if summary.success { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// A sender and the key that its state directory keeps.
+/// Runs `nackcast standby`: a backup.
+pub(crate) fn run_standby(mut args: SendArgs, app: &App) -> Result<(), Failure> {
+    args.options.role = Some(RoleOption::Backup);
+    run(args, app)
+}
+
+/// A sender and the key that its state directory keeps; of a backup, the receiver beside it.
 struct Sender {
     config: Config,
     key: SigningKey,
+    receiver: Option<nackcast_receiver::Config>,
 }
 
 impl Daemon for Sender {
     type Summary = Summary;
 
     fn check(&self) -> Result<(), Failure> {
+        if let Some(receiver) = &self.receiver {
+            nackcast_receiver::check(receiver).map_err(|error| node::fail(error.is_usage(), error))?;
+        }
         nackcast_sender::check(&self.config).map_err(|error| node::fail(error.is_usage(), error))
     }
 
@@ -70,9 +88,42 @@ impl Daemon for Sender {
 
     async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Summary, Failure> {
         sender_key::keep(&self.config.state, &self.key)?;
-        let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
-        nackcast_sender::run(self.config, control).await.map_err(|error| node::fail(error.is_usage(), error))
+        let Some(receiver) = self.receiver else {
+            let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
+            return nackcast_sender::run(self.config, control)
+                .await
+                .map_err(|error| node::fail(error.is_usage(), error));
+        };
+        run_both(self.config, receiver, signals, progress).await
     }
+}
+
+/// A backup: when one of the two ends, so does the other.
+async fn run_both(
+    sender: Config,
+    receiver: nackcast_receiver::Config,
+    signals: Signals,
+    progress: watch::Sender<Progress>,
+) -> Result<Summary, Failure> {
+    let Signals { shutdown, rescan } = signals;
+    // A scan that is asked for is the receiver's: the sender looks by itself at what is there.
+    let (_never, no_rescan) = mpsc::channel(1);
+    let (unseen, _) = watch::channel(Progress::default());
+    let receiving = nackcast_receiver::Control { shutdown: shutdown.clone(), rescan, progress: unseen };
+    let sending = Control { shutdown: shutdown.clone(), rescan: no_rescan, progress };
+    let receive = async {
+        let result = nackcast_receiver::run(receiver, receiving).await;
+        shutdown.cancel();
+        result.map_err(|error| node::fail(error.is_usage(), error))
+    };
+    let send = async {
+        let result = nackcast_sender::run(sender, sending).await;
+        shutdown.cancel();
+        result.map_err(|error| node::fail(error.is_usage(), error))
+    };
+    let (received, sent) = tokio::join!(receive, send);
+    received?;
+    sent
 }
 
 /// Checks what the options alone tell.
@@ -88,12 +139,32 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     check_state_outside(&state, &options.channel)?;
     let key = sender_key::load_or_generate(&state)?;
     let node = describe(&options.channel, &files);
-    let channels = options.channel.into_iter().zip(files).map(|(source, file)| channel(source, file, &key)).collect();
+    let role = options.role.map_or(Role::Primary, RoleOption::role);
+    let beside = (role == Role::Backup).then(|| state.join(RECEIVER));
+    let peers: Vec<String> = options.peer.into_iter().map(|peer| peer.0).collect();
+    let tickets: Vec<_> = files.iter().map(KeyFile::ticket).collect();
+    let channels: Vec<ChannelConfig> = options
+        .channel
+        .into_iter()
+        .zip(files)
+        .map(|(source, file)| channel(source, file, &key, beside.as_deref()))
+        .collect();
+    let receiver = beside.map(|state| {
+        let subscriptions = channels.iter().zip(tickets).map(|(channel, ticket)| Subscription {
+            ticket,
+            into: channel.directory.clone(),
+            own_sender: Some(channel.sender.verifying_key()),
+        });
+        let overwrite = options.overwrite.unwrap_or(false);
+        beside_sender(subscriptions.collect(), options.interface.clone(), peers.clone(), state, overwrite)
+    });
     let schedule = ScheduleConfig::default();
     let config = Config {
         channels,
-        role: Role::Primary,
-        peers: Vec::new(),
+        role,
+        rank: options.rank.unwrap_or(0),
+        peers,
+        drain_limit: options.drain_limit.unwrap_or(DEFAULT_DRAIN_LIMIT),
         interface: options.interface,
         listen,
         rate: options.rate.unwrap_or(DEFAULT_RATE),
@@ -117,15 +188,17 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
             .unwrap_or(false)
             .then(|| Once { expect: options.expect, linger: options.linger.unwrap_or(DEFAULT_LINGER) }),
     };
-    Ok((Sender { config, key }, node))
+    Ok((Sender { config, key, receiver }, node))
 }
 
 fn check_options(options: &SendOptions) -> Result<(), Failure> {
     let once = options.once.unwrap_or(false);
     let problem = if options.channel.is_empty() {
         "nothing to send: give --channel FILE=DIR, or the key `channel` in the --config file"
-    } else if options.role == Some(RoleOption::Backup) {
-        "--role backup: this version has no standby senders: run one primary, and leave --role out"
+    } else if options.role == Some(RoleOption::Backup) && once {
+        "--once: a backup waits until it is needed, so it never ends by itself: leave --once out"
+    } else if options.role != Some(RoleOption::Backup) && options.overwrite.is_some() {
+        "--overwrite is for a backup, which receives: a primary only reads its directory"
     } else if options.expect.is_some() && !once {
         "--expect says how --once ends: give --once, too"
     } else if options.linger.is_some() && !once {
@@ -223,7 +296,7 @@ fn describe(sources: &[ChannelSource], files: &[KeyFile]) -> Node {
     Node { role: NodeRole::Send, channels: channels.collect() }
 }
 
-fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey) -> ChannelConfig {
+fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey, beside: Option<&Path>) -> ChannelConfig {
     let (publisher_key, secret) = (file.publisher_key(), file.secret());
     let (publisher, sender, certificate) = match file.authority {
         Authority::Publisher(publisher) => {
@@ -236,6 +309,7 @@ fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey) -> Channe
         channel: file.channel,
         name: file.name,
         directory: source.directory,
+        follow: beside.map(|state| state.join(file.channel.to_string())),
         advertise: file.advertise,
         publisher,
         publisher_key,

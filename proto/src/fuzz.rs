@@ -24,7 +24,8 @@ use crate::wire::limits::{BODY_LEN_MAX, TAG_LEN};
 use crate::wire::symbol::{PREFIX_LEN, SymbolId};
 use crate::wire::{
     Advertisement, DatagramType, DigestBody, FinishedPass, Header, ManifestRef, Nack, NackAnswer, NackStatus, Probe,
-    ProbeKind, Promise, Role, SenderCertificate, SenderState, ShortObject, Standing, counts, digest as signing, header as head_of, index_set,
+    ProbeKind, Promise, Role, SenderCertificate, SenderState, ShortObject, Standing, counts, digest as signing,
+    header as head_of, index_set,
 };
 
 /// The name of a target and bytes to begin with.

@@ -77,13 +77,8 @@ fn an_advertisement_is_taken_only_from_a_certified_sender() {
 }
 
 fn probe(nonce: u64, numbers: [u64; 3], flags: [bool; 2], rank: u32) -> Probe {
-    let states = [
-        SenderState::Starting,
-        SenderState::Active,
-        SenderState::Standby,
-        SenderState::Paused,
-        SenderState::Draining,
-    ];
+    let states =
+        [SenderState::Starting, SenderState::Active, SenderState::Standby, SenderState::Paused, SenderState::Draining];
     let standing = Standing {
         channel: CHANNEL,
         session: SessionId(numbers[0]),
