@@ -97,7 +97,8 @@ Examples:
   nackcast sim --seeds 0..1000                       a thousand; the first failure is shrunk and kept
   nackcast sim --seeds 20000 --keep-going            a soak, with seeds that nobody ran before
   nackcast sim --seed 7 --receiver 2 --report 7.html what happened, with a plot
-  nackcast sim --scenario sim-7.toml                 a scenario from a file")]
+  nackcast sim --scenario sim-7.toml                 a scenario from a file
+  nackcast sim --scenario lossy.toml --real          the same with real processes, and both compared")]
 pub(crate) struct SimArgs {
     /// The seed [default: 1]
     #[arg(long, value_name = "N", conflicts_with = "seeds")]
@@ -114,6 +115,9 @@ pub(crate) struct SimArgs {
     /// Run this scenario, instead of one that a seed makes
     #[arg(long, value_name = "FILE")]
     pub(crate) scenario: Option<PathBuf>,
+    /// Run it with real processes in network namespaces, too, and compare
+    #[arg(long, requires = "scenario", conflicts_with_all = ["report", "receiver", "object"])]
+    pub(crate) real: bool,
     /// Write what happened: FILE.svg gets the plot, any other a page with plot, scenario and timeline
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,

@@ -1,5 +1,7 @@
 //! `nackcast sim`: runs scenarios of the deterministic simulator, replays and shrinks what fails.
 
+mod real;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,6 +64,9 @@ pub(crate) fn run(args: &SimArgs, app: &App) -> Result<(), Failure> {
         }
         fix(&mut scenario, args);
         scenario.check().or_usage(path.display())?;
+        if args.real {
+            return real::run(&scenario, args.json, app);
+        }
         return one(&scenario, watch, args, &clock);
     }
     let fixed = Fixed { receivers: args.receivers, loss: args.loss.map(|loss| loss.0) };

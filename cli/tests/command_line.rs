@@ -324,3 +324,11 @@ fn asking_where_no_node_runs_says_what_to_do() {
     place.run(&["verify", "none"]).is_usage_error(&["none is no directory"]);
     place.run(&["verify", "."]).is_usage_error(&["no receiver's state", "--state"]);
 }
+
+#[test]
+fn a_scenario_for_real_processes_must_be_one_that_they_can_run() {
+    let place = Place::new();
+    place.run(&["sim", "--real"]).is_usage_error(&["--scenario"]);
+    place.write("publish.toml", "[[happenings]]\nat_ms = 1\nwhat = \"publish\"\n");
+    place.run(&["sim", "--scenario", "publish.toml", "--real"]).is_usage_error(&["`publish`", "leave --real out"]);
+}

@@ -85,6 +85,8 @@ pub enum Order {
         /// The blocks.
         blocks: Vec<(ObjectId, Layout, u32, Buffer)>,
     },
+    /// Say whether the disk takes a block.
+    Room,
     /// Say which parts of a manifest are on disk from an earlier one.
     LookUp {
         /// Hash of the manifest's root.
@@ -141,6 +143,11 @@ pub enum Report {
         /// The buffers, to be used again.
         buffers: Vec<Buffer>,
     },
+    /// Of [`Order::Room`].
+    Room {
+        /// It does.
+        is_there: bool,
+    },
     /// Of [`Order::LookUp`].
     LookUp {
         /// Hash of the manifest's root.
@@ -186,6 +193,12 @@ impl Blocks {
                 Report::Load { object, block, slot, held }
             }
             Order::Checkpoint { blocks } => Report::Checkpoint { buffers: self.checkpoint(blocks) },
+            Order::Room => {
+                let tried = self.parts.try_room();
+                // People were told by what was refused.
+                tracing::debug!(?tried, "looked for room");
+                Report::Room { is_there: tried.is_ok() }
+            }
             Order::LookUp { hash, parts } => {
                 let here = parts.into_iter().filter(|part| self.archive.get(part).is_ok()).collect();
                 Report::LookUp { hash, here }

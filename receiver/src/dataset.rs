@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nackcast_common::archive::Archive;
+use nackcast_common::files::Errno;
 use nackcast_common::ids::{ChannelId, Digest, ObjectId, ObjectIndex};
 use nackcast_common::keys::VerifyingKey;
 use nackcast_common::manifest::{ChainingValue, Content, Entry, EntryKind, Manifest};
@@ -160,6 +161,8 @@ pub(crate) enum CompareError {
     Store(#[from] nackcast_common::store::StoreError),
     #[error(transparent)]
     Codec(#[from] ManifestCodecError),
+    #[error("{0} could not be read ({1}), so it is not known whose it is: it is compared again")]
+    Unread(String, Errno),
     #[error("{} entries differ", .0.len())]
     NotOurs(Vec<String>),
 }
@@ -228,10 +231,7 @@ impl Dataset {
                 }
             }
             Order::Install(objects) => self.install(&objects),
-            Order::Finish => {
-                let whole = self.finish();
-                self.tell(Report::Finished { whole });
-            }
+            Order::Finish => self.finish(),
         }
     }
 
@@ -249,8 +249,16 @@ impl Dataset {
     }
 
     fn scan(&mut self, depth: Depth, answer: Option<oneshot::Sender<ScanReport>>) {
-        let result = self.compare(depth);
-        let report = match result {
+        let compared = self.compare(depth);
+        self.tell_compared(compared, answer);
+    }
+
+    fn tell_compared(
+        &mut self,
+        compared: Result<Option<(Wants, ScanReport)>, CompareError>,
+        answer: Option<oneshot::Sender<ScanReport>>,
+    ) {
+        let report = match compared {
             Ok(Some((wants, report))) => {
                 self.tell(Report::Wants(Box::new(wants)));
                 report

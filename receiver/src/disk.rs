@@ -76,6 +76,17 @@ impl DiskError {
         }
     }
 
+    /// Whether we may not or cannot reach the file: that says nothing of what is in it.
+    const fn is_of_node(&self) -> bool {
+        matches!(
+            self,
+            Self::Io {
+                cause: Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::MFILE | Errno::NFILE | Errno::NOMEM,
+                ..
+            }
+        )
+    }
+
     /// Whether it goes away when space is freed.
     #[must_use]
     pub const fn is_full(&self) -> bool {

@@ -18,13 +18,16 @@ mod bounds;
 mod choice;
 pub mod event;
 mod following;
+mod keeping;
 mod manifest;
 mod nacks;
 mod object;
 mod progress;
-mod runs;
+pub mod runs;
 mod sessions;
 mod slots;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -43,6 +46,7 @@ pub use event::{
     Admission, BlockOutcome, Done, EngineConfig, Event, Ignored, InstallOutcome, Slot, Snapshot, Transmit, Want, Wants,
     Work,
 };
+use keeping::Keeping;
 use manifest::Acquisition;
 use nacks::Cycle;
 use object::{Class, Reception};
@@ -69,7 +73,7 @@ pub struct ReceiverEngine {
     slots: Slots,
     cycle: Cycle,
     checkpoint_at: Option<Time>,
-    blocked_until: Time,
+    keeping: Keeping,
     /// A dataset that was not whole is not looked at again before.
     finish_at: Time,
     /// A checkpoint is under way.
@@ -119,7 +123,7 @@ impl ReceiverEngine {
             slots: Slots::new(config.slots),
             cycle: Cycle::new(),
             checkpoint_at: None,
-            blocked_until: Time::ZERO,
+            keeping: Keeping::new(),
             finish_at: Time::ZERO,
             checkpointing: false,
             finishing: false,
@@ -221,7 +225,10 @@ impl ReceiverEngine {
         if !self.checkpointing && self.checkpoint_at.is_some_and(|at| now >= at) {
             self.checkpoint(now);
         }
-        if now >= self.blocked_until {
+        if self.keeping.look(now) {
+            self.work.push_back(Work::Room);
+        }
+        if !self.keeping.is_stopped() {
             self.unblock(now);
         }
         self.nack(now);
@@ -290,6 +297,7 @@ impl ReceiverEngine {
             at(self.sessions.next_loss(), "sender silent"),
             at(self.settling.front().map(|(at, _)| *at), "stragglers"),
             at(self.checkpoint_at.filter(|_| !self.checkpointing), "checkpoint"),
+            at(self.keeping.deadline(), "look for room"),
             at(self.stuck_until(), "blocked"),
             // Without a sender there is nobody to ask.
             at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),

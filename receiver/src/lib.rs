@@ -23,6 +23,8 @@ mod keys;
 pub mod node;
 pub mod report;
 mod silence;
+#[cfg(test)]
+mod testing;
 
 pub use app::{Control, RunError, run, verify};
 pub use check::check;

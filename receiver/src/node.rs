@@ -24,8 +24,8 @@ use nackcast_common::keys::{Flow, VerifyingKey};
 use nackcast_common::manifest::{ChainingValue, EntryKind, Manifest};
 use nackcast_common::seal::FlowKey;
 use nackcast_proto::ticket::Ticket;
-use nackcast_proto::wire::limits::{DATAGRAM_LEN_MAX, TAG_LEN};
-use nackcast_proto::wire::{DatagramType, Header, header};
+use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
+use nackcast_proto::wire::{DatagramType, Header};
 
 use self::datagrams::Listening;
 use self::manifest::Pieces;
@@ -241,14 +241,7 @@ impl ReceiverNode {
             session: self.config.run.0,
             packet_number: transmit.packet,
         };
-        self.outgoing.clear();
-        self.outgoing.resize(header::LEN, 0);
-        if let Some(head) = self.outgoing.first_chunk_mut() {
-            header.write(head);
-        }
-        self.outgoing.extend_from_slice(&transmit.nack.encode());
-        self.outgoing.resize(self.outgoing.len() + TAG_LEN, 0);
-        self.run_key.seal_in_place(transmit.packet, header::LEN, &mut self.outgoing);
+        header.seal(&self.run_key, &transmit.nack.encode(), &mut self.outgoing);
         Some((transmit.to, &self.outgoing))
     }
 

@@ -97,9 +97,11 @@ fn a_full_disk_loses_nothing_and_goes_on(directory: &Path) {
     let recorded = store.record(ID);
     assert!(matches!(recorded, Ok(()) | Err(PartError::Disk(DiskError::Full { .. }))), "{recorded:?}");
     assert_eq!(store.state(ID).unwrap().verified.count(), held);
+    assert!(matches!(store.try_room(), Err(DiskError::Full { .. })));
     fs::remove_file(directory.join("filler")).unwrap();
 
     mount(None::<&str>, directory, None::<&str>, MsFlags::MS_REMOUNT, Some("size=4m")).unwrap();
+    store.try_room().unwrap();
     store.record(ID).unwrap();
     drop((store, target));
     let target = TargetDir::open(linux(), directory).unwrap();

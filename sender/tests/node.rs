@@ -264,12 +264,8 @@ impl Listener {
             session: RUN,
             packet_number: self.nacks,
         };
-        let mut datagram = vec![0; header::LEN];
-        head.write(datagram.first_chunk_mut().unwrap());
-        datagram.extend(nack.encode());
-        datagram.extend([0; 16]);
-        let key = self.secret.flow_key(CHANNEL, RUN, Flow::ToSender);
-        key.seal_in_place(self.nacks, header::LEN, &mut datagram);
+        let mut datagram = Vec::new();
+        head.seal(&self.secret.flow_key(CHANNEL, RUN, Flow::ToSender), &nack.encode(), &mut datagram);
         let to = SocketAddr::new("127.0.0.1".parse().unwrap(), advertisement.nack_port);
         // Rubbish first: it must not matter.
         self.unicast.send_to(&[0x5a; 700], to).await.unwrap();

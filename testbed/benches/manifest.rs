@@ -65,7 +65,7 @@ fn make_small(root: &Path, files: u64) -> Result<u64> {
     let mut bytes = vec![0; 16 << 10];
     let mut total = 0;
     for number in 0..files {
-        let directory = root.join(format!("{:02}/{:04}", number % 97, number / 100));
+        let directory = root.join(format!("{:02}/{:04}", number / 100 % 97, number / 100));
         fs::create_dir_all(&directory)?;
         let length = random.random_range(1 << 10..=bytes.len());
         random.fill_bytes(&mut bytes[..length]);

@@ -7,6 +7,7 @@
 //! - Nothing vanishes silently: every frame that a host sent and another did not get is counted somewhere
 //!   in [`Counters`].
 
+mod datagrams;
 mod frame;
 mod link;
 mod switch;
@@ -22,6 +23,7 @@ use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+pub use self::datagrams::{Amount, Datagrams};
 pub(crate) use self::link::{Fate, LinkState, Passage};
 pub use self::link::{GilbertElliott, Link};
 use self::switch::Switch;
@@ -107,7 +109,9 @@ pub struct Counters {
     pub multicast_udp: Traffic,
     /// The part of `all` that is UDP to one host.
     pub unicast_udp: Traffic,
-    /// Frames lost by chance, by a burst or by a partition.
+    /// The part of `all` that is nackcast's, by type.
+    pub datagrams: Datagrams,
+    /// Frames lost by chance, by a burst, by a partition, or too long for the cable.
     pub dropped_by_fault: u64,
     /// Frames that found the queue of a rate-limited link full.
     pub dropped_by_queue: u64,

@@ -3,7 +3,8 @@
 //! simulator ([`sim`]).
 //!
 //! - [`network::Network`] builds it all with no program but this one; dropping it leaves nothing behind.
-//! - [`sim`] runs the same nodes in virtual time, with no network at all.
+//! - [`sim`] runs the same nodes in virtual time, with no network at all; [`real`] runs a scenario of the simulator
+//!   with real processes.
 //! - Root is not needed where user namespaces are allowed: see [`netns`].
 //! - What a host sends crosses as single frames of at most 1,514 bytes with valid checksums, as on a wire.
 
@@ -11,5 +12,6 @@ pub mod fabric;
 pub mod netns;
 pub mod network;
 pub mod process;
+pub mod real;
 pub mod sim;
 mod sys;

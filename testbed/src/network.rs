@@ -116,6 +116,16 @@ impl Host {
         self.namespace.run(work)
     }
 
+    /// Datagrams that a program here was too slow to take from its sockets: loss that nobody asked for.
+    pub fn overflows(&self) -> Result<u64, NetworkError> {
+        let text = self.namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
+        let text = text.map_err(|source| NetworkError::Interface { what: "read UDP's counters".into(), source })?;
+        let mut rows = text.lines().filter_map(|line| line.strip_prefix("Udp: ")).map(str::split_whitespace);
+        let (names, values) = (rows.next().into_iter().flatten(), rows.next().into_iter().flatten());
+        let found = names.zip(values).find(|(name, _)| *name == "RcvbufErrors");
+        Ok(found.and_then(|(_, value)| value.parse().ok()).unwrap_or(0))
+    }
+
     /// The host's namespace.
     #[must_use]
     pub fn namespace(&self) -> &NetworkNamespace {

@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod content;
 pub mod disk;
+pub mod figures;
 pub mod network;
 pub mod oracle;
 pub mod plot;

@@ -357,6 +357,7 @@ impl World {
                 self.at(DISK, Happening::ReceiverDone(at, done));
             }
             Work::Checkpoint { .. } => self.at(DISK, Happening::ReceiverDone(at, Done::Checkpoint)),
+            Work::Room => self.at(DISK, Happening::ReceiverDone(at, Done::Room { is_there: true })),
             Work::Finish => self.at(DISK, Happening::ReceiverDone(at, Done::Finish { whole: true })),
         }
     }

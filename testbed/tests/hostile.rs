@@ -396,6 +396,7 @@ impl World {
                 self.at(DISK, Happening::ReceiverDone(at, done));
             }
             Work::Checkpoint { blocks } => self.checkpointed += blocks.len() as u64,
+            Work::Room => self.at(DISK, Happening::ReceiverDone(at, Done::Room { is_there: true })),
             Work::Finish => self.at(DISK, Happening::ReceiverDone(at, Done::Finish { whole: true })),
         }
     }

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nackcast_common::clock::Clock;
 use nackcast_common::mutation::{Mutation, plant};
 use nackcast_testbed::sim::scenario::Scenario;
 use nackcast_testbed::sim::swarm::{self, Fixed};
 use nackcast_testbed::sim::{self};
 
-/// Seeds in one run of the tests; `SIM_SEEDS` says how many.
+/// Seeds in one run of the tests. `SIM_SEEDS` says how many, `SIM_FIRST` where they begin.
 const SEEDS: u64 = 200;
 /// A planted fault must be found by so many.
 const FOUND_BY: u64 = 500;
@@ -74,12 +75,15 @@ fn what_failed_once_does_not_fail_again() {
     }
 }
 
-/// A sample of the swarm; `.ci/soak sim` runs seeds that nobody ran before, and many more. A failing one is printed:
-/// `nackcast sim --seed N` replays it.
+/// A sample of the swarm, of seeds that nobody ran before: the first is the wall clock in milliseconds. `.ci/soak sim`
+/// runs many more.
 #[test]
-fn a_sample_of_seeds_finds_nothing() {
-    let count = std::env::var("SIM_SEEDS").map_or(SEEDS, |text| text.parse().unwrap());
-    let found = on_all(0..count, |seed| {
+fn fresh_seeds_find_nothing() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let first = number("SIM_FIRST").unwrap_or_else(Clock::wall_ms);
+    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
+    println!("{count} seeds; the same again: SIM_FIRST={first}");
+    let found = on_all(first..first + count, |seed| {
         let outcome = sim::run(&swarm::scenario(seed, Fixed::default()), None);
         outcome.failure.map(|failure| format!("{failure:?}\n{}", outcome.diagnosis.join("\n")))
     });

@@ -151,12 +151,7 @@ impl Site {
 
     /// Datagrams that a receiver's program was too slow to take from its sockets: loss that nobody asked for.
     pub(crate) fn overflowed(&self, receiver: usize) -> u64 {
-        let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-        let text = self.network.host(&receiver_name(receiver)).run(read).unwrap();
-        let mut rows = text.lines().filter_map(|line| line.strip_prefix("Udp: ")).map(str::split_whitespace);
-        let (mut names, mut values) = (rows.next().unwrap(), rows.next().unwrap());
-        let at = names.position(|name| name == "RcvbufErrors").unwrap();
-        values.nth(at).unwrap().parse().unwrap()
+        self.network.host(&receiver_name(receiver)).overflows().unwrap()
     }
 
     pub(crate) fn counters(&self, host: &str, direction: Direction) -> Counters {

@@ -67,8 +67,8 @@ fn a_full_file_system_is_named_loses_nothing_and_is_waited_for() {
         let line = receiver.said().lines().find(|line| line.contains("no space left for ")).unwrap().to_owned();
         assert!(line.contains(target.to_str().unwrap()), "{line}");
         assert!(line.contains(" bytes more: free some space and it goes on"), "{line}");
-        // Some time later it still runs, has kept what it has, and the sender does not send for nothing. It is tried
-        // again every 2 s; what fails just before there is space ends after it, so space comes between two tries.
+        // Some time later it still runs, has kept what it has, and the sender does not send for nothing. It
+        // looks for room by itself, and asks for nothing before there is some.
         let total = 24 << 20;
         pause(std::time::Duration::from_secs(3));
         assert!(receiver.child.try_wait().unwrap().is_none(), "{}", receiver.said());

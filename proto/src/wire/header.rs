@@ -14,6 +14,7 @@
 //! The two high bits are 0 (QUIC sets one), so that one port could carry both.
 
 use nackcast_common::keys::Flow;
+use nackcast_common::seal::FlowKey;
 
 use super::WireError;
 use super::limits::TAG_LEN;
@@ -94,6 +95,18 @@ impl Header {
         out[3] = self.epoch_low;
         out[4..12].copy_from_slice(&self.session.to_be_bytes());
         out[12..20].copy_from_slice(&self.packet_number.to_be_bytes());
+    }
+
+    /// Makes `out` a datagram of this header and body, sealed. (Symbols are sealed where they are built.)
+    pub fn seal(&self, key: &FlowKey, body: &[u8], out: &mut Vec<u8>) {
+        let mut front = [0; LEN];
+        self.write(&mut front);
+        out.clear();
+        out.reserve(LEN + body.len() + TAG_LEN);
+        out.extend_from_slice(&front);
+        out.extend_from_slice(body);
+        out.resize(LEN + body.len() + TAG_LEN, 0);
+        key.seal_in_place(self.packet_number, LEN, out);
     }
 
     /// Reads the header of a datagram that is long enough for a tag too.

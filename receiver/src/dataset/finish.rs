@@ -12,63 +12,67 @@ use super::{CompareError, Dataset, Report, plan};
 use crate::disk::DiskError;
 use crate::disk::facts::FileStamp;
 use crate::disk::install::Kept;
-use crate::disk::scan::Depth;
+use crate::disk::scan::{Comparison, Depth};
+
+/// Names shown of what is not done.
+const SHOWN_MAX: usize = 3;
 
 impl Dataset {
-    /// Everything is installed: directories, prune, and a last quick look.
-    pub(super) fn finish(&mut self) -> bool {
-        let Some((_, manifest)) = self.manifest.clone() else { return false };
+    /// Everything is installed: says whether the dataset is whole, and if it is not, what is wanted. In this order:
+    /// wants of a dataset that nobody called unfinished would ask for the end again.
+    pub(super) fn finish(&mut self) {
+        let Some((hash, manifest)) = self.manifest.clone() else { return self.tell(Report::Finished { whole: false }) };
         if !self.wanted.is_empty() {
             // A scan found more to fetch after this was ordered, or something was installed in part.
-            self.scan(Depth::Quick, None);
-            return false;
+            self.tell(Report::Finished { whole: false });
+            return self.scan(Depth::Quick, None);
         }
-        let pruned = !self.settings.prune || self.prune(&manifest);
-        let settled = match self.installer.finish_directories(&manifest) {
-            Ok(failed) => {
-                let settled = failed.iter().all(is_hopeless);
-                failed.into_iter().for_each(|error| self.trouble(&error));
-                settled
+        let ended = self.end(&manifest);
+        self.tell(Report::Finished { whole: matches!(ended, Ok(None)) });
+        match ended {
+            Ok(None) => self.clean_up(),
+            Ok(Some(comparison)) => {
+                // The look that found it says what is wanted, too.
+                let compared = self.settle(hash, manifest, comparison, Depth::Quick);
+                self.tell_compared(compared.map(Some), None);
             }
-            Err(error) => {
-                self.trouble(&error);
-                return false;
-            }
-        };
-        let whole = match self.look(&manifest, Depth::Quick) {
-            Ok(comparison) => {
-                let whole = pruned && settled && plan::is_whole(&manifest, &comparison);
-                if !whole {
-                    let left = plan::differing(&manifest, &comparison).take(3).collect::<Vec<_>>();
-                    self.tell(Report::Trouble(format!("not whole yet: {}", left.join(", "))));
-                }
-                whole
-            }
-            Err(error) => {
-                self.trouble(&error);
-                false
-            }
-        };
-        if whole {
-            self.clean_up();
-        } else {
-            self.scan(Depth::Quick, None);
-        }
-        whole
-    }
-
-    /// Removes what left the dataset; false when that may go better another time.
-    fn prune(&mut self, manifest: &Manifest) -> bool {
-        match self.try_prune(manifest) {
-            Ok(settled) => settled,
-            Err(error) => {
-                self.trouble(&error);
-                false
-            }
+            Err(error) => self.trouble(&error),
         }
     }
 
-    fn try_prune(&mut self, manifest: &Manifest) -> Result<bool, CompareError> {
+    /// Directories, prune, and a last quick look; gives what that saw if the dataset is not whole.
+    fn end(&mut self, manifest: &Manifest) -> Result<Option<Comparison>, CompareError> {
+        // What is not done, and may go better another time.
+        let mut left = if self.settings.prune { self.prune(manifest) } else { Vec::new() };
+        for error in self.installer.finish_directories(manifest)? {
+            if !is_hopeless(&error) {
+                left.push(error.to_string());
+            }
+            self.trouble(&error);
+        }
+        let comparison = self.look(manifest, Depth::Quick)?;
+        left.extend(plan::differing(manifest, &comparison));
+        if left.is_empty() {
+            return Ok(None);
+        }
+        let more = left.len().saturating_sub(SHOWN_MAX);
+        left.truncate(SHOWN_MAX);
+        if more > 0 {
+            left.push(format!("and {more} more"));
+        }
+        self.tell(Report::Trouble(format!("not whole yet: {}", left.join("; "))));
+        Ok(Some(comparison))
+    }
+
+    /// Removes what left the dataset; gives what could not be removed and may go another time, each a line.
+    fn prune(&mut self, manifest: &Manifest) -> Vec<String> {
+        self.try_prune(manifest).unwrap_or_else(|error| {
+            self.trouble(&error);
+            vec![error.to_string()]
+        })
+    }
+
+    fn try_prune(&mut self, manifest: &Manifest) -> Result<Vec<String>, CompareError> {
         let left = self.record.paths()?.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none());
         let (left, foreign): (Vec<_>, Vec<_>) = left.partition(|path| self.is_still_ours(path));
         for path in &foreign {
@@ -76,18 +80,27 @@ impl Dataset {
         }
         self.record.forget(&foreign)?;
         if left.is_empty() {
-            return Ok(true);
+            return Ok(Vec::new());
         }
         let kept = self.remove(&left, manifest)?;
         for (path, why) in &kept {
             self.tell(Report::Trouble(format!("{path} left the dataset but was not removed: {why}")));
         }
-        let transient = |why: &Kept| matches!(why, Kept::Failed(error) if !is_hopeless(error));
-        Ok(!kept.iter().any(|(_, why)| transient(why)))
+        let transient = |why: &Kept| match why {
+            Kept::Failed(error) if !is_hopeless(error) => Some(error.to_string()),
+            Kept::Failed(_) | Kept::Wanted | Kept::NotEmpty | Kept::NotOurs => None,
+        };
+        Ok(kept.iter().filter_map(|(_, why)| transient(why)).collect())
     }
 
     /// Removes what is ours, and forgets what is gone; gives what is not, and why.
     fn remove(&mut self, paths: &[DatasetPath], manifest: &Manifest) -> Result<Vec<(DatasetPath, Kept)>, CompareError> {
+        // A power cut may lose the removal and keep the new change time: the file must be ours then as well.
+        let stamped: Vec<_> = paths.iter().filter(|path| self.record.stamp(path).is_some()).collect();
+        if !stamped.is_empty() {
+            self.record.doubt(stamped.into_iter())?;
+            self.record.flush()?;
+        }
         let kept = self.installer.prune(paths, manifest)?.kept;
         let stays: BTreeSet<_> = kept.iter().map(|(path, _)| path.as_bytes()).collect();
         let gone: Vec<_> = paths.iter().filter(|path| !stays.contains(path.as_bytes())).cloned().collect();
@@ -99,11 +112,11 @@ impl Dataset {
     pub(super) fn is_still_ours(&self, path: &DatasetPath) -> bool {
         let Ok(Some(facts)) = self.target.facts(path) else { return true };
         match self.record.stamp(path) {
+            // Whoever writes to a file, or puts another one there, changes these two. Size and time may be other ones
+            // on a disk that lost what it said to be durable.
             Some(stamp) => {
                 let now = FileStamp::of(&facts, &Digest::default());
-                facts.kind == Kind::File
-                    && (now.size, now.mtime, now.ctime, now.inode)
-                        == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
+                facts.kind == Kind::File && (now.ctime, now.inode) == (stamp.ctime, stamp.inode)
             }
             None if self.record.is_claimed(path) => true,
             None if self.record.is_symlink(path) => facts.kind == Kind::Symlink,
@@ -155,6 +168,10 @@ impl Dataset {
 }
 
 /// What we have no right to will not change by trying again.
-const fn is_hopeless(error: &DiskError) -> bool {
-    matches!(error.cause(), Some(Errno::PERM | Errno::ACCESS))
+pub(super) const fn is_forbidden(cause: Errno) -> bool {
+    matches!(cause, Errno::PERM | Errno::ACCESS)
+}
+
+fn is_hopeless(error: &DiskError) -> bool {
+    error.cause().is_some_and(is_forbidden)
 }

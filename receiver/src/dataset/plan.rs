@@ -11,6 +11,7 @@ use nackcast_common::path::DatasetPath;
 use nackcast_common::ranges::RangeSet;
 use nackcast_common::units::ByteCount;
 
+use super::finish::is_forbidden;
 use super::{CompareError, Dataset, Report, ScanReport, has_object};
 use crate::disk::facts::FileStamp;
 use crate::disk::install::Source;
@@ -22,12 +23,7 @@ use crate::engine::{Want, Wants};
 /// Names shown of entries that stand in the way.
 const SHOWN_MAX: usize = 20;
 
-/// Every entry stands as the manifest says. Times of directories do not count: others change them.
-pub(super) fn is_whole(manifest: &Manifest, comparison: &Comparison) -> bool {
-    differing(manifest, comparison).next().is_none()
-}
-
-/// Entries that do not stand as the manifest says, each a line.
+/// Entries that do not stand as the manifest says, each a line. Times of directories do not count: others change them.
 pub(super) fn differing<'a>(manifest: &'a Manifest, comparison: &'a Comparison) -> impl Iterator<Item = String> + 'a {
     manifest.entries().iter().zip(&comparison.entries).filter_map(|(entry, status)| match status {
         Status::Same => None,
@@ -88,13 +84,25 @@ impl Dataset {
     /// Compares, does what needs no fetching, and says what is wanted.
     pub(super) fn compare(&mut self, depth: Depth) -> Result<Option<(Wants, ScanReport)>, CompareError> {
         let Some((hash, manifest)) = self.manifest.clone() else { return Ok(None) };
-        let mut comparison = self.look(&manifest, depth)?;
+        let comparison = self.look(&manifest, depth)?;
+        self.settle(hash, manifest, comparison, depth).map(Some)
+    }
+
+    /// Does what a comparison shows and needs no fetching, and says what is wanted.
+    pub(super) fn settle(
+        &mut self,
+        hash: Digest,
+        manifest: Arc<Manifest>,
+        mut comparison: Comparison,
+        depth: Depth,
+    ) -> Result<(Wants, ScanReport), CompareError> {
         if comparison.entries.iter().any(|s| matches!(s, Status::Differs(Difference::Kind(_))))
             || comparison.extra.iter().any(|e| e.in_the_way)
         {
             self.clear_the_way(&manifest)?;
             comparison = self.look(&manifest, depth)?;
         }
+        self.readmit(&manifest, &comparison);
         let report = ScanReport::new(&manifest, &comparison);
         self.check_ours(&manifest, &comparison)?;
         self.mark(&manifest, &comparison)?;
@@ -112,7 +120,18 @@ impl Dataset {
         self.parts.retain(|id| wanted.contains(&id))?;
         self.warn_of_space(&manifest, &objects);
         tracing::debug!(lacking = lacking.len(), objects = objects.len(), "compared");
-        Ok(Some((Wants { manifest, hash, objects }, report)))
+        Ok((Wants { manifest, hash, objects }, report))
+    }
+
+    /// What had something in its way is wanted again when nothing stands there any more.
+    fn readmit(&mut self, manifest: &Manifest, comparison: &Comparison) {
+        let standing = manifest.entries().iter().zip(&comparison.entries);
+        let differing = standing.filter(|(_, status)| matches!(status, Status::Differs(_)));
+        let obstacles: BTreeSet<_> = differing.map(|(entry, _)| entry.path.as_bytes()).collect();
+        let is_blocked = |entry: &Entry| {
+            obstacles.contains(entry.path.as_bytes()) || entry.path.ancestors().any(|above| obstacles.contains(above))
+        };
+        self.refused.retain(|at| manifest.entries().get(*at).is_some_and(is_blocked));
     }
 
     /// Refuses to replace what is not ours.
@@ -122,8 +141,8 @@ impl Dataset {
         }
         let differs = |(entry, status): (&Entry, &Status)| match status {
             Status::Differs(what) => Some(format!("{}: {}", entry.path, describe(*what))),
-            Status::Unreadable(cause) => Some(format!("{}: {cause}", entry.path)),
-            Status::Same | Status::MetadataDiffers | Status::Missing => None,
+            Status::Unreadable(cause) if is_forbidden(*cause) => Some(format!("{}: {cause}", entry.path)),
+            Status::Same | Status::MetadataDiffers | Status::Missing | Status::Unreadable(_) => None,
         };
         let foreign: Vec<_> = manifest.entries().iter().zip(&comparison.entries).filter_map(differs).collect();
         if !foreign.is_empty() && !self.settings.overwrite {
@@ -133,6 +152,16 @@ impl Dataset {
                 shown.push(format!("and {more} more"));
             }
             return Err(CompareError::NotOurs(shown));
+        }
+        // A disk that cannot be read now makes nothing somebody else's, nor ours.
+        let unread = |(entry, status): (&Entry, &Status)| match status {
+            Status::Unreadable(cause) => Some(CompareError::Unread(entry.path.to_string(), *cause)),
+            Status::Same | Status::MetadataDiffers | Status::Missing | Status::Differs(_) => None,
+        };
+        if let Some(error) = manifest.entries().iter().zip(&comparison.entries).find_map(unread)
+            && !self.settings.overwrite
+        {
+            return Err(error);
         }
         self.record.make_ours()?;
         Ok(())

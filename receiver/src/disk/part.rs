@@ -40,6 +40,8 @@ use super::{DiskError, lock};
 pub const REPAIR_BYTES_MAX: u64 = 256 << 20;
 /// Largest map that is read: that of the largest object with every second block verified.
 const MAP_LEN_MAX: u64 = 1 << 30;
+/// Bytes that are written to see whether a block can be kept: one of the default size.
+const ROOM: usize = 256 << 10;
 /// Of a data file, until it is installed.
 const DATA_MODE: u32 = 0o600;
 
@@ -379,6 +381,24 @@ impl PartStore {
         gone.sort_unstable();
         gone.iter().try_for_each(|id| self.remove(*id))?;
         Ok(gone)
+    }
+
+    /// Whether a block can be kept: the directory takes one, which goes at once.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn try_room(&self) -> Result<(), DiskError> {
+        let directory = self.target.part_directory()?;
+        let temporary = self.target.temporary_name();
+        // No file system can make these smaller, as some do with zeros.
+        let mut bytes = vec![0; ROOM];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let tried = directory.open(temporary.as_bytes(), How::Make).and_then(|file| {
+            file.write_all_at(&bytes, 0)?;
+            file.sync_data()
+        });
+        self.target.discard_temporary(&temporary);
+        tried.map_err(|cause| self.fail("write", "", ROOM as u64, cause))
     }
 
     /// How many objects are partial.

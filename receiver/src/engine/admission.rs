@@ -38,7 +38,7 @@ impl ReceiverEngine {
         if esi < reception.layout.source_symbols(block) && reception.on_progress(now, block) {
             self.cycle.look();
         }
-        if now < self.blocked_until {
+        if self.keeping.is_stopped() {
             return Admission::Ignore(Ignored::NoMemory);
         }
         let mut taken = reception.on_symbol(now, session, block, esi, None);
@@ -56,6 +56,7 @@ impl ReceiverEngine {
                 }
             }
         }
+        reception.on_packet(session, packet, block, esi);
         let Taken::Kept { slot, enough } = taken else {
             let why = if let Taken::No(why) = taken { why } else { Ignored::NoMemory };
             return Admission::Ignore(why);

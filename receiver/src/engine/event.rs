@@ -101,6 +101,8 @@ pub enum Work {
         /// Blocks that are open for a while, with their slots.
         blocks: Vec<(ObjectId, u32, Slot)>,
     },
+    /// Something could not be kept: say whether the disk takes a block again.
+    Room,
     /// Everything wanted is installed: finish directories, prune, and say whether the dataset is whole.
     Finish,
 }
@@ -169,6 +171,11 @@ pub enum Done {
     },
     /// Of [`Work::Checkpoint`].
     Checkpoint,
+    /// Of [`Work::Room`].
+    Room {
+        /// There is.
+        is_there: bool,
+    },
     /// Of [`Work::Finish`]: whether the dataset is whole and verified.
     Finish {
         /// It is.

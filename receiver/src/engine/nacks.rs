@@ -319,9 +319,9 @@ impl ReceiverEngine {
             SenderState::Standby => self.sessions.choice.standby_from(now, &self.sessions),
             SenderState::Starting | SenderState::Paused => Some(Time::NEVER),
         };
-        let blocked = (now < self.blocked_until).then_some(self.blocked_until);
-        if wait.is_some() || blocked.is_some() {
-            self.cycle.look_at = wait.max(blocked).filter(|at| *at < Time::NEVER);
+        let is_stopped = self.keeping.is_stopped();
+        if wait.is_some() || is_stopped {
+            self.cycle.look_at = wait.filter(|at| *at < Time::NEVER && !is_stopped);
             self.cycle.look = false;
             self.cycle.nack_at = None;
             return;

@@ -28,6 +28,10 @@ use nackcast_common::ranges::RangeSet;
 
 use super::event::{Ignored, Slot};
 
+/// What was lost after it was here is asked for again after so long, when it was lost before.
+const REFETCH: Duration = Duration::from_secs(2);
+const REFETCH_MAX: Duration = Duration::from_secs(16);
+
 /// What an object is to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -54,6 +58,34 @@ struct Open {
     held: FixedBitSet,
     count: u16,
     since: Time,
+    /// The last symbol of it that the session sent: in which packet, and which.
+    newest: Option<(SessionId, u64, u16)>,
+}
+
+impl Open {
+    const fn new(now: Time, place: Place, held: FixedBitSet, count: u16) -> Self {
+        Self { place, held, count, since: now, newest: None }
+    }
+
+    /// Whether this packet was sent after all that were heard of the block.
+    fn is_newer(&self, session: SessionId, packet: u64) -> bool {
+        self.newest.is_none_or(|(of, last, _)| of != session || last < packet)
+    }
+
+    /// Symbols that are held already and come before `deficit` new ones, as far as the last one tells: repair goes
+    /// round, and source symbols that repair end with the block's last. (Another session may have sent them.)
+    fn held_ahead(&self, k: u16, deficit: u16) -> u16 {
+        let Some((_, _, last)) = self.newest else { return 0 };
+        let end = u16::try_from(self.held.len()).unwrap_or(u16::MAX);
+        let (rest, round) = if last < k { (last + 1..k, 0..0) } else { (last + 1..end, k..last) };
+        let mut new = 0;
+        let before = |esi: &u16| {
+            new += u16::from(!self.held.contains((*esi).into()));
+            new < deficit
+        };
+        let ahead = rest.chain(round).take_while(before).filter(|esi| self.held.contains((*esi).into()));
+        u16::try_from(ahead.count()).unwrap_or(u16::MAX)
+    }
 }
 
 /// What was asked or promised of a block that is not done.
@@ -84,8 +116,10 @@ pub(super) struct Reception {
     /// All of it is promised until then.
     pub(super) whole_until: Time,
     pub(super) installing: bool,
-    /// An installation that failed is not tried again before.
+    /// Nothing more is done for it before: its installation failed, or its bytes were lost more than once.
     pub(super) retry_at: Time,
+    /// What is lost next is asked for so much later.
+    refetch_after: Duration,
     last_symbol: Time,
 }
 
@@ -124,6 +158,7 @@ impl Reception {
             whole_until: Time::ZERO,
             installing: false,
             retry_at: Time::ZERO,
+            refetch_after: Duration::ZERO,
             last_symbol: Time::ZERO,
         }
     }
@@ -132,7 +167,7 @@ impl Reception {
     pub(super) fn restore(&mut self, now: Time, block: u32, held: FixedBitSet) {
         if block < self.layout.block_count() && !self.done.contains(block) {
             let count = u16::try_from(held.count_ones(..)).unwrap_or(u16::MAX);
-            self.open.insert(block, Open { place: Place::Disk, held, count, since: now });
+            self.open.insert(block, Open::new(now, Place::Disk, held, count));
         }
     }
 
@@ -184,7 +219,7 @@ impl Reception {
             return Taken::No(Ignored::OtherSession);
         }
         let bits = usize::from(self.layout.esi_end(block));
-        let fresh = || Open { place: Place::Disk, held: FixedBitSet::with_capacity(bits), count: 0, since: now };
+        let fresh = || Open::new(now, Place::Disk, FixedBitSet::with_capacity(bits), 0);
         let is_new = !self.open.contains_key(&block);
         if is_new && slot.is_none() {
             return Taken::NeedsSlot;
@@ -211,9 +246,26 @@ impl Reception {
         Taken::Kept { slot: at, enough }
     }
 
+    /// In which packet a symbol came, after [`Self::on_symbol`] took it or knew it already.
+    pub(super) fn on_packet(&mut self, session: SessionId, packet: u64, block: u32, esi: u16) {
+        if let Some(open) = self.open.get_mut(&block)
+            && open.place != Place::Busy
+            && open.is_newer(session, packet)
+        {
+            open.newest = Some((session, packet, esi));
+        }
+    }
+
     /// Symbols `esis` arrived, all source or all repair, of a block that is in memory or needs none; nothing is done
-    /// (none returned) where it is not that simple. The same as [`Self::on_symbol`] for each.
-    pub(super) fn on_symbols(&mut self, session: SessionId, block: u32, esis: Range<u16>) -> Option<Rest> {
+    /// (none returned) where it is not that simple. The same as [`Self::on_symbol`] and
+    /// [`Self::on_packet`] for each.
+    pub(super) fn on_symbols(
+        &mut self,
+        session: SessionId,
+        first_packet: u64,
+        block: u32,
+        esis: Range<u16>,
+    ) -> Option<Rest> {
         let k = self.layout.source_symbols(block);
         let mixed = esis.start < k && esis.end > k;
         if esis.end > self.layout.esi_end(block) || mixed {
@@ -232,6 +284,11 @@ impl Reception {
             Place::Busy => return unneeded,
             Place::Loading(_) | Place::Disk => return None,
         }
+        if !open.is_newer(session, first_packet) {
+            return None;
+        }
+        let last = esis.end.saturating_sub(1);
+        open.newest = Some((session, first_packet + u64::from(last - esis.start), last));
         let before = open.count;
         let (start, end) = (usize::from(esis.start), usize::from(esis.end));
         if open.held.count_ones(start..end) == 0 && usize::from(k.saturating_sub(before)) >= end - start {
@@ -354,7 +411,8 @@ impl Reception {
         match held {
             Some(held) if held.count_ones(..) > 0 => {
                 let count = u16::try_from(held.count_ones(..)).unwrap_or(u16::MAX);
-                self.open.insert(block, Open { place: Place::Disk, held, count, since: now });
+                let newest = self.open.get(&block).and_then(|open| open.newest);
+                self.open.insert(block, Open { newest, ..Open::new(now, Place::Disk, held, count) });
             }
             Some(_) | None => {
                 self.open.remove(&block);
@@ -379,8 +437,11 @@ impl Reception {
         }
     }
 
-    /// All but the blocks that are left is to be received again.
-    pub(super) fn reset(&mut self, left: RangeSet) {
+    /// All but the blocks that are left is to be received again: at once, and when that was not enough, each time
+    /// later. A disk that loses what it took must not make the sender send it over and over.
+    pub(super) fn refetch(&mut self, now: Time, left: RangeSet) {
+        self.retry_at = now + self.refetch_after;
+        self.refetch_after = (self.refetch_after * 2).clamp(REFETCH, REFETCH_MAX);
         self.done = left;
         self.open.clear();
         self.asks.clear();
@@ -424,13 +485,16 @@ impl Reception {
         self.finished_serial = 0;
         // The session that a block was restarted with may be the one that is gone.
         self.restarted.values_mut().for_each(|only| *only = None);
+        // Another one begins elsewhere.
+        self.open.values_mut().for_each(|open| open.newest = None);
     }
 
     /// What to ask now: blocks that are short, not covered, and not asked lately. And when to look again.
     pub(super) fn short_blocks(&self, now: Time) -> (Vec<(u32, u16)>, Option<Time>) {
         let end = if self.pass_over { self.layout.block_count() } else { self.cursor };
-        if now < self.whole_until {
-            return (Vec::new(), Some(self.whole_until));
+        let quiet_until = self.whole_until.max(self.retry_at);
+        if now < quiet_until {
+            return (Vec::new(), Some(quiet_until));
         }
         let mut short = Vec::new();
         let mut look_again: Option<Time> = None;
@@ -448,12 +512,13 @@ impl Reception {
                 continue;
             }
             let ask = self.asks.get(&block).copied().unwrap_or_default();
-            let covered_until = if ask.promised >= deficit { ask.promised_until } else { Time::ZERO };
+            let wanted = deficit.saturating_add(open.map_or(0, |o| o.held_ahead(k, deficit))).min(k);
+            let covered_until = if ask.promised >= wanted { ask.promised_until } else { Time::ZERO };
             let quiet_until = ask.quiet_until.max(covered_until);
             if now < quiet_until {
                 look_again = Some(look_again.map_or(quiet_until, |at| at.min(quiet_until)));
             } else {
-                short.push((block, deficit));
+                short.push((block, wanted));
             }
         }
         (short, look_again)
@@ -475,3 +540,6 @@ impl Reception {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

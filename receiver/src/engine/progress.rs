@@ -12,8 +12,6 @@ use super::event::{BlockOutcome, Done, Event, InstallOutcome, Slot, Work};
 use super::object::Class;
 use super::{CHECKPOINT, ReceiverEngine};
 
-/// After something could not be kept (disk full), nothing is asked for so long.
-const BLOCKED: Duration = Duration::from_secs(2);
 /// A dataset that is not whole although nothing is wanted (somebody changes it, or stands in the way) is looked
 /// at again after so long.
 const FINISH_RETRY: Duration = Duration::from_secs(5);
@@ -31,7 +29,7 @@ impl ReceiverEngine {
                     self.slots.give_back(slot);
                 }
                 if held.is_none() {
-                    self.blocked_until = now + BLOCKED;
+                    self.keeping.refused(now);
                 }
                 if let Some(reception) = self.receptions.get_mut(&object) {
                     reception.on_spilled(now, block, held);
@@ -44,6 +42,11 @@ impl ReceiverEngine {
             Done::Install { object, outcome } => self.on_installed(now, object, outcome),
             Done::Finish { whole } => self.on_finished(now, whole),
             Done::Checkpoint => self.checkpointing = false,
+            Done::Room { is_there } => {
+                if self.keeping.looked(now, is_there) {
+                    self.cycle.look();
+                }
+            }
         }
         self.advance(now);
     }
@@ -58,7 +61,7 @@ impl ReceiverEngine {
             }
             BlockOutcome::NotKept => {
                 reception.on_lost(block, false);
-                self.blocked_until = now + BLOCKED;
+                self.keeping.refused(now);
             }
         }
         let done = reception.is_done();
@@ -106,7 +109,7 @@ impl ReceiverEngine {
             }
             InstallOutcome::Full | InstallOutcome::Later => {
                 if outcome == InstallOutcome::Full {
-                    self.blocked_until = now + BLOCKED;
+                    self.keeping.refused(now);
                 }
                 if let Some(reception) = self.receptions.get_mut(&object) {
                     reception.installing = false;
@@ -115,7 +118,7 @@ impl ReceiverEngine {
             }
             InstallOutcome::Refetch { left } => {
                 if let Some(reception) = self.receptions.get_mut(&object) {
-                    reception.reset(left);
+                    reception.refetch(now, left);
                 }
             }
         }
@@ -196,12 +199,12 @@ impl ReceiverEngine {
 
     /// When something that could not go on is tried again.
     pub(super) fn stuck_until(&self) -> Option<Time> {
-        if self.held.is_none() || self.complete || self.finishing {
+        if self.held.is_none() || self.complete || self.finishing || self.keeping.is_stopped() {
             return None;
         }
         let table = self.receptions.values().filter(|r| r.class != Class::Manifest);
-        let install = table.filter(|r| !r.installing && r.is_done()).map(|r| r.retry_at.max(self.blocked_until)).min();
-        let finish = self.all_installed().then_some(self.finish_at.max(self.blocked_until));
+        let install = table.filter(|r| !r.installing && r.is_done()).map(|r| r.retry_at).min();
+        let finish = self.all_installed().then_some(self.finish_at);
         install.into_iter().chain(finish).min()
     }
 

@@ -14,79 +14,89 @@ use nackcast_proto::wire::symbol::SymbolId;
 
 use super::ReceiverEngine;
 
+#[cfg(test)]
+mod tests;
+
+/// Symbols of one block, sent one after the other: all source symbols, or all repair symbols.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Whose they are.
+    pub session: SessionId,
+    /// Packet number of the first.
+    pub first_packet: u64,
+    /// The object.
+    pub object: ObjectId,
+    /// The block.
+    pub block: u32,
+    /// Which symbols.
+    pub esis: Range<u16>,
+}
+
+impl Run {
+    const fn len(&self) -> u16 {
+        self.esis.end.saturating_sub(self.esis.start)
+    }
+
+    /// Packet numbers of all of it.
+    fn packets(&self) -> Range<u64> {
+        self.first_packet..self.first_packet + u64::from(self.len())
+    }
+
+    /// What is at these places of it, from 0.
+    fn part(&self, places: Range<u16>) -> Self {
+        Self {
+            first_packet: self.first_packet + u64::from(places.start),
+            esis: self.esis.start + places.start..self.esis.start + places.end,
+            ..*self
+        }
+    }
+}
+
 impl ReceiverEngine {
-    /// A run of symbols of which those at the places `lost` (ascending, from 0) did not arrive. The first symbol
-    /// of the run has packet number `first_packet`; `esis` are all source symbols, or all repair symbols.
-    #[expect(clippy::too_many_arguments, reason = "a run is what it says")]
-    pub fn handle_run(
-        &mut self,
-        now: Time,
-        session: SessionId,
-        first_packet: u64,
-        object: ObjectId,
-        block: u32,
-        esis: Range<u16>,
-        lost: &[u16],
-    ) {
-        let count = esis.end.saturating_sub(esis.start);
+    /// A run of which the symbols at the places `lost` (ascending, from 0) did not arrive.
+    pub fn handle_run(&mut self, now: Time, run: &Run, lost: &[u16]) {
         let mut next = 0;
-        for gap in lost.iter().copied().chain(std::iter::once(count)) {
+        for gap in lost.iter().copied().chain(std::iter::once(run.len())) {
             if next < gap {
-                let piece = esis.start + next..esis.start + gap;
-                self.handle_piece(now, session, first_packet + u64::from(next), object, block, piece);
+                self.handle_whole_run(now, run.part(next..gap));
             }
             next = gap + 1;
         }
     }
 
     /// A run of which every symbol arrived.
-    fn handle_piece(
-        &mut self,
-        now: Time,
-        session: SessionId,
-        first_packet: u64,
-        object: ObjectId,
-        block: u32,
-        mut esis: Range<u16>,
-    ) {
-        let mut packet = first_packet;
-        while let Some(esi) = esis.next() {
-            // The first of a piece, and each that is not simple.
-            self.handle_symbol(now, session, packet, SymbolId { object, block, esi });
-            packet += 1;
-            if !esis.is_empty() && self.take_rest(now, session, packet, object, block, esis.clone()) {
+    fn handle_whole_run(&mut self, now: Time, mut run: Run) {
+        while !run.esis.is_empty() {
+            // The first, and each that is not simple.
+            let symbol = SymbolId { object: run.object, block: run.block, esi: run.esis.start };
+            self.handle_symbol(now, run.session, run.first_packet, symbol);
+            run = run.part(1..run.len());
+            if !run.esis.is_empty() && self.take_rest(&run) {
                 return;
             }
         }
     }
 
     /// The rest of a run whose first symbol was just handled, if that is simple.
-    fn take_rest(
-        &mut self,
-        now: Time,
-        session: SessionId,
-        first_packet: u64,
-        object: ObjectId,
-        block: u32,
-        esis: Range<u16>,
-    ) -> bool {
+    fn take_rest(&mut self, run: &Run) -> bool {
+        let Run { session, object, block, ref esis, .. } = *run;
         let Some(row) = self.sessions.get_mut(session) else { return false };
-        let packets = first_packet..first_packet + u64::from(esis.end - esis.start);
-        if now < self.blocked_until || self.slots.to_spill().is_some() || !row.takes(packets.end - 1) {
+        let packets = run.packets();
+        if self.keeping.is_stopped() || self.slots.to_spill().is_some() || !row.takes(packets.end - 1) {
             return false;
         }
         let Some(reception) = self.receptions.get_mut(&object) else {
             // The first symbol would have begun a reception: it is not wanted.
-            row.on_packets(packets.clone());
-            self.counters.unneeded += packets.end - packets.start;
+            row.on_packets(packets);
+            self.counters.unneeded += u64::from(run.len());
             return true;
         };
-        let Some(rest) = reception.on_symbols(session, block, esis.clone()) else { return false };
+        let Some(rest) = reception.on_symbols(session, first_packet, block, esis.clone()) else { return false };
         row.on_packets(packets);
         let k = reception.layout.source_symbols(block);
         self.counters.symbols += rest.kept;
         self.counters.repair_symbols += if esis.start >= k { rest.kept } else { 0 };
-        self.counters.unneeded += u64::from(esis.end - esis.start) - rest.kept;
+        self.counters.unneeded += u64::from(run.len()) - rest.kept;
         if rest.kept > 0 {
             self.slots.touch(object, block);
         }

@@ -5,24 +5,21 @@ use std::path::Path;
 
 use nackcast_common::geometry::Geometry;
 use nackcast_common::hash::chaining_value;
-use nackcast_common::ids::{ChannelId, Epoch, ObjectIndex, SessionId, StartNumber};
-use nackcast_common::keys::{EpochSecret, SigningKey};
+use nackcast_common::ids::{Epoch, ObjectIndex};
+use nackcast_common::keys::EpochSecret;
 use nackcast_common::manifest::{Chaining, Content, Entry, Head, Mtime, ObjectKind, ObjectRecord};
 use nackcast_common::path::DatasetPath;
 use nackcast_common::seal::PacketNumbers;
 use nackcast_common::store::Store;
 use nackcast_proto::manifest::{EncodedManifest, encode};
 use nackcast_proto::wire::symbol::{PREFIX_LEN, SymbolId};
-use nackcast_proto::wire::{
-    Advertisement, ManifestRef, Nack, NackAnswer, NackStatus, Role, SenderCertificate, SenderState,
-};
+use nackcast_proto::wire::{Advertisement, ManifestRef, Nack, NackAnswer, NackStatus, header};
 
 use super::*;
 use crate::dataset::Settings;
 use crate::disk::target::TargetDir;
+use crate::testing::{self, CHANNEL, SESSION};
 
-const CHANNEL: ChannelId = ChannelId([9; 16]);
-const SESSION: SessionId = SessionId(77);
 const STEP: Duration = Duration::from_millis(50);
 const SIZE: usize = 700_000;
 
@@ -40,8 +37,6 @@ fn content() -> Vec<u8> {
 
 /// Everything of a sender that goes over the wire.
 struct Sender {
-    publisher: SigningKey,
-    key: SigningKey,
     encoded: EncodedManifest,
     object: ObjectRecord,
     content: Vec<u8>,
@@ -53,7 +48,7 @@ struct Sender {
 
 impl Sender {
     fn new() -> Self {
-        let (publisher, content) = (SigningKey::from_seed([1; 32]), content());
+        let content = content();
         let geometry = Geometry::default();
         let layout = geometry.object(SIZE as u64).unwrap();
         let block = |b: u32| {
@@ -79,11 +74,8 @@ impl Sender {
         };
         let head = Head { channel: CHANNEL, generation: Generation(1), parent: None, epoch: Epoch(1), geometry };
         let manifest = Manifest::new(head, vec![object.clone()], vec![entry]).unwrap();
-        let encoded = encode(&manifest, &publisher).unwrap();
-        let key = SigningKey::from_seed([2; 32]);
+        let encoded = encode(&manifest, &testing::publisher()).unwrap();
         Self {
-            publisher,
-            key,
             encoded,
             object,
             content,
@@ -97,34 +89,12 @@ impl Sender {
     fn advertisement(&mut self, now: Time) -> Vec<u8> {
         self.sequence += 1;
         let advertisement = Advertisement {
-            channel: CHANNEL,
-            session: SESSION,
-            epoch: Epoch(1),
-            sequence: self.sequence,
-            start_number: StartNumber(1),
-            time: now.0,
-            interval: Duration::from_millis(250),
-            generation: Generation(1),
             manifest: Some(self.encoded.reference),
-            certificate: SenderCertificate::issue(&self.publisher, CHANNEL, self.key.verifying_key()),
-            role: Role::Primary,
-            state: SenderState::Active,
-            data_group: "239.1.1.1:7601".parse().unwrap(),
-            nack_port: 7701,
-            quic_port: 0,
-            grtt: Duration::from_millis(10),
             nack_window: self.nack_window,
             group_size: self.group_size,
-            max_passes: 16,
-            rate_bps: 0,
-            first_pass_cursor: 1,
-            first_pass_since: Generation(1),
-            finished: Vec::new(),
-            data_packets: self.packets.next(),
-            manifest_sent: true,
-            rank: 0,
+            ..testing::advertisement(now, self.sequence, self.packets.next())
         };
-        let body = advertisement.encode(&self.key);
+        let body = advertisement.encode(&testing::sender_key());
         seal(DatagramType::Advertisement, SESSION.0, self.sequence, &body)
     }
 
@@ -182,18 +152,15 @@ impl Sender {
             wait: Duration::from_millis(500),
             ..NackAnswer::default()
         };
-        seal(DatagramType::NackAnswer, SESSION.0, header.packet_number, &answer.encode(Some(&self.key)))
+        seal(DatagramType::NackAnswer, SESSION.0, header.packet_number, &answer.encode(Some(&testing::sender_key())))
     }
 }
 
 fn seal(datagram_type: DatagramType, session: u64, packet_number: u64, body: &[u8]) -> Vec<u8> {
     let flow = datagram_type.flow();
     let header = Header { datagram_type, flow, epoch_low: 1, session, packet_number };
-    let mut datagram = vec![0; header::LEN];
-    header.write(datagram.first_chunk_mut().unwrap());
-    datagram.extend_from_slice(body);
-    datagram.resize(datagram.len() + TAG_LEN, 0);
-    secret().flow_key(CHANNEL, session, flow).seal_in_place(packet_number, header::LEN, &mut datagram);
+    let mut datagram = Vec::new();
+    header.seal(&secret().flow_key(CHANNEL, session, flow), body, &mut datagram);
     datagram
 }
 
@@ -210,7 +177,7 @@ impl Rig {
     fn new(home: &Path, run: u64) -> Self {
         let (into, state) = (home.join("into"), home.join("state"));
         fs::create_dir_all(&into).unwrap();
-        let publisher = SigningKey::from_seed([1; 32]).verifying_key();
+        let publisher = testing::publisher().verifying_key();
         let settings = Settings { channel: CHANNEL, publisher, mode_mask: 0o777, overwrite: false, prune: false };
         let (store, _) = Store::open(&state.join("store")).unwrap();
         let workers =

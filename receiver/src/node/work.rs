@@ -89,6 +89,7 @@ impl ReceiverNode {
             }
             Work::Install { object } => self.order_dataset(dataset::Order::Install(vec![object])),
             Work::Checkpoint { blocks } => self.checkpoint(blocks),
+            Work::Room => self.order_blocks(blocks::Order::Room),
             Work::Finish => self.order_dataset(dataset::Order::Finish),
         }
     }
@@ -130,6 +131,7 @@ impl ReceiverNode {
                 buffers.into_iter().for_each(|b| self.arena.give_back(b));
                 self.engine.handle_done(now, Done::Checkpoint);
             }
+            blocks::Report::Room { is_there } => self.engine.handle_done(now, Done::Room { is_there }),
             blocks::Report::LookUp { hash, here } => self.on_looked_up(now, hash, &here),
             blocks::Report::Trouble(error) => self.notes.say(now, &error.to_string()),
         }

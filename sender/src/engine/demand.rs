@@ -53,8 +53,8 @@ impl Demand {
         self.whole.is_empty() && self.short.is_empty()
     }
 
-    /// Of each short block more is sent, the more often the object was passed without success: what arrives may be
-    /// what is held already (of an earlier session), and after the last pass only unicast is left.
+    /// Of each short block more is sent, the more often the object was passed without success: receivers may lose more
+    /// than they reported, and after the last pass only unicast is left.
     pub(super) fn insist(&mut self, pass: u32) {
         let tries = pass.saturating_sub(2).min(100);
         let more = u16::try_from(tries * (tries + 1) / 2).unwrap_or(u16::MAX);

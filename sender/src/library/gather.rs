@@ -1,7 +1,8 @@
 //! From paths to facts: hashes what the cache does not know, and packs small new contents on the way.
 //!
 //! Small files are read in waves: the bytes of a wave are at hand when its packs are hashed, so that no
-//! small file is read twice, and memory stays bounded whatever the number of files.
+//! small file is read twice, and memory stays bounded whatever the number of files. While one wave is packed,
+//! the next is read, so that no thread waits for what only one can do.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +21,8 @@ use super::root::{Root, Stamp};
 use super::walk::Found;
 use super::{LibraryConfig, Progress};
 
-/// Bytes that a wave may hold in memory.
-const WAVE_BYTES: u64 = 32 << 20;
+/// Bytes that a wave may hold in memory; two are held at a time.
+const WAVE_BYTES: u64 = 16 << 20;
 
 /// What is known of a file after hashing.
 #[derive(Debug)]
@@ -109,11 +110,17 @@ impl Gatherer<'_> {
         let mut gathered =
             Gathered { files: Vec::new(), fresh: Vec::new(), lost: Vec::new(), cache: self.cache.successor() };
         let mut packing = Packing { packer: Packer::new(capacity(self.geometry())), seen: HashSet::new() };
-        self.wave(large, &mut packing, &mut gathered, problems);
-        small.par_sort_by_cached_key(|f| (std::cmp::Reverse(self.config.priority(&f.path)), f.path.clone()));
-        let mut small = small.into_iter().peekable();
-        while small.peek().is_some() {
-            self.wave(next_wave(&mut small), &mut packing, &mut gathered, problems);
+        // They come sorted by path, and this sort is stable.
+        small.par_sort_by_cached_key(|f| std::cmp::Reverse(self.config.priority(&f.path)));
+        let mut small = small.into_iter();
+        let mut looked = self.look_at(large);
+        loop {
+            let next = next_wave(&mut small);
+            if looked.is_empty() && next.is_empty() {
+                break;
+            }
+            let pack = || self.take_all(looked, &mut packing, &mut gathered, problems);
+            (looked, ()) = rayon::join(|| self.look_at(next), pack);
         }
         self.hash_packs(packing.packer.finish(), &mut gathered);
         gathered
@@ -123,9 +130,18 @@ impl Gatherer<'_> {
         self.config.geometry
     }
 
-    fn wave(&self, wave: Vec<Found>, packing: &mut Packing, into: &mut Gathered, problems: &mut Vec<Problem>) {
-        let looked: Vec<_> = wave.into_par_iter().map(|found| self.look(found)).collect();
-        for result in looked {
+    fn look_at(&self, wave: Vec<Found>) -> Vec<Result<Looked, Problem>> {
+        wave.into_par_iter().map(|found| self.look(found)).collect()
+    }
+
+    fn take_all(
+        &self,
+        wave: Vec<Result<Looked, Problem>>,
+        packing: &mut Packing,
+        into: &mut Gathered,
+        problems: &mut Vec<Problem>,
+    ) {
+        for result in wave {
             match result {
                 Ok(looked) => self.take(looked, packing, into),
                 Err(problem) => problems.push(problem),
@@ -140,7 +156,8 @@ impl Gatherer<'_> {
             let facts = FileFacts { path: found.path, mode: found.mode, stamp: found.stamp, sums, priority };
             return Ok(Looked { facts, bytes: None, started_ms: None });
         }
-        let hashed = hash_file(self.root, &found.path, self.geometry(), &|bytes| self.tally.on_read(bytes));
+        let hashed =
+            hash_file(self.root, &found.path, &found.stamp, self.geometry(), &|bytes| self.tally.on_read(bytes));
         self.tally.on_file();
         let Hashed { stamp, mode, sums, bytes, started_ms } =
             hashed.map_err(|what| Problem::new(found.path.as_path(), what))?;

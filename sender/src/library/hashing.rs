@@ -1,13 +1,13 @@
 //! Hashing one file: its digest, and the chaining value of each of its blocks.
 //!
-//! - A result belongs to one state of the file: it is stat'ed before and after, and tried once more when
-//!   the two differ.
+//! - A result belongs to one state of the file: that which the walk saw, if it is the same after reading, else the
+//!   one of a second try.
 //! - Large files are hashed by all threads at once, in segments that fit a processor's cache.
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nackcast_common::clock::Clock;
@@ -17,6 +17,7 @@ use nackcast_common::ids::Digest;
 use nackcast_common::manifest::ChainingValue;
 use nackcast_common::path::DatasetPath;
 use rayon::prelude::*;
+use rustix::fs::FileType;
 
 use super::problem::ProblemKind;
 use super::root::{Root, Stamp};
@@ -60,15 +61,23 @@ impl Sums {
     }
 }
 
-/// Hashes a file; `on_read` hears how many bytes were read, before the file is checked for changes.
+/// Hashes a file that had this stamp a moment ago; `on_read` hears how many bytes were read, before the file is
+/// checked for changes.
 pub(super) fn hash_file(
     root: &Root,
     path: &DatasetPath,
+    stamp: &Stamp,
     geometry: Geometry,
     on_read: &(dyn Fn(u64) + Sync),
 ) -> Result<Hashed, ProblemKind> {
-    match hash_once(root, path, geometry, on_read) {
-        Err(ProblemKind::Changed) => hash_once(root, path, geometry, on_read),
+    match hash_once(root, path, stamp, geometry, on_read) {
+        Err(ProblemKind::Changed) => {
+            let stat = root.stat(path).map_err(io_kind)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return Err(ProblemKind::Changed);
+            }
+            hash_once(root, path, &Stamp::of(&stat), geometry, on_read)
+        }
         answer => answer,
     }
 }
@@ -76,34 +85,31 @@ pub(super) fn hash_file(
 fn hash_once(
     root: &Root,
     path: &DatasetPath,
+    stamp: &Stamp,
     geometry: Geometry,
     on_read: &(dyn Fn(u64) + Sync),
 ) -> Result<Hashed, ProblemKind> {
     let started_ms = Clock::wall_ms();
-    let file = root.open_file(path).map_err(io_kind)?;
-    let metadata = file.metadata().map_err(io_kind)?;
-    if !metadata.is_file() {
-        return Err(ProblemKind::Changed);
-    }
-    let stamp = Stamp::of(&metadata);
     geometry.object(stamp.size).map_err(|_| ProblemKind::TooLarge(stamp.size))?;
-    let (sums, bytes) = if stamp.size < u64::from(geometry.block_size()) {
-        let mut bytes = Vec::new();
-        read_range(&file, 0, stamp.size, &mut bytes).map_err(short_read)?;
+    let file = root.open_file(path).map_err(io_kind)?;
+    let small = stamp.size < u64::from(geometry.block_size());
+    let (sums, bytes) = if small {
+        let bytes = read_start(&file, stamp.size).map_err(short_read)?;
         on_read(stamp.size);
         (Sums { digest: Digest::of(&bytes), chaining: None }, Some(bytes))
     } else {
         (hash_large(&file, stamp.size, geometry, on_read).map_err(short_read)?, None)
     };
-    let after = file.metadata().map_err(io_kind)?;
-    if Stamp::of(&after) != stamp || !root.still_names(path, &stamp) {
+    let after = rustix::fs::fstat(&file).map_err(|e| io_kind(e.into()))?;
+    // Another file may take the name while a large one is read; a small one is read before that is worth a call.
+    if Stamp::of(&after) != *stamp || !(small || root.still_names(path, stamp)) {
         return Err(ProblemKind::Changed);
     }
-    Ok(Hashed { stamp, mode: metadata.mode() & 0o7777, sums, bytes, started_ms })
+    Ok(Hashed { stamp: *stamp, mode: after.st_mode & 0o7777, sums, bytes, started_ms })
 }
 
 /// A file that ends early was cut since it was stat'ed.
-fn short_read(error: io::Error) -> ProblemKind {
+pub(super) fn short_read(error: io::Error) -> ProblemKind {
     if error.kind() == io::ErrorKind::UnexpectedEof { ProblemKind::Changed } else { io_kind(error) }
 }
 
@@ -133,6 +139,14 @@ fn hash_large(file: &File, size: u64, geometry: Geometry, on_read: &(dyn Fn(u64)
         })
         .collect::<io::Result<_>>()?;
     Ok(Sums::merged(parts.concat()))
+}
+
+/// The first bytes of a file, in memory that nobody filled with zeros before.
+pub(super) fn read_start(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    let wanted = usize::try_from(length).map_err(io::Error::other)?;
+    let mut bytes = Vec::with_capacity(wanted);
+    file.take(length).read_to_end(&mut bytes)?;
+    if bytes.len() == wanted { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Fills `buffer` with exactly the bytes of the range.

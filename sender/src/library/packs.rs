@@ -8,7 +8,7 @@ use nackcast_common::ids::{Digest, Generation};
 use nackcast_common::manifest::INLINE_CHAINING_MAX;
 use nackcast_common::path::DatasetPath;
 
-use super::hashing::{Sums, read_range};
+use super::hashing::{Sums, read_start, short_read};
 use super::problem::ProblemKind;
 use super::root::Root;
 use super::walk::io_kind;
@@ -101,7 +101,8 @@ impl Draft {
         geometry: Geometry,
         on_read: &(dyn Fn(u64) + Sync),
     ) -> (Option<Pack>, Vec<LostPart>) {
-        let mut whole = Vec::new();
+        let size: u64 = self.0.iter().map(|part| part.size).sum();
+        let mut whole = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         let (mut parts, mut slices, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for mut part in self.0 {
             let bytes = match part.bytes.take() {
@@ -137,11 +138,7 @@ impl Pack {
 
 fn read_part(root: &Root, part: &Part, on_read: &(dyn Fn(u64) + Sync)) -> Result<Vec<u8>, ProblemKind> {
     let file = root.open_file(&part.path).map_err(io_kind)?;
-    let mut bytes = Vec::new();
-    match read_range(&file, 0, part.size, &mut bytes) {
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Err(ProblemKind::Changed),
-        answer => answer.map_err(io_kind)?,
-    }
+    let bytes = read_start(&file, part.size).map_err(short_read)?;
     on_read(part.size);
     if Digest::of(&bytes) == part.digest { Ok(bytes) } else { Err(ProblemKind::Changed) }
 }

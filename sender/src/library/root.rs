@@ -7,12 +7,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nackcast_common::manifest::Mtime;
 use nackcast_common::path::DatasetPath;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 /// An open directory, and where it really is.
@@ -33,13 +32,14 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    pub(super) fn of(metadata: &std::fs::Metadata) -> Self {
+    pub(super) fn of(stat: &Stat) -> Self {
+        let nanos = |nanos: u64| i64::try_from(nanos).unwrap_or(-1);
         Self {
-            size: metadata.size(),
-            mtime: time(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: time(metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-            device: metadata.dev(),
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            mtime: time(stat.st_mtime, nanos(stat.st_mtime_nsec)),
+            ctime: time(stat.st_ctime, nanos(stat.st_ctime_nsec)),
+            inode: stat.st_ino,
+            device: stat.st_dev,
         }
     }
 
@@ -82,18 +82,20 @@ impl Root {
         Ok(File::from(opened?))
     }
 
+    /// What stands at the path itself, also when it is a symlink.
+    pub(super) fn stat(&self, path: &DatasetPath) -> io::Result<Stat> {
+        Ok(rustix::fs::statat(&self.directory, path.as_path(), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
     /// Whether the path still names the file with this stamp.
     pub(super) fn still_names(&self, path: &DatasetPath, stamp: &Stamp) -> bool {
-        rustix::fs::statat(&self.directory, path.as_path(), AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|s| s.st_ino == stamp.inode && s.st_dev == stamp.device)
+        self.stat(path).is_ok_and(|s| s.st_ino == stamp.inode && s.st_dev == stamp.device)
     }
 
     /// Whether the path names a file of this size and modification time.
     pub(super) fn still_has(&self, path: &DatasetPath, size: u64, mtime: Mtime) -> bool {
-        rustix::fs::statat(&self.directory, path.as_path(), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| {
-            let modified = time(found.st_mtime, i64::try_from(found.st_mtime_nsec).unwrap_or(-1));
-            u64::try_from(found.st_size) == Ok(size) && modified == mtime
-        })
+        let stamp = self.stat(path).map(|found| Stamp::of(&found));
+        stamp.is_ok_and(|found| (found.size, found.mtime) == (size, mtime))
     }
 }
 

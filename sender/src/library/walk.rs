@@ -4,12 +4,12 @@
 //! - An unreadable directory is a problem, and the rest goes on.
 
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use globset::GlobSet;
 use nackcast_common::path::{DatasetPath, PART_DIRECTORY};
 use rayon::prelude::*;
+use rustix::fs::FileType;
 use walkdir::{DirEntry, WalkDir};
 
 use super::problem::{Problem, ProblemKind};
@@ -83,19 +83,17 @@ fn look(root: &Root, entry: &DirEntry) -> Result<Found, Problem> {
         return Err(problem(ProblemKind::Reserved));
     }
     let path = DatasetPath::new(relative.as_os_str().as_bytes()).map_err(|e| problem(ProblemKind::Path(e)))?;
-    let metadata = entry.path().symlink_metadata().map_err(|e| problem(io_kind(e)))?;
-    if metadata.file_type() != entry.file_type() {
-        return Err(problem(ProblemKind::Changed));
-    }
-    let kind = if metadata.is_dir() {
-        FoundKind::Directory
-    } else if metadata.is_symlink() {
-        let target = std::fs::read_link(entry.path()).map_err(|e| problem(io_kind(e)))?;
-        FoundKind::Symlink { target: target.as_os_str().as_bytes().into() }
-    } else if metadata.is_file() {
-        FoundKind::File
-    } else {
-        return Err(problem(ProblemKind::SpecialFile));
+    let stat = root.stat(&path).map_err(|e| problem(io_kind(e)))?;
+    let listed = entry.file_type();
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory if listed.is_dir() => FoundKind::Directory,
+        FileType::RegularFile if listed.is_file() => FoundKind::File,
+        FileType::Symlink if listed.is_symlink() => {
+            let target = std::fs::read_link(entry.path()).map_err(|e| problem(io_kind(e)))?;
+            FoundKind::Symlink { target: target.as_os_str().as_bytes().into() }
+        }
+        FileType::Directory | FileType::RegularFile | FileType::Symlink => return Err(problem(ProblemKind::Changed)),
+        _ => return Err(problem(ProblemKind::SpecialFile)),
     };
-    Ok(Found { path, kind, mode: metadata.mode() & 0o7777, stamp: Stamp::of(&metadata) })
+    Ok(Found { path, kind, mode: stat.st_mode & 0o7777, stamp: Stamp::of(&stat) })
 }

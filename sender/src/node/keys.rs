@@ -6,7 +6,7 @@
 
 use nackcast_common::ids::{ChannelId, Epoch, SessionId};
 use nackcast_common::keys::{EpochSecret, Flow};
-use nackcast_common::seal::{FlowKey, PacketNumbers, TAG_LEN};
+use nackcast_common::seal::{FlowKey, PacketNumbers};
 use nackcast_proto::wire::header::{self, DatagramType, Header};
 use nackcast_proto::wire::symbol::{self, PREFIX_LEN, SymbolId};
 
@@ -53,19 +53,19 @@ impl SessionKeys {
     /// Makes `out` a datagram of the advertisement group.
     pub(super) fn seal_advertised(&mut self, datagram_type: DatagramType, body: &[u8], out: &mut Vec<u8>) {
         let number = self.advertisements.take(1).start;
-        seal(&self.advertisement, self.header(datagram_type, number), body, out);
+        self.header(datagram_type, number).seal(&self.advertisement, body, out);
     }
 
     /// Makes `out` an answer to a receiver, or to another sender.
     pub(super) fn seal_answer(&mut self, datagram_type: DatagramType, body: &[u8], out: &mut Vec<u8>) {
         let number = self.answers.take(1).start;
-        seal(&self.answer, self.header(datagram_type, number), body, out);
+        self.header(datagram_type, number).seal(&self.answer, body, out);
     }
 
     /// Makes `out` a question to another sender, or a NACK that is forwarded to it.
     pub(super) fn seal_question(&mut self, datagram_type: DatagramType, body: &[u8], out: &mut Vec<u8>) {
         let number = self.questions.take(1).start;
-        seal(&self.question, self.header(datagram_type, number), body, out);
+        self.header(datagram_type, number).seal(&self.question, body, out);
     }
 
     fn header(&self, datagram_type: DatagramType, packet_number: u64) -> Header {
@@ -95,17 +95,6 @@ impl SessionKeys {
 /// What a header tells of the epoch.
 pub(super) const fn epoch_low(epoch: Epoch) -> u8 {
     epoch.0.to_be_bytes()[3]
-}
-
-fn seal(key: &FlowKey, head: Header, body: &[u8], out: &mut Vec<u8>) {
-    let mut front = [0; header::LEN];
-    head.write(&mut front);
-    out.clear();
-    out.reserve(header::LEN + body.len() + TAG_LEN);
-    out.extend_from_slice(&front);
-    out.extend_from_slice(body);
-    out.resize(header::LEN + body.len() + TAG_LEN, 0);
-    key.seal_in_place(head.packet_number, header::LEN, out);
 }
 
 #[cfg(test)]

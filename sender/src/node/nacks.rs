@@ -156,8 +156,6 @@ impl NackOpener {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use nackcast_common::seal::TAG_LEN;
-
     use super::*;
 
     /// A NACK as a receiver's run seals it.
@@ -170,11 +168,8 @@ pub(crate) mod tests {
             packet_number: number,
         };
         let body = Nack { channel, time: number, ..Nack::default() }.encode();
-        let mut datagram = vec![0; header::LEN];
-        head.write(datagram.first_chunk_mut().unwrap());
-        datagram.extend(body);
-        datagram.extend([0; TAG_LEN]);
-        secret.flow_key(channel, run, Flow::ToSender).seal_in_place(number, header::LEN, &mut datagram);
+        let mut datagram = Vec::new();
+        head.seal(&secret.flow_key(channel, run, Flow::ToSender), &body, &mut datagram);
         datagram
     }
 

@@ -1,7 +1,8 @@
 //! What the fabric must know of an Ethernet frame: is it UDP, where does the payload lie, is the
 //! checksum right. Reads only what lies within the frame; anything else is not UDP.
 
-const ETHERNET: usize = 14;
+/// Length of an Ethernet header.
+pub(crate) const ETHERNET: usize = 14;
 const IPV6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 const TCP: u8 = 6;
@@ -108,6 +109,12 @@ pub(crate) fn udp(frame: &[u8]) -> Option<UdpFrame> {
 }
 
 impl UdpFrame {
+    /// What the datagram carries; none for a fragment.
+    pub(crate) fn payload(self, frame: &[u8]) -> Option<&[u8]> {
+        let (start, end) = self.datagram?;
+        frame.get(start + UDP_HEADER..end)
+    }
+
     /// Flips one bit of the payload, chosen by `random`, and repairs the checksum, so that the damage gets
     /// past the receiving kernel to the program. Answers whether there was anything to flip.
     pub(crate) fn corrupt(self, frame: &mut [u8], random: u64) -> bool {
@@ -211,6 +218,7 @@ pub(crate) mod tests {
             prop_assert!(udp(&frame).unwrap().corrupt(&mut frame, random));
             prop_assert!(checksum_holds(&frame));
             let payload = frame.len() - length;
+            prop_assert_eq!(udp(&frame).unwrap().payload(&frame), Some(&frame[payload..]));
             let flipped: u32 = frame[payload..].iter().zip(&before[payload..]).map(|(a, b)| (a ^ b).count_ones()).sum();
             prop_assert_eq!(flipped, 1);
         }

@@ -53,10 +53,12 @@ pub struct Link {
     /// Probability that one bit of the payload is flipped; the checksum is made to agree, so that the
     /// damage reaches the program.
     pub corrupt: f64,
-    /// Bits per second of Ethernet frames, without preamble and frame check sequence.
+    /// Bits per second of IP packets.
     pub rate_bps: Option<u64>,
-    /// With a rate: how many bytes may wait; a frame that finds no room is dropped.
+    /// With a rate: how many bytes of IP packets may wait; one that finds no room is dropped.
     pub queue_bytes: usize,
+    /// Longest IP packet that passes. A longer one is lost, and its sender is not told.
+    pub mtu: usize,
 }
 
 impl Default for Link {
@@ -71,6 +73,7 @@ impl Default for Link {
             corrupt: 0.0,
             rate_bps: None,
             queue_bytes: 256 << 10,
+            mtu: 1500,
         }
     }
 }
@@ -86,7 +89,7 @@ impl Link {
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It is lost by chance.
+    /// It is lost by chance, or too long.
     Lost,
     /// It finds the queue full.
     QueueFull,
@@ -143,12 +146,16 @@ impl LinkState {
 
     /// Puts another link in force for the frames to come. What is under way is not changed.
     pub(crate) fn set(&mut self, link: Link) {
-        (self.link, self.perfect) = (link, link == Link { queue_bytes: link.queue_bytes, ..Link::default() });
+        let Link { queue_bytes, mtu, .. } = link;
+        (self.link, self.perfect) = (link, link == Link { queue_bytes, mtu, ..Link::default() });
         (self.in_burst, self.busy_until, self.last_due) = (false, 0, 0);
     }
 
-    /// Decides about a frame of `length` bytes.
+    /// Decides about an IP packet of `length` bytes.
     pub(crate) fn judge(&mut self, length: usize, now: Nanoseconds) -> Fate {
+        if length > self.link.mtu {
+            return Fate::Lost;
+        }
         if self.perfect {
             return Fate::Passes(Passage { due: None, twice: false, flip: None });
         }
@@ -226,6 +233,13 @@ mod tests {
     #[test]
     fn a_perfect_cable_touches_nothing() {
         assert!(dues(&mut state(Link::default()), 1000, 1).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn what_is_too_long_does_not_pass() {
+        let mut state = state(Link { mtu: 1000, ..Link::default() });
+        assert!(matches!(state.judge(1000, 0), Fate::Passes(_)));
+        assert_eq!(state.judge(1001, 0), Fate::Lost);
     }
 
     #[test]

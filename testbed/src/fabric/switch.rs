@@ -13,6 +13,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use nackcast_common::clock::Clock;
+use nackcast_proto::wire::DatagramType;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
@@ -20,7 +21,7 @@ use nix::sys::time::TimeSpec;
 
 use super::frame::{self, UdpFrame};
 use super::link::{Fate, LinkState, Nanoseconds, Passage, nanoseconds};
-use super::{Counters, Direction, Order, Request};
+use super::{Counters, Datagrams, Direction, Order, Request};
 use crate::sys::{BATCH, PacketRing, Received, SLOTS};
 
 /// How long one attempt to send waits for room.
@@ -43,6 +44,8 @@ struct Frame {
     from: usize,
     group: bool,
     udp: Option<UdpFrame>,
+    /// Of what type it is, if it is nackcast's, and how long. As it was sent: a flipped bit makes no other type.
+    datagram: Option<(DatagramType, usize)>,
 }
 
 /// Where a delayed frame goes on when its time has come.
@@ -109,6 +112,9 @@ fn count(counters: &mut Counters, frame: &Frame) {
         (Some(_), true) => counters.multicast_udp.add(frame.length),
         (Some(_), false) => counters.unicast_udp.add(frame.length),
         (None, _) => {}
+    }
+    if let Some((kind, length)) = frame.datagram {
+        counters.datagrams.add(kind, length);
     }
 }
 
@@ -234,12 +240,15 @@ impl Switch {
         }
         let content = self.rings[port].frame(received.slot);
         let Some((_, source)) = frame::addresses(content) else { return };
+        let udp = frame::udp(content);
+        let payload = udp.and_then(|udp| udp.payload(content));
         let frame = Frame {
             bytes: Bytes::Slot { port, slot: received.slot },
             length: received.length,
             from: port,
             group: frame::is_group(content),
-            udp: frame::udp(content),
+            udp,
+            datagram: payload.and_then(|payload| Some((Datagrams::kind(payload)?, payload.len()))),
         };
         count(counters, &frame);
         self.learned.insert(source, port);
@@ -252,7 +261,7 @@ impl Switch {
     fn judge(&mut self, host: usize, direction: Direction, frame: &Frame, now: Nanoseconds) -> Option<Passage> {
         let port = &mut self.ports[host];
         let fate = match frame.udp {
-            Some(_) => port.links[direction.index()].judge(frame.length, now),
+            Some(_) => port.links[direction.index()].judge(frame.length.saturating_sub(frame::ETHERNET), now),
             None => Fate::Passes(Passage { due: None, twice: false, flip: None }),
         };
         let counters = &mut port.counters[direction.index()];

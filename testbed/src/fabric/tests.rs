@@ -5,9 +5,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
+use nackcast_common::keys::Flow;
+use nackcast_proto::wire::{DatagramType, Header};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Counters, Direction, FabricError, GilbertElliott, Link};
+use super::{Amount, Counters, Direction, FabricError, GilbertElliott, Link};
 use crate::netns::with_namespaces;
 use crate::network::{Host, Network};
 
@@ -197,8 +199,8 @@ fn a_partition_blocks_one_direction_of_one_pair_until_it_heals() {
 fn a_rate_holds_and_a_full_queue_drops_and_counts() {
     with_namespaces(|| {
         let network = Network::build(&["sender", "slow"], 1).unwrap();
-        // 100 frames of 1,042 bytes fit; they take 0.83 s.
-        let link = Link { rate_bps: Some(1_000_000), queue_bytes: 104_200, ..Link::default() };
+        // 100 packets of 1,028 bytes fit; they take 0.82 s.
+        let link = Link { rate_bps: Some(1_000_000), queue_bytes: 102_800, ..Link::default() };
         network.fabric().set_link("slow", Direction::ToHost, link).unwrap();
         let listener = listen(network.host("slow"), GROUP_V4.into());
         let clock = Clock::start();
@@ -213,6 +215,50 @@ fn a_rate_holds_and_a_full_queue_drops_and_counts() {
         assert!((100..110).contains(&arrived), "{arrived}");
         assert_eq!(counters.dropped_by_queue, u64::from(300 - arrived));
         assert!(took > Duration::from_millis(800), "{took:?}");
+    });
+}
+
+#[test]
+fn what_is_too_long_for_one_cable_passes_the_others() {
+    with_namespaces(|| {
+        let network = Network::build(&["sender", "narrow", "wide"], 1).unwrap();
+        network.fabric().set_link("narrow", Direction::ToHost, Link { mtu: 1000, ..Link::default() }).unwrap();
+        let listeners = ["narrow", "wide"].map(|name| listen(network.host(name), GROUP_V4.into()));
+        // With the headers of IPv4 and UDP: 1,000 and 1,001 bytes.
+        send_many(network.host("sender"), 0..1, 972);
+        send_many(network.host("sender"), 1..2, 973);
+        let heard = listeners.each_ref().map(|listener| receive_all(listener).len());
+        assert_eq!(heard, [1, 2]);
+        assert_eq!(given(&network, "narrow").dropped_by_fault, 1);
+    });
+}
+
+#[test]
+fn our_datagrams_are_counted_by_type_where_they_pass() {
+    with_namespaces(|| {
+        let network = Network::build(&["sender", "r"], 1).unwrap();
+        network.fabric().set_link("r", Direction::FromHost, Link { corrupt: 1.0, ..Link::default() }).unwrap();
+        network.fabric().set_link("sender", Direction::ToHost, Link { duplicate: 1.0, ..Link::default() }).unwrap();
+        let listener = listen(network.host("sender"), GROUP_V4.into());
+        let header = Header {
+            datagram_type: DatagramType::Nack,
+            flow: Flow::ToSender,
+            epoch_low: 1,
+            session: 2,
+            packet_number: 3,
+        };
+        let mut nack = [0; 50];
+        header.write(nack.first_chunk_mut().unwrap());
+        let socket = speak(network.host("r"), false);
+        for datagram in [&nack[..], b"none of ours, but long enough to be one of ours"] {
+            socket.send_to(datagram, (network.host("sender").addr_v4(), PORT)).unwrap();
+        }
+        assert_eq!(receive_all(&listener).len(), 4);
+        let of = |counters: Counters, kind| counters.datagrams.of(kind);
+        let amount = |datagrams, bytes| Amount { datagrams, bytes };
+        assert_eq!(of(sent(&network, "r"), DatagramType::Nack), amount(1, 50));
+        assert_eq!(of(given(&network, "sender"), DatagramType::Nack), amount(2, 100));
+        assert_eq!(of(given(&network, "sender"), DatagramType::Symbol), amount(0, 0));
     });
 }
 

@@ -39,6 +39,21 @@ pub struct Edition {
 }
 
 impl Edition {
+    /// A file's bytes; none for what is no file.
+    #[must_use]
+    pub fn bytes_of(&self, entry: &Entry) -> Option<Bytes> {
+        let EntryKind::File { size, content, .. } = &entry.kind else { return None };
+        let object = |index: &ObjectIndex| self.objects.get(&self.manifest.object(*index)?.id);
+        match content {
+            Content::Empty => Some(Bytes::new()),
+            Content::Object(index) => object(index).cloned(),
+            Content::Slice { pack, offset } => {
+                let (from, to) = (usize::try_from(*offset).ok()?, usize::try_from(offset + size).ok()?);
+                object(pack).filter(|bytes| to <= bytes.len()).map(|bytes| bytes.slice(from..to))
+            }
+        }
+    }
+
     /// Whether a directory is this generation: every entry with bytes, mode and time, and nothing else if `pruned`.
     ///
     /// # Errors
@@ -347,6 +362,11 @@ mod tests {
                 for (id, bytes) in &next.objects {
                     let record = next.manifest.object(next.manifest.index_of(*id).unwrap()).unwrap();
                     assert_eq!(record.digest, Digest::of(bytes));
+                }
+                for entry in next.manifest.entries() {
+                    if let EntryKind::File { digest, .. } = &entry.kind {
+                        assert_eq!(Digest::of(&next.bytes_of(entry).unwrap()), *digest);
+                    }
                 }
                 last = next;
             }

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use nackcast_common::clock::Time;
 
-use super::scenario::{LinkSpec, Side};
+use super::scenario::{LinkSpec, Scenario, Side};
 use crate::fabric::{Fate, LinkState, Passage};
 
 /// IP and UDP headers, which count for rates.
@@ -24,7 +24,6 @@ pub enum Way {
 #[derive(Debug)]
 pub struct Network {
     cables: Vec<Cable>,
-    mtu: [usize; 2],
 }
 
 #[derive(Debug)]
@@ -37,18 +36,20 @@ struct Cable {
 pub type Arrivals = [Option<(Time, Bytes)>; 2];
 
 impl Network {
-    /// Cables for so many receivers.
+    /// The cables of a scenario's receivers.
     #[must_use]
-    pub fn new(seed: u64, receivers: u32, down: &LinkSpec, up: &LinkSpec) -> Self {
+    pub fn new(scenario: &Scenario) -> Self {
         let cable = |nth: u32| {
             let link = |way: u64, spec: &LinkSpec| {
-                let mut state = LinkState::new(seed ^ (u64::from(nth) << 8 | way).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                let mut state =
+                    LinkState::new(scenario.seed ^ (u64::from(nth) << 8 | way).wrapping_mul(0x9E37_79B9_7F4A_7C15));
                 state.set(spec.link());
                 state
             };
+            let [down, up] = scenario.cable(nth);
             Cable { links: [link(0, down), link(1, up)], cut_until: [Time::ZERO; 2] }
         };
-        Self { cables: (0..receivers).map(cable).collect(), mtu: [down.mtu, up.mtu] }
+        Self { cables: (0..scenario.receivers).map(cable).collect() }
     }
 
     /// Cuts a receiver's cable.
@@ -67,9 +68,9 @@ impl Network {
     }
 
     /// Ends all faults.
-    pub fn heal(&mut self, down: &LinkSpec, up: &LinkSpec) {
-        for cable in &mut self.cables {
-            for (link, spec) in cable.links.iter_mut().zip([down, up]) {
+    pub fn heal(&mut self, scenario: &Scenario) {
+        for (cable, nth) in self.cables.iter_mut().zip(0..) {
+            for (link, spec) in cable.links.iter_mut().zip(scenario.cable(nth)) {
                 link.set(spec.healed().link());
             }
             cable.cut_until = [Time::ZERO; 2];
@@ -78,10 +79,9 @@ impl Network {
 
     /// A datagram goes into a cable: what comes out, and when.
     pub fn pass(&mut self, now: Time, receiver: u32, way: Way, datagram: &Bytes) -> Arrivals {
-        let mtu = self.mtu[way as usize];
         let Some(cable) = self.cables.get_mut(receiver as usize) else { return [None, None] };
         let length = datagram.len() + HEADERS_LEN;
-        if now < cable.cut_until[way as usize] || length > mtu {
+        if now < cable.cut_until[way as usize] {
             return [None, None];
         }
         match cable.links[way as usize].judge(length, now.0 * NANOSECONDS) {
@@ -110,10 +110,13 @@ pub(super) fn flipped(datagram: &Bytes, bit: u64) -> Bytes {
 mod tests {
     use super::*;
 
+    fn network(receivers: u32, spec: &LinkSpec) -> Network {
+        Network::new(&Scenario { receivers, down: spec.clone(), up: spec.clone(), ..Scenario::default() })
+    }
+
     #[test]
     fn a_cut_holds_one_way_and_ends() {
-        let spec = LinkSpec { loss: 0.0, delay_us: 0, ..LinkSpec::default() };
-        let mut network = Network::new(1, 2, &spec, &spec);
+        let mut network = network(2, &LinkSpec { loss: 0.0, delay_us: 0, ..LinkSpec::default() });
         let datagram = Bytes::from_static(b"hello");
         network.cut(1, Side::Down, Time(100));
         let mut passes = |at, receiver, way| network.pass(Time(at), receiver, way, &datagram)[0].is_some();
@@ -123,16 +126,14 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_the_cable_does_not_pass() {
-        let spec = LinkSpec { loss: 0.0, mtu: 100, ..LinkSpec::default() };
-        let mut network = Network::new(1, 1, &spec, &spec);
+        let mut network = network(1, &LinkSpec { loss: 0.0, mtu: 100, ..LinkSpec::default() });
         assert!(network.pass(Time(0), 0, Way::Up, &Bytes::from(vec![0; 72]))[0].is_some());
         assert!(network.pass(Time(0), 0, Way::Up, &Bytes::from(vec![0; 73]))[0].is_none());
     }
 
     #[test]
     fn a_damaged_datagram_differs_in_one_bit() {
-        let spec = LinkSpec { loss: 0.0, corrupt: 1.0, ..LinkSpec::default() };
-        let mut network = Network::new(1, 1, &spec, &spec);
+        let mut network = network(1, &LinkSpec { loss: 0.0, corrupt: 1.0, ..LinkSpec::default() });
         let datagram = Bytes::from(vec![0; 50]);
         for _ in 0..100 {
             let [Some((_, bytes)), None] = network.pass(Time(0), 0, Way::Down, &datagram) else {

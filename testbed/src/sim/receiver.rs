@@ -29,7 +29,7 @@ use super::scenario::{DiskSpec, ReceiverSpec};
 pub const INTO: &str = "/into";
 const STATE: &str = "/state";
 /// Memory of one slot, as the node counts it.
-const SLOT_BYTES: u64 = 256 << 10;
+pub const SLOT_BYTES: u64 = 256 << 10;
 /// Characters of one line of a timeline.
 const LINE_LEN: usize = 300;
 /// A deep scan that found something is repeated after so long, when that may be mended.
@@ -510,6 +510,12 @@ impl Receiver {
             dataset::Report::Wants(wants) => Some(&**wants),
             _ => None,
         })
+    }
+
+    /// Whether the dataset worker has touched the disk and the node does not know yet.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.alive.as_ref().is_some_and(|alive| alive.dataset.reports.is_some())
     }
 
     /// Orders that wait for a worker.

@@ -27,6 +27,9 @@ pub struct Scenario {
     pub down: LinkSpec,
     /// From each receiver to the sender.
     pub up: LinkSpec,
+    /// Receivers whose cables are others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cables: Vec<CableSpec>,
     /// The receivers' disks.
     pub disk: DiskSpec,
     /// What happens to nodes and links, in order of time.
@@ -47,6 +50,7 @@ impl Default for Scenario {
             receiver: ReceiverSpec::default(),
             down: LinkSpec::default(),
             up: LinkSpec::default(),
+            cables: Vec::new(),
             disk: DiskSpec::default(),
             happenings: Vec::new(),
             heal_at_ms: 5_000,
@@ -135,7 +139,21 @@ impl Default for ReceiverSpec {
     }
 }
 
-/// A direction of every receiver's cable. The faults are those of the fabric's [`Link`].
+/// Cables of some receivers. What is not given is as for all others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CableSpec {
+    /// Whose.
+    pub receivers: Vec<u32>,
+    /// From the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<LinkSpec>,
+    /// To the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<LinkSpec>,
+}
+
+/// A direction of a receiver's cable. The faults are those of the fabric's [`Link`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkSpec {
@@ -196,6 +214,7 @@ impl LinkSpec {
             corrupt: self.corrupt,
             rate_bps: (self.rate_bps > 0).then_some(self.rate_bps),
             queue_bytes: self.queue_bytes,
+            mtu: self.mtu,
         }
     }
 
@@ -415,6 +434,16 @@ impl Scenario {
         toml::to_string(self).expect("a scenario fits TOML")
     }
 
+    /// A receiver's cable: from the sender, and to the sender. Where two are given, the last one counts.
+    #[must_use]
+    pub fn cable(&self, receiver: u32) -> [&LinkSpec; 2] {
+        let of = |cable: &&CableSpec| cable.receivers.contains(&receiver);
+        let mine = || self.cables.iter().rev().filter(of);
+        let down = mine().find_map(|cable| cable.down.as_ref());
+        let up = mine().find_map(|cable| cable.up.as_ref());
+        [down.unwrap_or(&self.down), up.unwrap_or(&self.up)]
+    }
+
     /// Checks what types cannot.
     ///
     /// # Errors
@@ -424,7 +453,9 @@ impl Scenario {
         if self.receivers == 0 || self.receivers > 10_000 {
             return bad("receivers", self.receivers.to_string(), "give 1 to 10,000");
         }
-        for (key, link) in [("down", &self.down), ("up", &self.up)] {
+        let special = self.cables.iter().flat_map(|cable| [("cables", &cable.down), ("cables", &cable.up)]);
+        let special = special.filter_map(|(key, link)| Some((key, link.as_ref()?)));
+        for (key, link) in [("down", &self.down), ("up", &self.up)].into_iter().chain(special) {
             let shares = [link.loss, link.burst_loss, link.reorder, link.duplicate, link.corrupt];
             if let Some(share) = shares.into_iter().find(|share| !(0.0..=1.0).contains(share)) {
                 return bad(key, share.to_string(), "shares lie between 0 and 1");
@@ -436,10 +467,12 @@ impl Scenario {
         if self.sender.rate_bps < 8_000 {
             return bad("sender.rate_bps", self.sender.rate_bps.to_string(), "give 8,000 or more");
         }
-        if let Some(receiver) =
-            self.happenings.iter().filter_map(|h| h.what.receiver()).find(|receiver| *receiver >= self.receivers)
-        {
-            return bad("happenings", receiver.to_string(), "there is no such receiver");
+        let happens = self.happenings.iter().filter_map(|happening| happening.what.receiver());
+        let cabled = self.cables.iter().flat_map(|cable| cable.receivers.iter().copied());
+        for (key, receiver) in happens.map(|one| ("happenings", one)).chain(cabled.map(|one| ("cables", one))) {
+            if receiver >= self.receivers {
+                return bad(key, receiver.to_string(), "there is no such receiver");
+            }
         }
         Ok(())
     }
@@ -458,8 +491,19 @@ mod tests {
             What::Publish,
             What::KillSender { for_ms: 5 },
         ];
+        let slow = LinkSpec { rate_bps: 1_000_000, ..LinkSpec::default() };
+        scenario.cables = vec![CableSpec { receivers: vec![1], down: Some(slow), up: None }];
         scenario.happenings = what.into_iter().zip(1..).map(|(what, at_ms)| Happening { at_ms, what }).collect();
         assert_eq!(Scenario::from_toml(&scenario.to_toml()).unwrap(), scenario);
+    }
+
+    #[test]
+    fn a_cable_of_ones_own_counts_one_way_or_both() {
+        let text = "[down]\nloss = 0.2\n[[cables]]\nreceivers = [1, 2]\ndown = { loss = 0.3 }\n\
+                    [[cables]]\nreceivers = [2]\nup = { loss = 0.4 }";
+        let scenario = Scenario::from_toml(text).unwrap();
+        let losses = [0, 1, 2].map(|receiver| scenario.cable(receiver).map(|link| link.loss));
+        assert_eq!(losses, [[0.2, 0.01], [0.3, 0.01], [0.3, 0.4]]);
     }
 
     #[test]
@@ -468,6 +512,8 @@ mod tests {
             "receivers = 0",
             "reveivers = 3",
             "[down]\nloss = 1.5",
+            "[[cables]]\nreceivers = [3]\n",
+            "[[cables]]\nreceivers = [0]\nup = { loss = 2.0 }",
             "[[happenings]]\nat_ms = 1\nwhat = { kill = { receiver = 9, for_ms = 1 } }",
         ] {
             assert!(Scenario::from_toml(text).is_err(), "{text}");

@@ -61,7 +61,8 @@ impl Candidates {
     }
 }
 
-const CALM: [fn(&mut Scenario); 16] = [
+const CALM: [fn(&mut Scenario); 17] = [
+    |s| s.cables.clear(),
     |s| s.down = LinkSpec { loss: 0.0, ..LinkSpec::default() },
     |s| s.up = LinkSpec { loss: 0.0, ..LinkSpec::default() },
     |s| s.disk = DiskSpec::default(),
@@ -94,11 +95,12 @@ impl Candidate {
                 scenario.receivers = (*count).clamp(1, of.receivers);
                 let left = scenario.receivers;
                 scenario.happenings.retain(|happening| happening.what.receiver().is_none_or(|r| r < left));
-                for happening in &mut scenario.happenings {
-                    if let What::Cut { receivers, .. } = &mut happening.what {
-                        receivers.retain(|r| *r < left);
-                    }
-                }
+                let cut = scenario.happenings.iter_mut().filter_map(|happening| match &mut happening.what {
+                    What::Cut { receivers, .. } => Some(receivers),
+                    _ => None,
+                });
+                let cabled = scenario.cables.iter_mut().map(|cable| &mut cable.receivers);
+                cut.chain(cabled).for_each(|receivers| receivers.retain(|receiver| *receiver < left));
             }
             Self::Calm(calm) => calm(&mut scenario),
             Self::Sooner => {

@@ -94,6 +94,7 @@ pub fn scenario(seed: u64, fixed: Fixed) -> Scenario {
         receiver,
         down,
         up,
+        cables: Vec::new(),
         disk,
         happenings,
         heal_at_ms,

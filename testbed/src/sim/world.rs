@@ -17,6 +17,7 @@ use nackcast_proto::ticket::Ticket;
 use nackcast_sender::node::Destination;
 
 use super::content::{Edition, Publisher};
+use super::figures::Figures;
 use super::network::{Network, Way};
 use super::oracle::bitmap::Bitmap;
 use super::oracle::installed::Installed;
@@ -30,11 +31,12 @@ use super::receiver::{self, Lane, Receiver, Socket, Started};
 use super::scenario::{Scenario, What};
 use super::sender::{Identity, Sender, Task, Want as SenderWant};
 use super::trace::{Kind, Trace, Watch};
+use crate::fabric::Datagrams;
 
 /// Between two looks of the oracles at everything.
 const LOOK: Duration = Duration::from_millis(100);
 /// After everything is complete the world goes on for so long, to see that it stays so.
-const AFTERGLOW: Duration = Duration::from_secs(1);
+pub const AFTERGLOW: Duration = Duration::from_secs(1);
 /// Events at one moment, after which something spins.
 const SPIN_MAX: u32 = 200_000;
 
@@ -57,8 +59,8 @@ pub struct Outcome {
     pub repair_bytes: u64,
     /// NACK datagrams that reached the sender.
     pub nacks: u64,
-    /// When each receiver was complete for the last time.
-    pub complete_at: Vec<Option<Time>>,
+    /// What can be compared with a run of real processes.
+    pub figures: Figures,
     /// Moments for a plot.
     pub samples: Vec<super::trace::Sample>,
     /// What was watched.
@@ -122,6 +124,9 @@ pub struct World {
     symbols: Vec<u64>,
     all_complete_since: Option<Time>,
     nacks: u64,
+    /// Datagrams on the sender's cable.
+    sent: Datagrams,
+    heard: Datagrams,
     at_this_moment: u32,
 }
 
@@ -162,7 +167,7 @@ impl World {
         let mut world = Self {
             now: Time::ZERO,
             queue: Queue::default(),
-            network: Network::new(seed, scenario.receivers, &scenario.down, &scenario.up),
+            network: Network::new(scenario),
             sender: Sender::new(spec, identity, Arc::clone(&edition), seed),
             busy_until: Time::ZERO,
             sender_due: Time::NEVER,
@@ -187,6 +192,8 @@ impl World {
             symbols: vec![0; scenario.receivers as usize],
             all_complete_since: None,
             nacks: 0,
+            sent: Datagrams::default(),
+            heard: Datagrams::default(),
             at_this_moment: 0,
             scenario: scenario.clone(),
         };
@@ -252,7 +259,11 @@ impl World {
             sent_bytes: snapshot.sent_bytes,
             repair_bytes: snapshot.repair_bytes,
             nacks: self.nacks,
-            complete_at: self.complete_at,
+            figures: Figures {
+                sent: self.sent,
+                heard: self.heard,
+                complete_at: self.complete_at.iter().map(|at| Some((*at)?.since(Time::ZERO))).collect(),
+            },
             samples,
             timeline: self.trace.timeline(),
         }
@@ -321,6 +332,7 @@ impl World {
     }
 
     fn arrive(&mut self, receiver: u32, datagram: Bytes) {
+        self.heard.see(&datagram);
         if let Some(at) = self.sender.arrives(self.now, self.busy_until) {
             self.busy_until = at;
             self.queue.push(at, Event::Read(self.sender.life, receiver, datagram));
@@ -371,6 +383,7 @@ impl World {
                 let verdict = self.oracles.nonce.on_sealed(&datagram);
                 self.oracles.judge(now, "nonce", verdict);
                 self.trace.add(now, Kind::Sent, u32::MAX, datagram.len() as u64);
+                self.sent.see(&datagram);
                 match datagrams.to {
                     Destination::Advertised => self.multicast(Socket::Advertisement, &datagram),
                     Destination::Data => self.multicast(Socket::Data, &datagram),
@@ -547,7 +560,7 @@ impl World {
     fn heal(&mut self) {
         self.healed = true;
         self.trace.add(self.now, Kind::Happening, u32::MAX, u64::MAX);
-        self.network.heal(&self.scenario.down, &self.scenario.up);
+        self.network.heal(&self.scenario);
         (self.sender.blind_until, self.sender.bad_until) = (self.now, self.now);
         if !self.sender.is_up() {
             self.sender.start(self.now);

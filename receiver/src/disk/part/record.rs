@@ -63,7 +63,12 @@ impl PartStore {
             } {
                 Ok(()) => sound.push((part, copy)),
                 Err(error) => {
-                    self.fall_back(part, &directory);
+                    if error.is_of_node() {
+                        // It was not asked: nothing says that it lost anything.
+                        lock(&part.state).changed = true;
+                    } else {
+                        self.fall_back(part, &directory);
+                    }
                     lost.get_or_insert(error);
                 }
             }

@@ -352,13 +352,46 @@ proptest! {
     }
 }
 
-#[test]
-fn a_file_whose_install_was_put_off_can_be_opened_again_by_an_ordinary_user() {
-    std::thread::spawn(|| {
+/// Root may write anywhere; what runs here may not.
+fn as_an_ordinary_user(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
         let mut sets = rustix::thread::capabilities(None).unwrap();
         let all = rustix::thread::CapabilitySet::DAC_OVERRIDE | rustix::thread::CapabilitySet::DAC_READ_SEARCH;
         sets.effective.remove(all);
         rustix::thread::set_capabilities(None, sets).unwrap();
+        run();
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_we_may_not_reach_for_a_while_is_not_lost() {
+    as_an_ordinary_user(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = bytes_of(&layout());
+        let (store, _) = open(directory.path());
+        store.create(layout(), ID).unwrap();
+        store.write_block(ID, 0, block(&bytes, 0)).unwrap();
+        store.record(ID).unwrap();
+        store.write_block(ID, 1, block(&bytes, 1)).unwrap();
+        store.try_room().unwrap();
+        let set_mode = |mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(directory.path().join(PART_DIRECTORY), mode).unwrap();
+        };
+        set_mode(0o000);
+        store.record(ID).unwrap_err();
+        store.try_room().unwrap_err();
+        set_mode(0o700);
+        assert_eq!(store.state(ID).map(|state| state.verified.count()), Some(2));
+        store.record(ID).unwrap();
+        assert_eq!(open(crash(&directory).path()).1.objects[0].verified.count(), 2);
+    });
+}
+
+#[test]
+fn a_file_whose_install_was_put_off_can_be_opened_again_by_an_ordinary_user() {
+    as_an_ordinary_user(|| {
         let directory = tempfile::tempdir().unwrap();
         let bytes = bytes_of(&layout());
         let (store, _) = open(directory.path());
@@ -370,7 +403,5 @@ fn a_file_whose_install_was_put_off_can_be_opened_again_by_an_ordinary_user() {
             store.finish(ID).unwrap().file.set_mode(mode).unwrap();
             assert_eq!(store.finish(ID).unwrap().file.read_to_end(u64::MAX).unwrap(), bytes, "{mode:o}");
         }
-    })
-    .join()
-    .unwrap();
+    });
 }

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use nackcast_common::ids::{ChannelId, Epoch, Generation, StartNumber};
+use nackcast_common::ids::StartNumber;
 use nackcast_common::keys::{Signature, VerifyingKey};
 use nackcast_proto::wire::{NackAnswer, NackStatus, Role, SenderCertificate};
 
 use super::*;
 use crate::engine::{EngineConfig, ReceiverEngine};
+use crate::testing;
 
 const RETRY: Duration = Duration::from_millis(200);
 const PRIMARY: SessionId = SessionId(1);
@@ -26,32 +27,17 @@ fn advertisement(now: Time, session: SessionId, state: SenderState, sequence: u6
     let key = u8::try_from(session.0).unwrap();
     let interval = if state == SenderState::Active { 250 } else { 1000 };
     Advertisement {
-        channel: ChannelId([7; 16]),
         session,
-        epoch: Epoch(1),
-        sequence,
         start_number: StartNumber(session.0),
-        time: now.0,
         interval: Duration::from_millis(interval),
-        generation: Generation(1),
         manifest: None,
         certificate: SenderCertificate { sender_key: VerifyingKey([key; 32]), signature: Signature([0; 64]) },
         role,
         state,
-        data_group: "239.1.1.1:7601".parse().unwrap(),
-        nack_port: 7701,
-        quic_port: 0,
-        grtt: Duration::ZERO,
         nack_window: Duration::ZERO,
-        group_size: 0,
-        max_passes: 16,
-        rate_bps: 0,
         first_pass_cursor: 0,
-        first_pass_since: Generation(0),
-        finished: Vec::new(),
-        data_packets: 0,
-        manifest_sent: true,
         rank,
+        ..testing::advertisement(now, sequence, 0)
     }
 }
 
@@ -210,7 +196,7 @@ fn a_hand_over_is_waited_for() {
 #[test]
 fn a_sender_that_is_asked_from_now_on_is_greeted() {
     let mut engine = ReceiverEngine::new(EngineConfig {
-        channel: ChannelId([7; 16]),
+        channel: testing::CHANNEL,
         seed: 1,
         nack_retry: RETRY,
         nack_budget: 4,
@@ -239,7 +225,7 @@ fn a_sender_that_is_asked_from_now_on_is_greeted() {
     engine.handle_advertisement(Time(1_000_000), from(FIRST), &advertisement(Time(1), FIRST, SenderState::Standby, 1));
     let (at, report) = greeted(&mut engine, FIRST);
     let answer = NackAnswer {
-        channel: ChannelId([7; 16]),
+        channel: testing::CHANNEL,
         session: FIRST,
         nack: report.packet,
         nonce: report.nack.nonce,

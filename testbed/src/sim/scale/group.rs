@@ -14,6 +14,7 @@ use nackcast_common::clock::Time;
 use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::{Nack, NackAnswer};
+use nackcast_receiver::engine::runs::Run;
 use nackcast_receiver::engine::{
     BlockOutcome, Done, EngineConfig, Event, InstallOutcome, ReceiverEngine, Want, Wants, Work,
 };
@@ -123,7 +124,9 @@ impl Group {
                 Carried::Advertisement(a) => engine.handle_advertisement(now, SENDER, a),
                 Carried::Digest(d) => engine.handle_digest(now, d),
                 Carried::Symbols(run) => {
-                    engine.handle_run(now, session, run.first_packet, run.object, run.block, run.esis.clone(), &lost);
+                    let (object, block, esis) = (run.object, run.block, run.esis.clone());
+                    let run = Run { session, first_packet: run.first_packet, object, block, esis };
+                    engine.handle_run(now, &run, &lost);
                 }
             }
             self.settle(now, at);
@@ -244,6 +247,7 @@ fn work_done(engine: &ReceiverEngine, work: &Work) -> Option<Done> {
         }
         Work::Install { object } => Done::Install { object: *object, outcome: InstallOutcome::Installed },
         Work::Checkpoint { .. } => Done::Checkpoint,
+        Work::Room => Done::Room { is_there: true },
         Work::Finish => Done::Finish { whole: true },
         Work::Discard { .. } | Work::Assemble(_) => return None,
     })

@@ -23,7 +23,7 @@ impl World {
             let complete = complete && !self.receivers[at].is_doubtful();
             if !complete {
                 self.complete_at[at] = None;
-            } else if self.complete_at[at].is_none() {
+            } else if self.complete_at[at].is_none() && !self.receivers[at].is_settling() {
                 self.complete_at[at] = Some(self.now);
                 self.check_whole(number);
             }
