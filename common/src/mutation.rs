@@ -25,7 +25,7 @@ pub enum Mutation {
     NonceRestarts,
     /// A session's roll keeps its id.
     RollKeepsSession,
-    /// An object that is asked for while another is sent is marked as waiting, and does not wait.
+    /// An object that is asked for while another is sent counts as queued, and is in no queue.
     PoolLosesObject,
     /// The pass counter stands still.
     PassNotCounted,

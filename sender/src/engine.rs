@@ -10,6 +10,7 @@
 //! - Reading, hashing, FEC, signing, sealing and storing are the driver's: they leave as [`Work`] and
 //!   [`Transmit`] and return as [`Done`].
 
+mod bounds;
 mod covered;
 mod demand;
 pub mod event;

@@ -402,6 +402,12 @@ impl SenderNode {
         self.engine.snapshot()
     }
 
+    /// How full the engine's tables are: the name, how much is in it, how much may be.
+    #[must_use]
+    pub fn bounds(&self) -> [(&'static str, usize, usize); 10] {
+        self.engine.bounds()
+    }
+
     /// Takes everything that the engine wants done or said.
     fn settle(&mut self, now: Time) {
         loop {

@@ -24,6 +24,7 @@ pub mod sender;
 pub mod shrink;
 pub mod swarm;
 pub mod trace;
+pub mod wiretap;
 pub mod world;
 
 use scenario::Scenario;

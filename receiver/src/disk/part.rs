@@ -31,7 +31,7 @@ use nackcast_common::path::PART_DIRECTORY;
 use nackcast_common::ranges::RangeSet;
 
 use self::map::Map;
-pub use self::map::MapError;
+pub use self::map::{MapError, RepairPlace, repair_places};
 pub use self::symbols::{HeldSymbols, Kept};
 use super::target::{TEMPORARY_PREFIX, TargetDir};
 use super::{DiskError, lock};

@@ -46,7 +46,7 @@ const STALL_MAX: Duration = Duration::from_secs(1);
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// NACKs of which the answer is waited for: those of many windows.
-const ASKED_MAX: usize = 256;
+pub(super) const ASKED_MAX: usize = 256;
 /// An answer that takes longer than this is none.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
 /// What was refused (`unicast`, `unknown`) is asked again after so long.
@@ -184,9 +184,16 @@ impl Cycle {
         self.report.is_none()
     }
 
-    /// Rows about missing objects that are quiet, and about refused ones.
-    pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.quiet_missing.len(), self.refused.len())
+    /// Rows about missing objects (quiet ones, ends of passes), refused objects, objects for unicast, and NACKs that
+    /// may be answered.
+    pub(super) fn sizes(&self) -> [usize; 5] {
+        let (quiet, serials) = (self.quiet_missing.len(), self.missing_serials.len());
+        [quiet, serials, self.refused.len(), self.unicast.len(), self.asked.len()]
+    }
+
+    /// The sender refused the object, and is not asked again yet.
+    pub(super) fn is_refused(&self, now: Time, id: ObjectId) -> bool {
+        self.refused.get(&id).is_some_and(|until| now < *until)
     }
 
     pub(super) fn unicast_wanted(&self) -> u64 {

@@ -79,7 +79,7 @@ impl ReceiverEngine {
 
     /// The rest of a run whose first symbol was just handled, if that is simple.
     fn take_rest(&mut self, run: &Run) -> bool {
-        let Run { session, object, block, ref esis, .. } = *run;
+        let Run { session, first_packet, object, block, ref esis } = *run;
         let Some(row) = self.sessions.get_mut(session) else { return false };
         let packets = run.packets();
         if self.keeping.is_stopped() || self.slots.to_spill().is_some() || !row.takes(packets.end - 1) {

@@ -126,10 +126,8 @@ impl Sessions {
 
     /// Removes sessions that fell silent.
     pub(super) fn expire(&mut self, now: Time) -> Vec<SessionId> {
-        if planted(Mutation::SilenceNotSeen) {
-            return Vec::new();
-        }
-        let lost: Vec<_> = self.sessions.iter().filter(|(_, s)| now >= s.lost_at()).map(|(id, _)| *id).collect();
+        let is_lost = |s: &Session| now >= s.lost_at() && !planted(Mutation::SilenceNotSeen);
+        let lost: Vec<_> = self.sessions.iter().filter(|(_, s)| is_lost(s)).map(|(id, _)| *id).collect();
         for id in &lost {
             let session = self.sessions.remove(id);
             if let Some(session) = session.filter(|s| s.advertisement.state == SenderState::Active) {
@@ -141,7 +139,7 @@ impl Sessions {
 
     /// When the next session is lost if nothing of it is heard.
     pub(super) fn next_loss(&self) -> Option<Time> {
-        self.sessions.values().map(Session::lost_at).min()
+        self.sessions.values().filter(|_| !planted(Mutation::SilenceNotSeen)).map(Session::lost_at).min()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&SessionId, &Session)> {

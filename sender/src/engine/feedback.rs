@@ -40,7 +40,7 @@ const NACKS_PER_SECOND: (u64, u64) = (60, 3_000);
 /// A receiver's packet number does not jump further: one forged with its run must not make its own look old.
 const AHEAD_MAX: u64 = 1 << 16;
 /// Rows about single receivers.
-const RECEIVERS_MAX: usize = 4096;
+pub(super) const RECEIVERS_MAX: usize = 4096;
 /// A receiver that was not heard for so long has no row, if others need it.
 const RECEIVER_FORGOTTEN: Duration = Duration::from_secs(3600);
 /// Several of the times after which a receiver says that it is there: one that is silent for longer is not counted.
@@ -130,6 +130,11 @@ impl Feedback {
 
     pub(super) const fn window(&self) -> Duration {
         self.window
+    }
+
+    /// Rows about single receivers.
+    pub(super) fn rows(&self) -> usize {
+        self.receivers.len()
     }
 
     /// Receivers heard lately, about.

@@ -156,6 +156,18 @@ impl Job {
         whole + wanted + later + staged
     }
 
+    /// Rows about blocks, and repairs that are remembered as sent.
+    pub(super) fn rows(&self) -> usize {
+        let sent: usize = self.repairs.values().map(|under_way| under_way.sent.len()).sum();
+        let wanted = self.wanted.len() + self.later.len() + self.unasked.len() + self.asked.len();
+        wanted + self.whole_end.len() + self.repairs.len() + sent
+    }
+
+    /// How many there may be.
+    pub(super) const fn rows_max(&self) -> usize {
+        self.layout.block_count() as usize * (6 + SENT_MAX)
+    }
+
     /// Nothing is left to send.
     pub(super) fn is_drained(&self) -> bool {
         self.staged.is_empty() && !self.has_unstaged()

@@ -28,7 +28,7 @@ const SHARE: u64 = 50;
 /// More blocks than this are in no datagram.
 const BLOCKS_PER_DIGEST: usize = 4096;
 /// Blocks that wait to be told.
-const BLOCKS_MAX: usize = 100_000;
+pub(super) const BLOCKS_MAX: usize = 100_000;
 
 #[derive(Debug)]
 pub(super) struct Promises {
@@ -89,6 +89,11 @@ impl Promises {
         }
         self.count = self.count + waiting.count() - before;
         self.due_at.get_or_insert((now + GATHER).max(self.not_before));
+    }
+
+    /// Blocks and whole objects that wait to be told.
+    pub(super) const fn len(&self) -> usize {
+        self.count
     }
 
     pub(super) const fn due_at(&self) -> Option<Time> {

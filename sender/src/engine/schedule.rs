@@ -226,6 +226,27 @@ impl Schedule {
         self.pool.len() + self.waiting.len()
     }
 
+    pub(super) fn first_len(&self) -> usize {
+        self.first.len()
+    }
+
+    /// How many objects there are, and blocks of them.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let blocks = self.objects.values().map(|object| object.layout.block_count() as usize).sum();
+        (self.objects.len(), blocks)
+    }
+
+    /// Blocks that are wanted of objects that wait: whole, and short.
+    pub(super) fn demanded(&self) -> usize {
+        let count = |object: &Object| object.demand.short.len() + object.demand.whole.iter().count();
+        self.objects.values().map(count).sum()
+    }
+
+    /// Blocks of which this session remembers how much repair it sent.
+    pub(super) fn stepped(&self) -> usize {
+        self.objects.values().map(|object| object.steps.len()).sum()
+    }
+
     /// Objects and bytes of the table that wait for their first pass.
     pub(super) fn first_pass_left(&self) -> (u64, u64) {
         let left = self.first.iter().filter(|(order, _)| matches!(order, Order::Table(_)));
@@ -284,8 +305,10 @@ impl Schedule {
                 let eligible = object.last_start.map_or(now, |start| start + self.config.period);
                 object.state = State::Pool { eligible };
                 enter(&mut self.covered, &mut self.pool_symbols, object);
-                let is_lost = planted(Mutation::PoolLosesObject) && !self.jobs.is_empty();
-                if eligible <= now && !is_lost {
+                if planted(Mutation::PoolLosesObject) && !self.jobs.is_empty() {
+                    return (NackStatus::Queued, demand);
+                }
+                if eligible <= now {
                     self.pool.insert((object.order, id));
                 } else {
                     self.waiting.insert((eligible, id));

@@ -40,6 +40,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), RealError> {
             What::Skew { .. } => "skew",
             What::Full { .. } => "full",
             What::Rot { .. } => "rot",
+            What::Edit { .. } => "edit",
             What::WriteBackError { .. } => "write-back-error",
             What::Publish => "publish",
             What::RollSender => "roll-sender",

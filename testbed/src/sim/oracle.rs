@@ -7,7 +7,12 @@ pub mod installed;
 pub mod nacks;
 pub mod nonce;
 pub mod passes;
+pub mod pool;
+pub mod promises;
+pub mod rate;
+pub mod side_file;
 pub mod silence;
+pub mod wakes;
 
 use nackcast_common::clock::Time;
 
@@ -32,12 +37,22 @@ pub struct Oracles {
     pub installed: installed::Installed,
     /// No bitmap claims what the disk lacks.
     pub bitmap: bitmap::Bitmap,
+    /// No map names a repair symbol that is not there.
+    pub side_file: side_file::SideFile,
     /// No object above `max_passes`.
     pub passes: passes::Passes,
     /// No nonce twice under one key.
     pub nonce: nonce::Nonce,
     /// NACKs keep to the window.
     pub nacks: nacks::Nacks,
+    /// What the sender took on it sends.
+    pub pool: pool::Pool,
+    /// No promise is waited for beyond its time.
+    pub promises: promises::Promises,
+    /// NACKs at the sender fit their share.
+    pub rate: rate::Rate,
+    /// No deadline stays in the past.
+    pub wakes: wakes::Wakes,
     /// Nobody waits for ever.
     pub silence: silence::Silence,
     /// The first failure.

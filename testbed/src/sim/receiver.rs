@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use nackcast_common::clock::Time;
 use nackcast_common::ids::RunId;
 use nackcast_common::manifest::Mtime;
+use nackcast_common::path::PART_DIRECTORY;
 use nackcast_common::store::MemoryStore;
 use nackcast_proto::ticket::Ticket;
 use nackcast_receiver::blocks;
@@ -32,13 +33,13 @@ const STATE: &str = "/state";
 pub const SLOT_BYTES: u64 = 256 << 10;
 /// Characters of one line of a timeline.
 const LINE_LEN: usize = 300;
-/// A deep scan that found something is repeated after so long, when that may be mended.
+/// A scan that found something is repeated after so long, when that may be mended.
 const SCAN_AGAIN: Duration = Duration::from_secs(8);
-/// A node that could not start tries again after so long.
 /// Bytes on a disk that is not full.
 const CAPACITY: u64 = 1 << 40;
 /// Share of changes after which the system writes something back by itself.
 const WRITE_BACK: f64 = 0.02;
+/// A node that could not start tries again after so long.
 const START_RETRY: Duration = Duration::from_millis(500);
 
 /// On which socket a datagram arrives.
@@ -66,6 +67,8 @@ pub enum Lane {
 pub enum Want {
     /// Send this to the sender.
     Send(Bytes),
+    /// Nothing: its process read this, which was no symbol.
+    Read(Bytes),
     /// A worker is busy until then: call [`Receiver::worked`].
     Busy(Lane, Time),
 }
@@ -89,6 +92,8 @@ pub struct Receiver {
     /// The disk rotted or lied: what is on it may be anything, until a deep scan has healed it.
     pub tainted: bool,
     healed: bool,
+    /// Files that somebody else changed, with their paths: they may be nobody's now.
+    pub edited: Vec<(Vec<u8>, u64)>,
     /// Power was cut at least once.
     pub had_power_cut: bool,
     store: MemoryStore,
@@ -105,9 +110,9 @@ pub struct Receiver {
     waiting_bytes: usize,
     paused: bool,
     wants: VecDeque<Want>,
-    /// A deep scan is wanted.
+    /// A scan is wanted; a deep one, if what is on the disk may be anything.
     rotten: bool,
-    /// A deep scan was ordered, and has not answered yet.
+    /// A scan was ordered, and has not answered yet.
     scanning: Option<oneshot::Receiver<ScanReport>>,
     rescan_at: Option<Time>,
     /// Why it did not start.
@@ -149,6 +154,7 @@ impl Receiver {
             disk,
             tainted: false,
             healed: false,
+            edited: Vec::new(),
             had_power_cut: false,
             store: MemoryStore::new(),
             spec: spec.clone(),
@@ -200,7 +206,7 @@ impl Receiver {
         let node = ReceiverNode::new(self.clock.at(now), config);
         self.alive = Some(Alive { node, workers, blocks: Queue::default(), dataset: Queue::default() });
         if self.rotten {
-            self.scan_deep(now);
+            self.scan(now);
         }
         self.drain(now);
         Started::Yes
@@ -257,24 +263,24 @@ impl Receiver {
         self.alive.as_ref().map(|alive| &alive.node)
     }
 
-    /// Orders a deep scan, as soon as it runs.
-    pub fn scan_deep(&mut self, now: Time) {
+    /// Orders a scan, as soon as it runs.
+    pub fn scan(&mut self, now: Time) {
         self.rotten = true;
         let Some(alive) = &mut self.alive else { return };
         let (answer, scanning) = oneshot::channel();
-        alive.node.scan(ScanRequest { deep: true, answer: Some(answer) });
+        alive.node.scan(ScanRequest { deep: self.tainted, answer: Some(answer) });
         self.scanning = Some(scanning);
         self.drain(now);
     }
 
-    /// Whether what the disk holds may differ from what the node believes: it rotted or lied, and no deep scan has
-    /// looked since.
+    /// Whether what the disk holds may differ from what the node believes: it rotted, lied or was written to, and no
+    /// scan has looked since.
     #[must_use]
     pub const fn is_doubtful(&self) -> bool {
         self.rotten || (self.tainted && !self.healed)
     }
 
-    /// A deep scan that found everything sound ends the doubt; another is ordered again, since what is installed after
+    /// A scan that found everything sound ends the doubt; another is ordered again, since what is installed after
     /// it may have rotted before.
     fn look_at_scan(&mut self, now: Time) {
         match self.scanning.as_mut().map(oneshot::Receiver::try_recv) {
@@ -287,6 +293,18 @@ impl Receiver {
             }
             Some(Err(TryRecvError::Empty)) | None => {}
         }
+    }
+
+    /// What its own clock shows.
+    #[must_use]
+    pub fn local(&self, now: Time) -> Time {
+        self.clock.at(now)
+    }
+
+    /// Whether the process stands still.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// The process stands still, or goes on.
@@ -331,6 +349,9 @@ impl Receiver {
                 Socket::Advertisement => alive.node.handle_advertisement_datagram(local, self.from, &mut bytes),
                 Socket::Answer => alive.node.handle_answer_datagram(local, self.from, &mut bytes),
             }
+            if socket != Socket::Data {
+                self.wants.push_back(Want::Read(datagram));
+            }
         }
         self.drain(now);
     }
@@ -348,7 +369,7 @@ impl Receiver {
         }
         if self.rescan_at.is_some_and(|at| at <= now) {
             self.rescan_at = None;
-            self.scan_deep(now);
+            self.scan(now);
         }
     }
 
@@ -443,6 +464,23 @@ impl Receiver {
     pub fn rot(&mut self, bits: u32) {
         if !self.disk.rot(&mut self.random, bits as usize).is_empty() {
             (self.tainted, self.rotten) = (true, true);
+        }
+    }
+
+    /// Somebody else writes to files of the dataset; gives them.
+    pub fn edit(&mut self, now: Time, files: u32, keep_time: bool) -> Vec<(Vec<u8>, u64)> {
+        self.disk.set_time(time_of(now));
+        let within = (INTO.as_bytes(), PART_DIRECTORY.as_bytes());
+        let edited = self.disk.edit_by_hand(&mut self.random, within, files as usize, keep_time);
+        self.rotten |= !edited.is_empty();
+        self.edited.extend_from_slice(&edited);
+        edited
+    }
+
+    /// Who changed files takes those away that `leaves` says.
+    pub fn take_away(&self, leaves: impl Fn(&[u8]) -> bool) {
+        for (path, inode) in self.edited.iter().filter(|(path, _)| leaves(path)) {
+            self.disk.remove_by_hand(&[INTO.as_bytes(), b"/", path].concat(), *inode);
         }
     }
 

@@ -333,6 +333,15 @@ pub enum What {
         /// How many bits.
         bits: u32,
     },
+    /// Somebody else changes a byte of installed files: their length stays.
+    Edit {
+        /// Whose.
+        receiver: u32,
+        /// How many files.
+        files: u32,
+        /// The modification time is put back.
+        keep_time: bool,
+    },
     /// Half of what is written back is lost, and the next sync says so.
     WriteBackError {
         /// Whose.
@@ -383,6 +392,7 @@ impl What {
             | Self::Skew { receiver, .. }
             | Self::Full { receiver, .. }
             | Self::Rot { receiver, .. }
+            | Self::Edit { receiver, .. }
             | Self::WriteBackError { receiver, .. } => Some(*receiver),
             Self::Cut { .. }
             | Self::Publish

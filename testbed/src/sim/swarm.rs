@@ -239,6 +239,17 @@ fn happenings(dice: &mut Dice, receivers: u32, heal_at_ms: u64) -> Vec<Happening
         let for_ms = dice.number(10..1_000);
         all.push(Happening { at_ms: dice.number(0..heal_at_ms), what: What::BadMemory { for_ms } });
     }
+    if dice.number(0..5) == 0 {
+        // Late, when there are files; and what was changed may leave the dataset, or move within it.
+        for _ in 0..dice.number(1..4) {
+            let (receiver, files) = (who(dice, receivers), u32::try_from(dice.number(1..8)).unwrap_or(1));
+            let what = What::Edit { receiver, files, keep_time: dice.number(0..2) == 0 };
+            all.push(Happening { at_ms: dice.number(heal_at_ms / 2..heal_at_ms), what });
+        }
+        if dice.number(0..2) == 0 {
+            all.push(Happening { at_ms: dice.number(heal_at_ms * 3 / 4..heal_at_ms), what: What::Publish });
+        }
+    }
     all.sort_by_key(|happening| happening.at_ms);
     all
 }

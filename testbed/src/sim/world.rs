@@ -5,6 +5,7 @@
 
 mod look;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{ChannelId, Digest, Epoch};
 use nackcast_common::keys::{EpochSecret, SigningKey};
+use nackcast_common::manifest::EntryKind;
 use nackcast_proto::ticket::Ticket;
 use nackcast_sender::node::Destination;
 
@@ -24,13 +26,19 @@ use super::oracle::installed::Installed;
 use super::oracle::nacks::Nacks;
 use super::oracle::nonce::Nonce;
 use super::oracle::passes::Passes;
+use super::oracle::pool::Pool;
+use super::oracle::promises::Promises;
+use super::oracle::rate::Rate;
+use super::oracle::side_file::SideFile;
 use super::oracle::silence::Silence;
+use super::oracle::wakes::Wakes;
 use super::oracle::{Failure, Oracles};
 use super::queue::Queue;
 use super::receiver::{self, Lane, Receiver, Socket, Started};
 use super::scenario::{Scenario, What};
 use super::sender::{Identity, Sender, Task, Want as SenderWant};
 use super::trace::{Kind, Trace, Watch};
+use super::wiretap::{Said, Wiretap};
 use crate::fabric::Datagrams;
 
 /// Between two looks of the oracles at everything.
@@ -61,6 +69,8 @@ pub struct Outcome {
     pub nacks: u64,
     /// What can be compared with a run of real processes.
     pub figures: Figures,
+    /// How full each table of the sender was at most, and how full it may be.
+    pub sender_tables: BTreeMap<&'static str, (usize, usize)>,
     /// Moments for a plot.
     pub samples: Vec<super::trace::Sample>,
     /// What was watched.
@@ -116,11 +126,13 @@ pub struct World {
     publisher: Publisher,
     editions: Vec<Arc<Edition>>,
     oracles: Oracles,
+    wiretap: Wiretap,
     trace: Trace,
     healed: bool,
     /// The sender may have sent what no manifest has.
     had_bad_memory: bool,
     complete_at: Vec<Option<Time>>,
+    sender_tables: BTreeMap<&'static str, (usize, usize)>,
     symbols: Vec<u64>,
     all_complete_since: Option<Time>,
     nacks: u64,
@@ -147,6 +159,8 @@ impl World {
             data_group: SocketAddr::from(([239, 1, 1, 1], 7601)),
             nack_port: 7701,
         };
+        let sender_key = identity.sender.verifying_key();
+        let wiretap = Wiretap::new(channel, secret.clone(), publisher_key.verifying_key(), sender_key);
         let ticket = Ticket {
             channel,
             name: "sim".into(),
@@ -179,16 +193,23 @@ impl World {
             oracles: Oracles {
                 installed: Installed::default(),
                 bitmap: Bitmap::default(),
+                side_file: SideFile::default(),
                 passes: Passes::new(spec.max_passes, Duration::from_millis(spec.round_quiet_ms)),
                 nonce: Nonce::default(),
                 nacks: Nacks::new(scenario.receiver.nack_budget),
+                pool: Pool::new(spec.rate_bps, Duration::from_millis(spec.period_ms)),
+                promises: Promises::new(Duration::from_millis(scenario.receiver.nack_retry_ms)),
+                rate: Rate::new(spec.rate_bps, scenario.receivers, scenario.receiver.nack_budget),
+                wakes: Wakes::default(),
                 silence: Silence::default(),
                 failure: None,
             },
+            wiretap,
             trace: Trace::new(watch),
             healed: false,
             had_bad_memory: false,
             complete_at: vec![None; scenario.receivers as usize],
+            sender_tables: BTreeMap::new(),
             symbols: vec![0; scenario.receivers as usize],
             all_complete_since: None,
             nacks: 0,
@@ -204,6 +225,8 @@ impl World {
     fn learn(&mut self, edition: Arc<Edition>) {
         self.oracles.installed.learn(&edition.manifest);
         self.oracles.bitmap.learn(&edition.objects);
+        self.oracles.side_file.learn(&edition.manifest, &edition.objects);
+        self.oracles.pool.learn(&edition.manifest);
         self.editions.push(edition);
     }
 
@@ -264,6 +287,7 @@ impl World {
                 heard: self.heard,
                 complete_at: self.complete_at.iter().map(|at| Some((*at)?.since(Time::ZERO))).collect(),
             },
+            sender_tables: self.sender_tables,
             samples,
             timeline: self.trace.timeline(),
         }
@@ -287,6 +311,8 @@ impl World {
             Event::SenderDone(life, task) => self.sender_done(life, task),
             Event::ReceiverDue(receiver) => {
                 self.due[receiver as usize] = Time::NEVER;
+                let verdict = self.oracles.wakes.on_wake(now, receiver);
+                self.oracles.judge(now, "wakes", verdict);
                 self.receivers[receiver as usize].wake(now);
                 self.settle_receiver(receiver);
             }
@@ -318,6 +344,7 @@ impl World {
             Event::SenderResume(life) => {
                 if self.sender.life == life {
                     self.sender.pause(false);
+                    self.oracles.pool.on_excuse();
                     self.sender.wake(now);
                     self.settle_sender();
                 }
@@ -351,6 +378,14 @@ impl World {
         self.nacks += 1;
         self.trace.add(self.now, Kind::Heard, receiver, datagram.len() as u64);
         let heard = self.sender.read(self.now, address(receiver), datagram);
+        if let Some(heard) = &heard {
+            if !heard.nack.is_report() {
+                let verdict = self.oracles.rate.on_nack(self.now);
+                self.oracles.judge(self.now, "rate", verdict);
+            }
+            let manifest = self.editions.iter().find(|e| e.encoded.reference.hash.prefix() == heard.nack.manifest);
+            self.oracles.pool.on_nack(heard.run, heard.packet, &heard.nack, manifest.map(|e| &*e.manifest));
+        }
         self.trace.line(self.now, Some(receiver), None, || match heard {
             Some(heard) => format!("the sender hears {:?}", heard.nack),
             None => "the sender drops a datagram that does not open".to_owned(),
@@ -382,6 +417,7 @@ impl World {
                 let datagram = bytes.slice(start..(start + datagrams.len).min(bytes.len()));
                 let verdict = self.oracles.nonce.on_sealed(&datagram);
                 self.oracles.judge(now, "nonce", verdict);
+                self.overhear(&datagram);
                 self.trace.add(now, Kind::Sent, u32::MAX, datagram.len() as u64);
                 self.sent.see(&datagram);
                 match datagrams.to {
@@ -404,6 +440,20 @@ impl World {
             // A deadline that has passed is looked at a little later, as a driver does.
             self.sender_due = at.max(now + Duration::from_micros(200));
             self.queue.push(self.sender_due, Event::SenderDue);
+        }
+    }
+
+    /// What the sender says is what oracles hold it to.
+    fn overhear(&mut self, datagram: &Bytes) {
+        let Some(said) = self.wiretap.on_sent(datagram) else { return };
+        match &*said {
+            Said::Symbol(symbol) => self.oracles.pool.on_symbol(symbol.object),
+            Said::Answer(answer) => {
+                let manifest = self.editions.last().map(|edition| &*edition.manifest);
+                let verdict = self.oracles.pool.on_answer(self.now, answer, manifest);
+                self.oracles.judge(self.now, "pool", verdict);
+            }
+            Said::Advertisement(_) | Said::Digest(_) => {}
         }
     }
 
@@ -432,8 +482,16 @@ impl World {
                     let verdict = self.oracles.nacks.on_nack(self.now, number);
                     self.oracles.judge(self.now, "nacks", verdict);
                     self.oracles.silence.on_life(self.now, number);
+                    let local = self.receivers[at].local(self.now);
+                    let verdict = self.oracles.promises.on_nack(local, number);
+                    self.oracles.judge(self.now, "promises", verdict);
                     for (at, bytes) in self.network.pass(self.now, number, Way::Up, &datagram).into_iter().flatten() {
                         self.queue.push(at, Event::ToSender(number, bytes));
+                    }
+                }
+                receiver::Want::Read(datagram) => {
+                    if let Some(said) = self.wiretap.heard(&datagram) {
+                        self.oracles.promises.on_heard(self.receivers[at].local(self.now), number, &said);
                     }
                 }
                 receiver::Want::Busy(lane, until) => {
@@ -465,6 +523,7 @@ impl World {
             return;
         }
         self.oracles.nacks.on_start(number);
+        self.oracles.promises.on_start(number);
         self.oracles.silence.on_life(self.now, number);
         self.due[at] = Time::NEVER;
         match self.receivers[at].start(self.now) {
@@ -524,6 +583,11 @@ impl World {
             }
             What::Full { receiver, bytes_left } => self.receivers[receiver as usize].fill(bytes_left),
             What::Rot { receiver, bits } => self.receivers[receiver as usize].rot(bits),
+            What::Edit { receiver, files, keep_time } => {
+                for (path, inode) in self.receivers[receiver as usize].edit(self.now, files, keep_time) {
+                    self.oracles.installed.on_edit(receiver, path, inode);
+                }
+            }
             What::WriteBackError { receiver, for_ms } => {
                 self.receivers[receiver as usize].fail_write_back(true);
                 self.queue.push(later(for_ms), Event::WritesAgain(receiver));
@@ -537,6 +601,7 @@ impl World {
             }
             What::KillSender { for_ms } => {
                 self.sender.kill();
+                self.oracles.pool.on_excuse();
                 self.busy_until = self.now;
                 self.queue.push(later(for_ms), Event::SenderUp(self.sender.life));
             }
@@ -562,6 +627,7 @@ impl World {
         self.trace.add(self.now, Kind::Happening, u32::MAX, u64::MAX);
         self.network.heal(&self.scenario);
         (self.sender.blind_until, self.sender.bad_until) = (self.now, self.now);
+        self.oracles.pool.on_excuse();
         if !self.sender.is_up() {
             self.sender.start(self.now);
         }
@@ -572,12 +638,15 @@ impl World {
             let receiver = &mut self.receivers[number as usize];
             receiver.heal(self.now);
             receiver.pause(self.now, false);
-            let damaged = receiver.tainted;
+            let damaged = receiver.tainted || receiver.is_doubtful();
+            // What was changed and has left the dataset is nobody's, and may stand in the way.
+            let entry = |path: &[u8]| self.editions.last().and_then(|newest| newest.manifest.entry(path));
+            receiver.take_away(|path| entry(path).is_none_or(|e| !matches!(e.kind, EntryKind::File { .. })));
             if !receiver.is_up() {
                 self.start(number);
             }
             if damaged {
-                self.receivers[number as usize].scan_deep(self.now);
+                self.receivers[number as usize].scan(self.now);
                 self.complete_at[number as usize] = None;
             }
             self.oracles.silence.on_life(self.now, number);

@@ -35,6 +35,28 @@ pub(super) struct Map {
     pub(super) open: BTreeMap<u32, OpenBlock>,
 }
 
+/// A repair symbol that a map names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepairPlace {
+    /// Its block.
+    pub block: u32,
+    /// Which symbol it is.
+    pub esi: u16,
+    /// Its place in the side file, in symbols.
+    pub slot: u32,
+}
+
+/// The repair symbols that a map's bytes name, for whoever checks that the side file has them; none when it is no map.
+#[must_use]
+pub fn repair_places(id: ObjectId, bytes: &[u8]) -> Option<Vec<RepairPlace>> {
+    let (_, map) = Map::decode(id, bytes).ok()?;
+    let of = |(block, open): (&u32, &OpenBlock)| {
+        let block = *block;
+        open.repair.iter().map(move |(esi, slot)| RepairPlace { block, esi: *esi, slot: *slot }).collect::<Vec<_>>()
+    };
+    Some(map.open.iter().flat_map(of).collect())
+}
+
 /// Why bytes are no map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {

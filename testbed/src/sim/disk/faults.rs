@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::Disk;
 use super::inodes::Content;
+use super::{Disk, Stands};
 
 /// Probabilities of faults, each for one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,6 +49,53 @@ impl Dice {
 }
 
 impl Disk {
+    /// Somebody changes a byte of some files below a directory, none of them below names that begin with `hidden`, and
+    /// puts their modification times back if `keep_time`. Gives path and inode of each.
+    pub fn edit_by_hand(
+        &self,
+        rng: &mut impl Rng,
+        (directory, hidden): (&[u8], &[u8]),
+        count: usize,
+        keep_time: bool,
+    ) -> Vec<(Vec<u8>, u64)> {
+        let mut files: Vec<_> = self
+            .shown(directory, hidden)
+            .into_iter()
+            .filter_map(|one| if let Stands::File { inode, .. } = one.stands { Some((one.path, inode)) } else { None })
+            .collect();
+        let mut state = self.state();
+        files.retain(|(_, inode)| state.bytes(*inode).is_some_and(|bytes| bytes.len > 0));
+        let mut edited = Vec::new();
+        for _ in 0..count.min(files.len()) {
+            let (path, inode) = files.swap_remove(rng.random_range(0..files.len()));
+            let Ok(before) = state.inode(inode).map(|inode| inode.now.mtime) else { continue };
+            let changed = state.edit(inode, |bytes| {
+                let (mut byte, at) = ([0], rng.random_range(0..bytes.len));
+                bytes.read(&mut byte, at);
+                bytes.write(&[byte[0] ^ 1], at)
+            });
+            if keep_time && let Ok(inode) = state.inode_mut(inode) {
+                inode.now.mtime = before;
+            }
+            if changed.is_ok() {
+                edited.push((path, inode));
+            }
+        }
+        edited
+    }
+
+    /// Somebody removes a file, if it is the one that stands at this path.
+    pub fn remove_by_hand(&self, path: &[u8], inode: u64) {
+        let Some(cut) = path.iter().rposition(|byte| *byte == b'/') else { return };
+        let mut state = self.state();
+        if let Some(directory) = state.find(&path[..cut])
+            && state.find(path) == Some(inode)
+        {
+            // Where the owner may not, it stays.
+            state.set_name(directory, &path[cut + 1..], None).unwrap_or_default();
+        }
+    }
+
     /// Flips bits of stored pages at rest. Gives inode and offset of each.
     pub fn rot(&self, rng: &mut impl Rng, count: usize) -> Vec<(u64, u64)> {
         let mut state = self.state();

@@ -68,7 +68,7 @@ fn whole(bytes: &Bytes) -> Vec<u8> {
 }
 
 impl State {
-    fn find(&self, path: &[u8]) -> Option<u64> {
+    pub(super) fn find(&self, path: &[u8]) -> Option<u64> {
         let mut at = ROOT;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             let Content::Directory { now, .. } = &self.inodes.get(&at)?.content else { return None };
@@ -77,7 +77,7 @@ impl State {
         Some(at)
     }
 
-    fn bytes(&self, inode: u64) -> Option<&Bytes> {
+    pub(super) fn bytes(&self, inode: u64) -> Option<&Bytes> {
         match &self.inodes.get(&inode)?.content {
             Content::File { now, .. } => Some(now),
             Content::Directory { .. } | Content::Symlink(_) => None,

@@ -13,6 +13,8 @@ use crate::sim::disk::{Disk, Shown, Stands};
 pub struct Installed {
     allowed: BTreeMap<Vec<u8>, BTreeSet<Digest>>,
     links: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// Receiver and path: the file that somebody else changed there.
+    foreign: BTreeMap<(u32, Vec<u8>), u64>,
     /// Receiver and path: the version of the file that was looked at last.
     seen: BTreeMap<(u32, Vec<u8>), (u64, Mtime)>,
 }
@@ -34,6 +36,11 @@ impl Installed {
         }
     }
 
+    /// Somebody else changed the file there. It may stay, but nowhere else may it be put.
+    pub fn on_edit(&mut self, receiver: u32, path: Vec<u8>, inode: u64) {
+        self.foreign.insert((receiver, path), inode);
+    }
+
     /// A look at everything under final names on a receiver's disk, which never rotted and never lied.
     ///
     /// # Errors
@@ -43,7 +50,8 @@ impl Installed {
             match &one.stands {
                 Stands::File { inode, ctime } => {
                     let key = (receiver, one.path.clone());
-                    if self.seen.get(&key) == Some(&(*inode, *ctime)) {
+                    let is_foreign = self.foreign.get(&key) == Some(inode);
+                    if is_foreign || self.seen.get(&key) == Some(&(*inode, *ctime)) {
                         continue;
                     }
                     let Some(digest) = disk.digest(*inode) else { continue };

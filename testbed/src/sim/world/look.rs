@@ -13,6 +13,7 @@ impl World {
     /// All that is looked at now and then.
     pub(super) fn look(&mut self) {
         self.sample();
+        self.look_at_sender();
         let newest = self.editions.last().map(|edition| edition.manifest.head().generation);
         let mut all = true;
         for number in 0..self.scenario.receivers {
@@ -29,6 +30,7 @@ impl World {
             }
             all &= complete;
             self.look_for_silence(number, complete);
+            self.look_at_promises(number);
             self.look_at_bounds(number);
         }
         let settled = all && self.healed && self.sender.is_up();
@@ -49,6 +51,27 @@ impl World {
         }
         let verdict = self.oracles.silence.look(self.now, number);
         self.oracles.judge(self.now, "silence", verdict);
+    }
+
+    fn look_at_promises(&mut self, number: u32) {
+        let receiver = &self.receivers[number as usize];
+        let Some(node) = receiver.node() else { return };
+        let local = receiver.local(self.now);
+        if receiver.is_paused() {
+            self.oracles.promises.on_pause(local, number);
+            return;
+        }
+        let verdict = self.oracles.promises.look(local, number, |id| node.engine().is_short_of(local, id));
+        self.oracles.judge(self.now, "promises", verdict);
+    }
+
+    fn look_at_sender(&mut self) {
+        let Some(node) = self.sender.node() else { return };
+        for (name, len, most) in node.bounds() {
+            let (peak, may) = self.sender_tables.entry(name).or_default();
+            (*peak, *may) = (len.max(*peak), most.max(*may));
+            self.oracles.judge(self.now, "bounds", Bounded { name, len, most }.look());
+        }
     }
 
     fn look_at_bounds(&mut self, number: u32) {
@@ -79,6 +102,11 @@ impl World {
             let verdict = self.oracles.installed.look(number, &receiver.disk, &shown);
             self.oracles.judge(self.now, "installed", verdict);
         }
+        if !self.had_bad_memory {
+            let verdict = self.oracles.side_file.look(number, &receiver.disk);
+            self.oracles.judge(self.now, "side file", verdict);
+        }
+        let receiver = &self.receivers[number as usize];
         if !self.had_bad_memory && receiver.found_unsound() {
             let verdict = Err(format!("receiver {number} has symbols that do not give their block, and nobody lied"));
             self.oracles.judge(self.now, "unsound", verdict);
@@ -97,8 +125,8 @@ impl World {
         // Not in doubt any more: healed, and scanned deeply.
         receiver.tainted = false;
         let shown = receiver.disk.shown(INTO.as_bytes(), PART_DIRECTORY.as_bytes());
-        // After a power cut or an error nobody may know any more that a file was ours: then it stays.
-        let knows = !receiver.had_power_cut && self.scenario.disk.errors_ppm == 0;
+        // After a power cut, an error or another's hand nobody may know any more that a file was ours: then it stays.
+        let knows = !receiver.had_power_cut && receiver.edited.is_empty() && self.scenario.disk.errors_ppm == 0;
         let pruned = self.scenario.receiver.prune && knows;
         let verdict = edition.compare(&receiver.disk, &shown, pruned);
         let verdict = verdict.map_err(|what| format!("receiver {number} says that it is complete, and {what}"));
