@@ -40,8 +40,8 @@ impl ReceiverEngine {
         }
         if let Some(reception) = self.receptions.get(&id) {
             let is_out = reception.class != Class::Manifest || advertisement.manifest_sent;
-            // No promise lasts until then.
-            return is_out && !reception.short_blocks(Time::NEVER).0.is_empty();
+            // What the disk lost it asks for ever more rarely. No promise lasts until the end of time.
+            return is_out && now >= reception.retry_at && !reception.short_blocks(Time::NEVER).0.is_empty();
         }
         let is_ahead = |index: ObjectIndex| {
             let since = held.manifest.object(index).map(|object| object.since);

@@ -9,7 +9,7 @@ use nackcast_common::ids::ObjectId;
 use nackcast_common::mutation::{Mutation, planted};
 
 use super::event::{BlockOutcome, Done, Event, InstallOutcome, Slot, Work};
-use super::object::Class;
+use super::object::{Class, Reception};
 use super::{CHECKPOINT, ReceiverEngine};
 
 /// A dataset that is not whole although nothing is wanted (somebody changes it, or stands in the way) is looked
@@ -187,8 +187,8 @@ impl ReceiverEngine {
             .receptions
             .iter()
             .filter(|(_, r)| r.class != Class::Manifest)
-            .filter(|(_, r)| {
-                (!r.installing && now >= r.retry_at && r.is_done()) || r.complete_on_disk().next().is_some()
+            .filter(|(id, r)| {
+                (now >= r.retry_at && self.waits_to_install(**id, r)) || r.complete_on_disk().next().is_some()
             })
             .map(|(id, _)| *id)
             .collect();
@@ -197,13 +197,18 @@ impl ReceiverEngine {
         }
     }
 
+    /// Whose block hashes are being fetched anew goes on when these are there.
+    fn waits_to_install(&self, id: ObjectId, reception: &Reception) -> bool {
+        !reception.installing && reception.is_done() && self.can_verify(id)
+    }
+
     /// When something that could not go on is tried again.
     pub(super) fn stuck_until(&self) -> Option<Time> {
         if self.held.is_none() || self.complete || self.finishing || self.keeping.is_stopped() {
             return None;
         }
-        let table = self.receptions.values().filter(|r| r.class != Class::Manifest);
-        let install = table.filter(|r| !r.installing && r.is_done()).map(|r| r.retry_at).min();
+        let table = self.receptions.iter().filter(|(_, r)| r.class != Class::Manifest);
+        let install = table.filter(|(id, r)| self.waits_to_install(**id, r)).map(|(_, r)| r.retry_at).min();
         let finish = self.all_installed().then_some(self.finish_at);
         install.into_iter().chain(finish).min()
     }

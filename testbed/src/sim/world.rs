@@ -311,7 +311,11 @@ impl World {
             Event::SenderDone(life, task) => self.sender_done(life, task),
             Event::ReceiverDue(receiver) => {
                 self.due[receiver as usize] = Time::NEVER;
-                let verdict = self.oracles.wakes.on_wake(now, receiver);
+                let deadline = self.receivers[receiver as usize]
+                    .node()
+                    .and_then(nackcast_receiver::node::ReceiverNode::poll_deadline);
+                let why = deadline.map_or("no deadline", |deadline| deadline.why);
+                let verdict = self.oracles.wakes.on_wake(now, receiver, why);
                 self.oracles.judge(now, "wakes", verdict);
                 self.receivers[receiver as usize].wake(now);
                 self.settle_receiver(receiver);

@@ -18,18 +18,20 @@ pub struct Wakes {
 }
 
 impl Wakes {
-    /// A deadline of a receiver passed.
+    /// A deadline of a receiver passed, and which.
     ///
     /// # Errors
     /// When that happens all the time.
-    pub fn on_wake(&mut self, now: Time, receiver: u32) -> Verdict {
+    pub fn on_wake(&mut self, now: Time, receiver: u32, why: &str) -> Verdict {
         let (second, count) = self.seen.entry(receiver).or_default();
         if *second != now.0 / SECOND {
             (*second, *count) = (now.0 / SECOND, 0);
         }
         *count += 1;
         if *count > MOST {
-            return Err(format!("receiver {receiver} is woken for its deadlines more than {MOST} times in a second"));
+            return Err(format!(
+                "receiver {receiver} is woken more than {MOST} times in a second, the last time: {why}"
+            ));
         }
         Ok(())
     }
@@ -42,7 +44,7 @@ mod tests {
     #[test]
     fn a_deadline_in_the_past_is_found() {
         let mut wakes = Wakes::default();
-        assert!((0..20_000).all(|n| wakes.on_wake(Time(n * 300), 0).is_ok()));
-        assert!((0..20_000).any(|n| wakes.on_wake(Time(n), 1).is_err()));
+        assert!((0..20_000).all(|n| wakes.on_wake(Time(n * 300), 0, "NACK").is_ok()));
+        assert!((0..20_000).any(|n| wakes.on_wake(Time(n), 1, "NACK").is_err()));
     }
 }
