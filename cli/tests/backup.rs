@@ -52,7 +52,7 @@ impl Pair {
     }
 
     fn primary(&self) -> Process {
-        let backup = format!("{}:{NACK_PORT}", self.site.network().host("backup").addr_v4());
+        let backup = format!("{}:{NACK_PORT}", self.site.network.host("backup").addr_v4());
         self.site.send(&[&RATE[..], &["--peer", &backup, "--drain-limit", "3s"]].concat())
     }
 
@@ -93,7 +93,7 @@ impl Pair {
     }
 
     fn cut(&self, host: &str, other: &str, blocked: bool) {
-        let fabric = self.site.network().fabric();
+        let fabric = self.site.network.fabric();
         fabric.partition(host, other, blocked).unwrap();
         fabric.partition(other, host, blocked).unwrap();
     }

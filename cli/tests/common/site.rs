@@ -51,7 +51,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// The network, the channel and where everything lies.
 pub(crate) struct Site {
-    network: Network,
+    pub(crate) network: Network,
     place: TempDir,
 }
 
@@ -80,10 +80,6 @@ impl Site {
         let made = new.output().unwrap();
         assert!(made.status.success(), "{made:?}");
         site
-    }
-
-    pub(crate) const fn network(&self) -> &Network {
-        &self.network
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
