@@ -404,13 +404,18 @@ fn two_nacks_more_than_a_minute_apart_are_no_alert() {
 
 #[test]
 fn alive_is_not_serving() {
-    // (what happens to the primary, what it then does)
+    // What happens to the primary, and what it then does.
     let pause = |world: &mut World| world.nodes[PRIMARY].machine.handle_command(world.now, RoleCommand::Pause);
     let drain = |world: &mut World| world.nodes[PRIMARY].machine.handle_command(world.now, RoleCommand::Drain);
     let blind = |world: &mut World| world.nodes[PRIMARY].machine.handle_able(world.now, false, true);
     let mute = |world: &mut World| world.nodes[PRIMARY].machine.handle_able(world.now, true, false);
-    let cases: [(&dyn Fn(&mut World), State); 4] =
-        [(&pause, State::Paused), (&drain, State::Drained), (&blind, State::Blind), (&mute, State::Blind)];
+    type Happens<'a> = &'a dyn Fn(&mut World);
+    let cases = [
+        (&pause as Happens<'_>, State::Paused),
+        (&drain, State::Drained),
+        (&blind, State::Blind),
+        (&mute, State::Blind),
+    ];
     for (happens, then) in cases {
         let mut world = World::settled(2);
         happens(&mut world);
