@@ -3,7 +3,11 @@
 //! Judged by what arrives, by who sends on the cables, and by what the nodes say; never by the clock. The gap between
 //! the last symbol of the primary and the first of the backup is measured and printed.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on has failed; the gap is to be read"
+)]
 
 #[allow(dead_code, reason = "made for several tests, of which each takes what it needs")]
 #[path = "common/site.rs"]

@@ -93,6 +93,8 @@ pub struct ReceiverEngine {
 struct Held {
     manifest: Arc<Manifest>,
     hash: Digest,
+    /// The generation that its oldest object is of.
+    oldest: Generation,
     wanted: u64,
     wanted_bytes: u64,
     installed: u64,

@@ -41,7 +41,7 @@ use demand::Demand;
 pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
 use feedback::{Feedback, Heard};
 use foresight::Foresight;
-use job::{Job, Phase};
+use job::{Job, Phase, Proactive};
 use promises::Promises;
 use schedule::{FirstPassMay, Object, Order, Schedule};
 
@@ -62,12 +62,19 @@ const ECHO_AGE_MAX: Duration = Duration::from_secs(10);
 const MANIFEST_SETTLE: Duration = Duration::from_secs(2);
 /// If no receiver is known, content follows after so long.
 const MANIFEST_SETTLE_ALONE: Duration = Duration::from_millis(500);
+/// A first report that was lost is repeated by then.
+const REPORTED_AGAIN: Duration = Duration::from_millis(300);
 /// Entries that a slow receiver compares in a second.
 const ENTRIES_PER_SECOND: u64 = 20_000;
-/// Advertisements go out for so long before a first pass, so that receivers that wait are heard.
+/// Advertisements go out for so long before a first pass, so that receivers that wait are heard...
 const HELLO: Duration = Duration::from_millis(300);
-/// Repair symbols that manifest blocks get unasked: losing one would make a receiver drop what follows.
-const MANIFEST_PROACTIVE_PPM: u32 = 150_000;
+/// ...and for so long before each new manifest...
+const ANNOUNCE: Duration = Duration::from_millis(100);
+/// ...so often: whoever heard none drops what it hears of the manifest, and would have all of it sent once more.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(25);
+/// Repair symbols that manifest blocks get unasked: losing one would make a receiver drop what follows. Whoever loses
+/// the root, which is short, loses all parts.
+const MANIFEST_PROACTIVE: Proactive = Proactive { ppm: 150_000, least: 8 };
 /// An expected receiver that is not complete may be silent for so long (it writes, or it says that it is there
 /// only now and then) before it is given up.
 const EXPECTED_PATIENCE: Duration = Duration::from_secs(10);
@@ -96,6 +103,8 @@ pub struct SenderEngine {
     pacer: Pacer,
     manifest: Option<(ManifestRef, Arc<Manifest>)>,
     started: Option<Time>,
+    /// When the manifest was published.
+    published_at: Time,
     manifest_sent_at: Option<Time>,
     /// Objects of this manifest may begin their first pass: receivers had their time to take it.
     content_begun: bool,
@@ -150,6 +159,7 @@ impl SenderEngine {
             pacer: Pacer::new(rate, default_burst(rate)),
             manifest: None,
             started: None,
+            published_at: Time::ZERO,
             manifest_sent_at: None,
             content_begun: false,
             sequence: 0,
@@ -416,6 +426,7 @@ impl SenderEngine {
         self.content_begun = false;
         (self.said.first_pass_over, self.said.finished) = (false, false);
         self.started.get_or_insert(now);
+        self.published_at = now;
         self.last_demand = now;
         if self.state == SenderState::Starting && !self.has_role {
             self.state = SenderState::Active;
@@ -473,11 +484,18 @@ impl SenderEngine {
                 self.foresee();
             }
         }
-        let proactive = |order| if matches!(order, Order::Manifest(_)) { MANIFEST_PROACTIVE_PPM } else { 0 };
+        let proactive = |order| match order {
+            Order::Manifest(_) => MANIFEST_PROACTIVE,
+            Order::Table(_) => Proactive::default(),
+        };
         if self.state == SenderState::Active {
             for (object, count) in self.schedule.fill(now, may, proactive) {
                 self.work.push_back(Work::RecordPass { object, count });
             }
+        }
+        let answered = now.before(self.linger());
+        for job in &mut self.schedule.jobs {
+            job.teach(answered, &mut self.foresight);
         }
         for at in 0..self.schedule.jobs.len() {
             self.stage(at);
@@ -495,22 +513,31 @@ impl SenderEngine {
             return FirstPassMay::All;
         }
         let expected = self.config.once.and_then(|o| o.expect).unwrap_or(0);
-        let greeted = self.started.is_some_and(|started| now >= started + HELLO);
-        if self.feedback.group_size() < expected || (!greeted && expected == 0) {
+        let is_hidden = self.feedback.group_size() < expected || now < self.published_at + ANNOUNCE;
+        if is_hidden || (expected == 0 && now < self.announced_at()) {
             return FirstPassMay::Nothing;
         }
         let known = self.feedback.group_size();
         let prefix = self.manifest.as_ref().map_or(0, |(reference, _)| reference.hash.prefix());
-        let all_hold = known > 0 && self.feedback.holding(prefix) >= known && now >= self.heard_all_at();
+        // To count is the dearest: it comes last.
+        let all_hold = known > 0 && now >= self.heard_all_at() && self.feedback.holding(prefix) >= known;
         match self.manifest_sent_at {
             Some(at) if all_hold || now >= at + self.settle() => FirstPassMay::All,
             Some(_) | None => FirstPassMay::Manifest,
         }
     }
 
-    /// Of a large group more is heard until nobody new was for as long as its reports are spread.
+    /// The manifest was advertised often enough.
+    fn announced_at(&self) -> Time {
+        self.started.map_or(Time::NEVER, |started| started + HELLO).max(self.published_at + ANNOUNCE)
+    }
+
+    /// Of a large group more is heard until nobody new was for as long as its reports are spread, and while one was
+    /// probably lost, until it was repeated: whoever gets the manifest after content began asks for all that it missed.
     fn heard_all_at(&self) -> Time {
-        self.feedback.last_new() + report_spread(self.feedback.group_size(), self.advertised_rate())
+        let spread = report_spread(self.feedback.group_size(), self.advertised_rate());
+        let again = if self.feedback.is_one_unheard() { REPORTED_AGAIN } else { Duration::ZERO };
+        self.feedback.last_new() + spread.max(again)
     }
 
     /// What advertisements say of the rate; 0: no limit.
@@ -524,9 +551,9 @@ impl SenderEngine {
     /// Before the first content: what the group will need.
     fn foresee(&mut self) {
         let Some((reference, manifest)) = &self.manifest else { return };
-        let loss_ppm = self.feedback.loss_of_holders(reference.hash.prefix());
+        let loss = self.feedback.loss_of_holders(reference.hash.prefix());
         let full = manifest.objects().iter().map(|o| o.layout.source_symbols(0)).max().unwrap_or(0);
-        self.foresight.begin(full, self.feedback.group_size(), loss_ppm);
+        self.foresight.begin(full, self.feedback.group_size(), loss);
     }
 
     /// How long receivers get to take the manifest.
@@ -550,13 +577,19 @@ impl SenderEngine {
         }
     }
 
+    /// Whoever has something to ask has asked when so long passed since it could.
+    fn linger(&self) -> Duration {
+        self.feedback.window() + self.feedback.grtt() * 2 + ADVERTISE_SPACING * 2
+    }
+
     fn close_if_drained(&mut self, now: Time, at: usize) {
-        let linger = self.feedback.window() + self.feedback.grtt() * 2 + ADVERTISE_SPACING * 2;
+        let linger = self.linger();
+        let is_last = self.schedule.has_no_next();
         let Some(job) = self.schedule.jobs.get_mut(at) else { return };
         if job.phase != Phase::Running || !job.is_drained() {
             return;
         }
-        job.phase = Phase::Closing { until: now + linger };
+        job.close(now, linger, is_last);
         self.pass_serial += 1;
         self.finished.push_back(FinishedPass { object: job.object, serial: self.pass_serial });
         while self.finished.len() > FINISHED_MAX {
@@ -664,7 +697,7 @@ impl SenderEngine {
             return None;
         }
         let object = job.object;
-        let (block, esis, through) = job.next_run(most, self.data_packets)?;
+        let (block, esis, through) = job.next_run(now, most, self.data_packets)?;
         let count = u64::from(esis.end - esis.start);
         let (first, k) = (job.first, job.layout.source_symbols(block));
         let run = SymbolRun { object, block, esis, first_packet: self.data_packets };
@@ -705,7 +738,8 @@ impl SenderEngine {
         self.advertised_at = Some(now);
         self.advertised_size = self.feedback.group_size();
         let interval = self.interval();
-        self.advertise_at = now + interval;
+        let is_new = self.state == SenderState::Active && self.manifest.is_some() && now < self.announced_at();
+        self.advertise_at = now + if is_new { ANNOUNCE_INTERVAL.min(interval) } else { interval };
         let first_pass = self.schedule.first_pass_cursor();
         Transmit::Advertisement(Box::new(Advertisement {
             channel: self.config.channel,
@@ -748,7 +782,7 @@ impl SenderEngine {
             self.pacer.ready_at(now, datagram).or(Some(now))
         });
         let settle = match self.first_pass_may(now) {
-            FirstPassMay::Nothing => self.started.map(|s| s + HELLO).filter(|at| *at > now),
+            FirstPassMay::Nothing => Some(self.announced_at()).filter(|at| *at > now),
             FirstPassMay::Manifest => self.manifest_sent_at.map(|s| {
                 let heard_all = Some(self.heard_all_at()).filter(|at| *at > now);
                 heard_all.map_or(Time::NEVER, |at| at).min(s + self.settle())

@@ -12,6 +12,7 @@
 //! | `SCALE_SEED` | 1 | seed |
 //! | `SCALE_LIMIT` | 3600 | virtual seconds after which a run is given up |
 //! | `SCALE_CSV` | - | a file for a line each virtual second |
+//! | `SCALE_KEEP` | - | a directory for the rows (`scale.json`; those of other scenarios stay) and a picture of them |
 //! | `SCALE_WATCH` | - | if set, the same on stderr |
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is the result")]
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nackcast_common::clock::{Clock, Time};
-use nackcast_testbed::sim::scale::{Loss, Meter, Outcome, Owner, Sample, Scenario, run};
+use nackcast_testbed::sim::scale::{Loss, Meter, Owner, Row, Sample, Scenario, keep_row, run, scale_svg};
 
 static WORKING: AtomicUsize = AtomicUsize::new(0);
 static HELD: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
@@ -95,7 +96,7 @@ fn main() -> Result<()> {
         writeln!(csv, "receivers,loss,{}", SAMPLE_HEAD)?;
     }
     println!("{} MB in {files} files, {} Mbit/s, seed {seed}\n", bytes / 1_000_000, rate / 1_000_000);
-    print_head();
+    println!("{}", Row::HEAD);
     for loss_name in losses.split(',') {
         for count in receivers.split(',') {
             let receivers: u32 = count.parse().with_context(|| format!("SCALE_RECEIVERS: {count} is no number"))?;
@@ -114,7 +115,12 @@ fn main() -> Result<()> {
                 }
             })?;
             failed.map_or(Ok(()), Err).context("cannot write SCALE_CSV")?;
-            print_row(loss_name, &outcome, clock.now().since(Time::ZERO));
+            let row = Row::new(loss_name, &scenario, &outcome, clock.now().since(Time::ZERO).as_secs_f64());
+            println!("{}", row.line());
+            if let Some(directory) = std::env::var_os("SCALE_KEEP").map(std::path::PathBuf::from) {
+                let rows = keep_row(&directory.join("scale.json"), row)?;
+                std::fs::write(directory.join("scale.svg"), scale_svg(&rows)?).context("cannot write the picture")?;
+            }
         }
     }
     Ok(())
@@ -141,12 +147,13 @@ fn loss(name: &str, receivers: u32) -> Result<Loss> {
     })
 }
 
-const SAMPLE_HEAD: &str = "second,symbols,nacks,dropped,holding,complete,group_size,window_ms,jobs,pool,open_blocks";
+const SAMPLE_HEAD: &str =
+    "second,symbols,nacks,dropped,holding,complete,group_size,window_ms,jobs,pool,receiver_bytes,open_blocks";
 
 fn sample_line(s: &Sample) -> String {
     let window = s.window.as_secs_f64() * 1000.0;
     format!(
-        "{:.1},{},{},{},{},{},{},{window:.0},{},{},{:.2}",
+        "{:.1},{},{},{},{},{},{},{window:.0},{},{},{},{:.2}",
         s.at.as_secs_f64(),
         s.symbols,
         s.nacks,
@@ -156,39 +163,7 @@ fn sample_line(s: &Sample) -> String {
         s.group_size,
         s.jobs,
         s.pool,
+        s.receiver_bytes,
         s.open_blocks
     )
-}
-
-fn print_head() {
-    println!(
-        "| receivers | loss | complete | symbols / source symbols | least | payload / content | with manifest | on the wire | NACKs/s (peak) | reports | NACK share | dropped | time s (median, began) | time / ideal | sender MB | receiver KB | wall s |"
-    );
-    println!("| --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
-}
-
-fn print_row(loss: &str, o: &Outcome, wall: Duration) {
-    println!(
-        "| {} | {loss} | {} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.0} ({}) | {} of {} | {:.3} % | {} | {:.1} ({:.1}, {:.1}) | {:.3} | {:.3} | {:.1} | {:.0} |",
-        o.receivers,
-        o.complete,
-        o.symbol_ratio(),
-        o.least_ratio(),
-        o.payload_ratio(),
-        o.payload_ratio_with_manifest(),
-        o.wire_ratio(),
-        o.nacks_per_second(),
-        o.nacks_peak,
-        o.reports,
-        o.nacks,
-        o.nack_share() * 100.0,
-        o.nacks_dropped,
-        o.time.as_secs_f64(),
-        o.time_median.as_secs_f64(),
-        o.content_began.as_secs_f64(),
-        o.time_ratio(),
-        o.sender_bytes as f64 / 1e6,
-        o.receiver_bytes as f64 / 1e3,
-        wall.as_secs_f64(),
-    );
 }

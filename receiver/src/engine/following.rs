@@ -127,6 +127,7 @@ impl ReceiverEngine {
         let held = Held {
             manifest: Arc::clone(&manifest),
             hash,
+            oldest: manifest.objects().iter().map(|o| o.since).min().unwrap_or_default(),
             wanted: objects.len() as u64,
             wanted_bytes,
             installed: 0,

@@ -29,8 +29,8 @@ use super::{ReceiverEngine, backoff};
 
 /// Least time between two looks at everything that is short.
 const LOOK_SPACING: Duration = Duration::from_millis(3);
-/// A report is repeated after so long without an answer, at first; each time twice as long.
-const REPORT_RETRY: Duration = Duration::from_millis(250);
+/// A report is repeated after so long without an answer (or three round-trip times), at first; each time twice as long.
+const REPORT_RETRY: Duration = Duration::from_millis(100);
 const REPORT_RETRY_MAX: Duration = Duration::from_secs(8);
 /// A receiver whose dataset is not whole says so at least so often, so that a sender knows that it is there...
 const ALIVE: Duration = Duration::from_secs(3);
@@ -406,14 +406,14 @@ impl ReceiverEngine {
         let missing_quiet = |(index, _): &(&u32, &Time)| self.missing.contains(**index);
         needs.again(self.cycle.quiet_missing.iter().filter(missing_quiet).map(|(_, until)| *until).min());
         // What is still to come in the first pass is not asked.
-        let ahead: RangeSet = needs
-            .missing
-            .iter()
-            .skip_while(|index| *index < cursor)
-            .filter(|index| held.manifest.object(ObjectIndex(*index)).is_some_and(|o| o.since >= since))
-            .collect();
-        for range in ahead.ranges() {
-            needs.missing.remove(range);
+        if since <= held.oldest {
+            needs.missing.remove(cursor..u32::MAX);
+        } else {
+            let ahead = needs.missing.iter().skip_while(|index| *index < cursor);
+            let is_new = |index: &u32| held.manifest.object(ObjectIndex(*index)).is_some_and(|o| o.since >= since);
+            for range in ahead.filter(is_new).collect::<RangeSet>().ranges() {
+                needs.missing.remove(range);
+            }
         }
         // A sender with another manifest knows other places in its table: it is asked by id.
         if advertisement.manifest.is_none_or(|reference| reference.hash != held.hash) {
@@ -511,7 +511,7 @@ impl ReceiverEngine {
 
     fn send_report(&mut self, now: Time) {
         let Some((_, session)) = self.sessions.chosen() else { return };
-        let size = session.advertisement.group_size;
+        let (size, answer) = (session.advertisement.group_size, session.advertisement.grtt * 3);
         let spread = report_spread(size, session.advertisement.rate_bps);
         // Until it answered us, the sender may not know how large the group is.
         let spread = if session.confirmed { spread } else { spread.max(GREETING) };
@@ -535,7 +535,7 @@ impl ReceiverEngine {
         match report.at {
             None => report.at = Some(now + spread_over(&mut self.rng, spread)),
             Some(at) if now >= at => {
-                report.at = Some(now + report.retry + spread_over(&mut self.rng, spread));
+                report.at = Some(now + report.retry.max(answer) + spread_over(&mut self.rng, spread));
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {
                     self.counters.nacks += 1;

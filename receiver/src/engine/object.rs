@@ -426,6 +426,10 @@ impl Reception {
         self.asks.remove(&block);
         self.restarted.remove(&block);
         self.done.insert(block..block + 1);
+        if self.is_done() {
+            // An empty map keeps the room of eleven blocks; a manifest has hundreds of parts that are done.
+            (self.open, self.asks, self.restarted) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        }
     }
 
     /// A block must be received again; after wrong bytes, from one session only.

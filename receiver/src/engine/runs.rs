@@ -1,8 +1,8 @@
 //! Symbols in runs: what a simulator of many receivers calls instead of one call for each symbol.
 //!
 //! - The effect is that of [`ReceiverEngine::handle_symbol`] for each symbol of the run that arrived, in order.
-//! - A symbol that finds a block with some memory is only a bit and a count; whatever else a symbol may bring
-//!   about (a reception begins, memory is short, a block comes from disk) is left to `handle_symbol`.
+//! - Symbols that find a block with some memory are only bits and a count; whatever else a symbol may bring about (a
+//!   reception begins, memory is short, a block comes from disk) is left to `handle_symbol`.
 //! - The bytes of a run have no place to go: this is for simulations, which have none.
 
 use std::ops::Range;
@@ -12,7 +12,7 @@ use nackcast_common::clock::Time;
 use nackcast_common::ids::{ObjectId, SessionId};
 use nackcast_proto::wire::symbol::SymbolId;
 
-use super::ReceiverEngine;
+use super::{CHECKPOINT, ReceiverEngine};
 
 #[cfg(test)]
 mod tests;
@@ -66,27 +66,24 @@ impl ReceiverEngine {
 
     /// A run of which every symbol arrived.
     fn handle_whole_run(&mut self, now: Time, mut run: Run) {
-        while !run.esis.is_empty() {
-            // The first, and each that is not simple.
+        while !run.esis.is_empty() && !self.take_rest(now, &run) {
+            // One that is not simple.
             let symbol = SymbolId { object: run.object, block: run.block, esi: run.esis.start };
             self.handle_symbol(now, run.session, run.first_packet, symbol);
             run = run.part(1..run.len());
-            if !run.esis.is_empty() && self.take_rest(&run) {
-                return;
-            }
         }
     }
 
-    /// The rest of a run whose first symbol was just handled, if that is simple.
-    fn take_rest(&mut self, run: &Run) -> bool {
+    /// What is left of a run, if that is simple.
+    fn take_rest(&mut self, now: Time, run: &Run) -> bool {
         let Run { session, first_packet, object, block, ref esis } = *run;
-        let Some(row) = self.sessions.get_mut(session) else { return false };
         let packets = run.packets();
-        if self.keeping.is_stopped() || self.slots.to_spill().is_some() || !row.takes(packets.end - 1) {
+        let is_known = self.receptions.contains_key(&object);
+        if self.keeping.is_stopped() || self.slots.to_spill().is_some() || (!is_known && self.is_missing(object)) {
             return false;
         }
+        let Some(row) = self.sessions.get_mut(session).filter(|row| row.takes(packets.end - 1)) else { return false };
         let Some(reception) = self.receptions.get_mut(&object) else {
-            // The first symbol would have begun a reception: it is not wanted.
             row.on_packets(packets);
             self.counters.unneeded += u64::from(run.len());
             return true;
@@ -94,16 +91,25 @@ impl ReceiverEngine {
         let Some(rest) = reception.on_symbols(session, first_packet, block, esis.clone()) else { return false };
         row.on_packets(packets);
         let k = reception.layout.source_symbols(block);
+        if esis.start < k && reception.on_progress(now, block) {
+            self.cycle.look();
+        }
         self.counters.symbols += rest.kept;
         self.counters.repair_symbols += if esis.start >= k { rest.kept } else { 0 };
         self.counters.unneeded += u64::from(run.len()) - rest.kept;
         if rest.kept > 0 {
             self.slots.touch(object, block);
+            self.checkpoint_at.get_or_insert(now + CHECKPOINT);
         }
         if rest.enough {
             self.complete_block(object, block);
         }
         true
+    }
+
+    /// Its first symbol begins its reception.
+    fn is_missing(&self, object: ObjectId) -> bool {
+        self.index_of(object).is_some_and(|index| self.missing.contains(index.0))
     }
 
     /// Which ESIs of an open block are held: what a simulator's disk answers, that keeps no symbols.

@@ -59,6 +59,9 @@ impl Slots {
     /// The block got a symbol.
     pub(super) fn touch(&mut self, object: ObjectId, block: u32) {
         let key = (object, block);
+        if self.order.last().is_some_and(|(_, last)| *last == key) {
+            return;
+        }
         self.clock += 1;
         if let Some(before) = self.touched.insert(key, self.clock) {
             self.order.remove(&(before, key));

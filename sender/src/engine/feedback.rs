@@ -17,6 +17,8 @@ use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::RunId;
 use nackcast_common::mutation::{Mutation, planted};
 
+use super::foresight::Loss;
+
 /// Before anything was measured.
 const GRTT_START: Duration = Duration::from_millis(20);
 /// Scheduling noise makes less than this meaningless.
@@ -86,6 +88,8 @@ pub(super) struct Feedback {
     /// When GRTT was last measured, or halved for want of an echo.
     grtt_at: Time,
     receivers: BTreeMap<RunId, Row>,
+    /// Sum of the loss that they report, in millionths.
+    loss_sum: u64,
     /// How many of them are counted, and when that was looked at.
     counted: u32,
     counted_at: Time,
@@ -117,6 +121,7 @@ impl Feedback {
             ceiling: Duration::from_millis(2 * 20),
             grtt_at: Time::ZERO,
             receivers: BTreeMap::new(),
+            loss_sum: 0,
             counted: 0,
             counted_at: Time::ZERO,
             level: 0,
@@ -150,6 +155,12 @@ impl Feedback {
     fn has_row(&self, run: RunId) -> bool {
         // Run ids are random; a round of multiplication spreads those that are not.
         (run.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).trailing_zeros() >= self.level
+    }
+
+    /// By the loss that is reported, somebody's first report was probably lost.
+    pub(super) fn is_one_unheard(&self) -> bool {
+        let mean = self.loss_sum / (self.receivers.len() as u64).max(1);
+        u64::from(self.group_size()) * mean >= 500_000
     }
 
     /// When a receiver was heard for the first time, last.
@@ -203,6 +214,7 @@ impl Feedback {
                 window: 0,
             };
             self.receivers.insert(run, row);
+            self.loss_sum += u64::from(loss_ppm);
             self.counted += 1;
             self.bound(now);
             return Heard::First;
@@ -221,6 +233,7 @@ impl Feedback {
             }
             row.window |= 1 << (behind - 1);
         }
+        self.loss_sum = self.loss_sum + u64::from(loss_ppm) - u64::from(row.loss_ppm);
         (row.last_heard, row.address, row.loss_ppm) = (now, from, loss_ppm);
         self.counted += u32::from(!row.counted);
         row.counted = true;
@@ -239,6 +252,7 @@ impl Feedback {
             rows.retain(|run, _| self.has_row(*run));
             self.receivers = rows;
         }
+        self.loss_sum = self.receivers.values().map(|row| u64::from(row.loss_ppm)).sum();
         self.counted = self.count(|row| row.counted);
     }
 
@@ -256,11 +270,13 @@ impl Feedback {
         self.scaled(self.count(|row| row.counted && row.holds == manifest))
     }
 
-    /// Mean loss of those that hold the manifest with this hash, in millionths.
-    pub(super) fn loss_of_holders(&self, manifest: u64) -> u32 {
+    /// Loss of those that hold the manifest with this hash.
+    pub(super) fn loss_of_holders(&self, manifest: u64) -> Loss {
         let holders = || self.receivers.values().filter(|row| row.counted && row.holds == manifest);
-        let sum: u64 = holders().map(|row| u64::from(row.loss_ppm)).sum();
-        u32::try_from(sum / (holders().count() as u64).max(1)).unwrap_or(u32::MAX)
+        let loss = || holders().map(|row| f64::from(row.loss_ppm) / 1e6);
+        let count = holders().count().max(1) as f64;
+        let mean = loss().sum::<f64>() / count;
+        Loss { mean, variance: loss().map(|loss| (loss - mean).powi(2)).sum::<f64>() / count }
     }
 
     /// A round-trip time was measured, by an echo of an advertisement.
@@ -361,6 +377,20 @@ mod tests {
         assert!(feedback.receivers.len() <= RECEIVERS_MAX);
         assert!((45_000..55_000).contains(&feedback.group_size()), "{}", feedback.group_size());
         assert!((14_000..19_500).contains(&feedback.complete(7)), "{}", feedback.complete(7));
+    }
+
+    #[test]
+    fn in_a_large_group_that_loses_somebody_was_not_heard() {
+        for (size, loss_ppm, is_one_unheard) in
+            [(1, 50_000, false), (10, 50_000, true), (100, 1_000, false), (100, 10_000, true), (10_000, 0, false)]
+        {
+            let mut feedback = Feedback::new();
+            for (run, packet) in (0..size).flat_map(|run| [(run, 1), (run, 2)]) {
+                let loss_ppm = if packet == 1 { 0 } else { loss_ppm };
+                feedback.on_nack(Time(1), RunId(run), packet, "127.0.0.1:1".parse().unwrap(), loss_ppm);
+            }
+            assert_eq!(feedback.is_one_unheard(), is_one_unheard, "{size} receivers, {loss_ppm} ppm");
+        }
     }
 
     const INTERVAL: Duration = Duration::from_millis(250);

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | recording | pass count durable | running |
 //! | running | nothing left to send | closing |
-//! | closing | a demand for blocks already sent | running (at most [`EXTENSIONS_MAX`] times) |
-//! | closing | one NACK window passed | ended |
+//! | closing | a demand for blocks already sent | running, for a time |
+//! | closing | one NACK window passed; with nothing else to send, until another pass might begin | ended |
 //! | any | a block is not what the manifest says | ended |
 //!
 //! A running job serves repairs for blocks behind its cursor, so that a block stays open at receivers for a
@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::geometry::Layout;
@@ -24,12 +25,22 @@ use super::demand::{BlockDemand, Demand, scale};
 use super::foresight::Foresight;
 use super::repair;
 
-/// How often demands may keep a closing job open; after that they wait for the next pass.
-const EXTENSIONS_MAX: u32 = 8;
 /// Repairs of one block that are remembered as sent: more than go out in a round-trip time.
 const SENT_MAX: usize = 16;
 /// A job repairs at most so many times its object's symbols.
 const REPAIR_FACTOR: u64 = 4;
+
+/// Demands keep a pass open for so many windows after its end, and at least until another one might begin.
+const WINDOWS_MAX: u32 = 8;
+
+/// Repair symbols that go unasked with each block of a first pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Proactive {
+    /// In millionths of the block's source symbols.
+    pub(super) ppm: u32,
+    /// At least so many.
+    pub(super) least: u16,
+}
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +105,8 @@ pub(super) struct Job {
     pub(super) phase: Phase,
     /// A symbol of it was sent.
     pub(super) begun: bool,
-    /// Repair symbols that each whole block gets unasked, in millionths of its source symbols.
-    proactive_ppm: u32,
+    /// Repair symbols that each whole block gets unasked.
+    proactive: Proactive,
     /// Blocks to send whole.
     source: RangeSet,
     /// Blocks to send whole once more, for receivers that joined late.
@@ -110,19 +121,25 @@ pub(super) struct Job {
     /// Repair symbols that went with each whole block, and that were asked for later in this job.
     unasked: BTreeMap<u32, u16>,
     asked: BTreeMap<u32, u32>,
+    /// The last whole block that began; those before it, with the time since which receivers know that they are over.
+    last_whole: Option<u32>,
+    passed: VecDeque<(Time, u32)>,
     repair_budget: u64,
-    extensions: u32,
+    /// Another pass of the object might begin then.
+    next_pass_at: Time,
+    /// After its end: demands keep it open until then, later ones wait for the next pass.
+    open_until: Option<Time>,
 }
 
 impl Job {
     /// The first pass: every block, whole.
-    pub(super) fn first_pass(object: ObjectId, layout: Layout, proactive_ppm: u32) -> Self {
+    pub(super) fn first_pass(object: ObjectId, layout: Layout, next_pass_at: Time, proactive: Proactive) -> Self {
         let all = Demand { whole: RangeSet::full(layout.block_count()), ..Demand::default() };
-        Self { first: true, proactive_ppm, ..Self::repair_pass(object, layout, all) }
+        Self { first: true, proactive, ..Self::repair_pass(object, layout, next_pass_at, all) }
     }
 
     /// A later pass: what was asked for.
-    pub(super) fn repair_pass(object: ObjectId, layout: Layout, demand: Demand) -> Self {
+    pub(super) fn repair_pass(object: ObjectId, layout: Layout, next_pass_at: Time, demand: Demand) -> Self {
         let mut wanted = demand.short;
         wanted.retain(|block, _| !demand.whole.contains(*block));
         Self {
@@ -131,7 +148,7 @@ impl Job {
             first: false,
             phase: Phase::Recording,
             begun: false,
-            proactive_ppm: demand.loss_ppm.min(200_000),
+            proactive: Proactive { ppm: demand.loss_ppm.min(200_000), least: 0 },
             source: demand.whole,
             again: RangeSet::new(),
             wanted,
@@ -141,8 +158,11 @@ impl Job {
             repairs: BTreeMap::new(),
             unasked: BTreeMap::new(),
             asked: BTreeMap::new(),
+            last_whole: None,
+            passed: VecDeque::new(),
             repair_budget: layout.source_symbols_total().saturating_mul(REPAIR_FACTOR) + 1024,
-            extensions: 0,
+            next_pass_at,
+            open_until: None,
         }
     }
 
@@ -179,7 +199,7 @@ impl Job {
 
     /// Takes a demand into this pass and returns what is new in it, to be promised; `Err` gives the demand back
     /// when this pass takes no more.
-    pub(super) fn demand(&mut self, demand: Demand, heard: u64) -> Result<Demand, Demand> {
+    pub(super) fn demand(&mut self, now: Time, demand: Demand, heard: u64) -> Result<Demand, Demand> {
         let mut new = Demand { loss_ppm: demand.loss_ppm, ..Demand::default() };
         for block in demand.whole.iter() {
             let coming = self.source.contains(block) || self.again.contains(block);
@@ -201,11 +221,8 @@ impl Job {
         if new.is_empty() {
             return Ok(new);
         }
-        if matches!(self.phase, Phase::Closing { .. }) {
-            if self.extensions >= EXTENSIONS_MAX {
-                return Err(demand);
-            }
-            self.extensions += 1;
+        if matches!(self.phase, Phase::Closing { .. }) && self.open_until.is_some_and(|until| now >= until) {
+            return Err(demand);
         }
         let k = u64::from(self.layout.source_symbols(0));
         let cost = new.whole.count() * k + new.short.values().map(|d| u64::from(d.largest())).sum::<u64>();
@@ -231,6 +248,14 @@ impl Job {
         self.wanted.clear();
         self.later.clear();
         self.repair_budget = 0;
+    }
+
+    /// Everything was sent. Whoever asks has asked after `window`; with nothing else to send (`is_last`) the pass stays
+    /// open longer, so that what is asked late need not wait for another one.
+    pub(super) fn close(&mut self, now: Time, window: Duration, is_last: bool) {
+        self.open_until.get_or_insert((now + window * WINDOWS_MAX).max(self.next_pass_at));
+        let asked = now + window;
+        self.phase = Phase::Closing { until: if is_last { asked.max(self.next_pass_at) } else { asked } };
     }
 
     /// Packet numbers begin anew: what was sent before counts as heard or lost.
@@ -299,21 +324,36 @@ impl Job {
         }
         if let Some(block) = self.source.pop_first().or_else(|| self.again.pop_first()) {
             let k = self.layout.source_symbols(block);
-            let fixed = (u64::from(k) * u64::from(self.proactive_ppm)).div_ceil(1_000_000);
-            let extra = foresight.symbols(k).max(u16::try_from(fixed).unwrap_or(0));
-            return Some((block, true, extra.min(self.most(block))));
+            let share = (u64::from(k) * u64::from(self.proactive.ppm)).div_ceil(1_000_000);
+            let fixed = u16::try_from(share).unwrap_or(0).max(self.proactive.least);
+            let extra = foresight.symbols(k).max(fixed);
+            return Some((block, true, extra.min(self.most(block).max(self.proactive.least))));
         }
         let (block, count) = self.later.pop_first()?;
         Some((block, false, count.min(self.most(block))))
     }
 
-    /// What was asked for after the first pass, to foresee what will be after the next.
-    pub(super) fn teach(&self, foresight: &mut Foresight) {
-        if self.first && self.proactive_ppm == 0 {
-            for (block, unasked) in &self.unasked {
-                let asked = self.asked.get(block).copied().unwrap_or(0);
-                foresight.learn(self.layout.source_symbols(*block), *unasked, asked);
+    /// What was asked of blocks that were over for everybody before `before`, to foresee what the next ones will need.
+    pub(super) fn teach(&mut self, before: Time, foresight: &mut Foresight) {
+        while self.passed.front().is_some_and(|(over, _)| *over <= before) {
+            if let Some((_, block)) = self.passed.pop_front() {
+                self.teach_block(block, foresight);
             }
+        }
+    }
+
+    /// The same for all blocks.
+    pub(super) fn teach_all(&mut self, foresight: &mut Foresight) {
+        while let Some((block, _)) = self.unasked.first_key_value() {
+            self.teach_block(*block, foresight);
+        }
+    }
+
+    fn teach_block(&mut self, block: u32, foresight: &mut Foresight) {
+        let Some(unasked) = self.unasked.remove(&block) else { return };
+        let asked = self.asked.remove(&block).unwrap_or(0);
+        if self.first && self.proactive == Proactive::default() {
+            foresight.learn(self.layout.source_symbols(block), unasked, asked);
         }
     }
 
@@ -330,9 +370,13 @@ impl Job {
     }
 
     /// The next run of at most `most` symbols, from `first_packet` on; true when its block is through.
-    pub(super) fn next_run(&mut self, most: u16, first_packet: u64) -> Option<(u32, Range<u16>, bool)> {
+    pub(super) fn next_run(&mut self, now: Time, most: u16, first_packet: u64) -> Option<(u32, Range<u16>, bool)> {
         let staged = self.staged.front_mut().filter(|s| s.ready)?;
         let run = staged.runs.front_mut()?;
+        if !staged.begun && !staged.repair {
+            // Receivers see by it that the one before is over.
+            self.passed.extend(self.last_whole.replace(staged.block).map(|before| (now, before)));
+        }
         staged.begun = true;
         self.begun = true;
         let block = staged.block;
@@ -376,7 +420,7 @@ mod tests {
 
     fn job(blocks: u64) -> (Job, BTreeMap<u32, u32>) {
         let layout = Geometry::default().object(blocks * 262_144).unwrap();
-        let mut job = Job::first_pass(ObjectId(1), layout, 0);
+        let mut job = Job::first_pass(ObjectId(1), layout, Time(2), Proactive::default());
         job.phase = Phase::Running;
         (job, BTreeMap::new())
     }
@@ -389,7 +433,7 @@ mod tests {
                 let (block, _) = job.stage(SessionId(1), steps, &Foresight::default()).unwrap();
                 job.prepared(block);
             }
-            let Some((block, esis, _)) = job.next_run(1000, *packet) else { return sent };
+            let Some((block, esis, _)) = job.next_run(Time::ZERO, 1000, *packet) else { return sent };
             *packet += u64::from(esis.end - esis.start);
             sent.push((block, esis));
         }
@@ -418,9 +462,9 @@ mod tests {
         }
         job.prepared(0);
         job.prepared(1);
-        job.next_run(1000, 0).unwrap();
+        job.next_run(Time::ZERO, 1000, 0).unwrap();
         packet += 188;
-        assert!(job.demand(short(0, 3), packet).is_ok());
+        assert!(job.demand(Time::ZERO, short(0, 3), packet).is_ok());
         let sent = drain(&mut job, &mut steps, &mut packet);
         let repaired = sent.iter().position(|(block, esis)| *block == 0 && esis.start >= 188).unwrap();
         assert!(repaired <= 2, "{sent:?}");
@@ -433,14 +477,18 @@ mod tests {
         let mut packet = 0;
         drain(&mut job, &mut steps, &mut packet);
         // It had heard up to the middle of block 1 when it asked.
-        assert!(job.demand(short(1, 188), 200).unwrap().is_empty());
-        assert!(!job.demand(short(0, 5), 200).unwrap().is_empty());
+        assert!(job.demand(Time::ZERO, short(1, 188), 200).unwrap().is_empty());
+        assert!(!job.demand(Time::ZERO, short(0, 5), 200).unwrap().is_empty());
         // The same need of another receiver is covered by what is queued; a larger one adds the difference.
         drain(&mut job, &mut steps, &mut packet);
-        assert!(job.demand(short(0, 5), 200).unwrap().is_empty(), "under way");
-        assert_eq!(job.demand(short(0, 7), 200).unwrap().short[&0].largest(), 2);
+        assert!(job.demand(Time::ZERO, short(0, 5), 200).unwrap().is_empty(), "under way");
+        assert_eq!(job.demand(Time::ZERO, short(0, 7), 200).unwrap().short[&0].largest(), 2);
         drain(&mut job, &mut steps, &mut packet);
-        assert_eq!(job.demand(short(0, 1), packet).unwrap().short[&0].largest(), 1, "heard everything, still short");
+        assert_eq!(
+            job.demand(Time::ZERO, short(0, 1), packet).unwrap().short[&0].largest(),
+            1,
+            "heard everything, still short"
+        );
     }
 
     #[test]
@@ -450,12 +498,12 @@ mod tests {
         drain(&mut job, &mut steps, &mut packet);
         let heard = packet;
         for deficit in [3, 5, 9] {
-            job.demand(short(0, deficit), heard).unwrap();
+            job.demand(Time::ZERO, short(0, deficit), heard).unwrap();
             drain(&mut job, &mut steps, &mut packet);
         }
         assert_eq!(packet - heard, 9);
-        assert!(job.demand(short(0, 9), heard).unwrap().is_empty(), "all nine may still arrive");
-        assert_eq!(job.demand(short(0, 9), heard + 3).unwrap().short[&0].largest(), 3, "six may");
+        assert!(job.demand(Time::ZERO, short(0, 9), heard).unwrap().is_empty(), "all nine may still arrive");
+        assert_eq!(job.demand(Time::ZERO, short(0, 9), heard + 3).unwrap().short[&0].largest(), 3, "six may");
     }
 
     #[test]
@@ -464,7 +512,7 @@ mod tests {
         let mut packet = 0;
         drain(&mut job, &mut steps, &mut packet);
         for deficit in [2, 3, 9, 1] {
-            job.demand(short(0, deficit), packet).unwrap();
+            job.demand(Time::ZERO, short(0, deficit), packet).unwrap();
         }
         let sent: usize = drain(&mut job, &mut steps, &mut packet).iter().map(|s| s.1.len()).sum();
         assert_eq!(sent, 9);
@@ -474,17 +522,56 @@ mod tests {
     fn one_pass_is_not_kept_open_for_ever() {
         let (mut job, mut steps) = job(1);
         let mut packet = 0;
-        let mut served = 0;
-        for _ in 0..100 {
+        let mut served = |now: u64| {
             drain(&mut job, &mut steps, &mut packet);
-            job.phase = Phase::Closing { until: Time::NEVER };
-            served += u32::from(job.demand(short(0, 1), packet).is_ok());
-        }
-        assert_eq!(served, EXTENSIONS_MAX);
+            job.close(Time(now), Duration::from_micros(10), false);
+            job.demand(Time(now + 1), short(0, 1), packet).is_ok()
+        };
+        assert_eq!([0, 10, 30, 70, 78, 79, 80].map(&mut served), [true, true, true, true, true, false, false]);
         let (mut job, _) = self::job(1);
         job.phase = Phase::Running;
         job.source = RangeSet::new();
-        let refused = (0..100).filter(|_| job.demand(short(0, 60_000), u64::MAX).is_err()).count();
+        let refused = (0..100).filter(|_| job.demand(Time::ZERO, short(0, 60_000), u64::MAX).is_err()).count();
         assert!(refused > 0, "repairs of a pass are bounded");
+    }
+
+    #[test]
+    fn the_last_passes_serve_late_demands_until_others_might_begin() {
+        let (mut job, mut steps) = job(1);
+        job.next_pass_at = Time(1_000);
+        drain(&mut job, &mut steps, &mut 0);
+        job.close(Time(100), Duration::from_micros(10), false);
+        assert_eq!(job.phase, Phase::Closing { until: Time(110) });
+        job.close(Time(120), Duration::from_micros(10), true);
+        assert_eq!(job.phase, Phase::Closing { until: Time(1_000) });
+        assert!(job.demand(Time(999), short(0, 1), 188).is_ok());
+    }
+
+    #[test]
+    fn a_block_teaches_when_the_next_one_is_under_way() {
+        let (mut job, mut steps) = job(3);
+        let mut foresight = Foresight::default();
+        for (now, block) in [(10, 0), (20, 1)] {
+            job.stage(SessionId(1), &mut steps, &foresight).unwrap();
+            job.prepared(block);
+            while job.next_run(Time(now), 1000, 0).is_some() {}
+        }
+        job.demand(Time(30), short(0, 3), 1000).unwrap();
+        job.teach(Time(19), &mut foresight);
+        assert_eq!(job.asked.len(), 1, "nobody could have asked for more yet");
+        job.teach(Time(20), &mut foresight);
+        assert_eq!((job.asked.len(), job.unasked.len()), (0, 1), "block 1 is not over");
+        job.teach_all(&mut foresight);
+        assert!(job.unasked.is_empty());
+    }
+
+    #[test]
+    fn a_small_block_of_the_manifest_is_sent_several_times_over() {
+        let layout = Geometry::default().object(2_000).unwrap();
+        let proactive = Proactive { ppm: 150_000, least: 8 };
+        let mut job = Job::first_pass(ObjectId(1), layout, Time(2), proactive);
+        job.phase = Phase::Running;
+        let sent = drain(&mut job, &mut BTreeMap::new(), &mut 0);
+        assert_eq!(sent.iter().map(|(_, esis)| esis.len()).sum::<usize>(), 2 + 8);
     }
 }

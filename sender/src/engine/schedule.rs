@@ -24,7 +24,7 @@ use nackcast_proto::wire::NackStatus;
 use super::covered::Covered;
 use super::demand::Demand;
 use super::foresight::Foresight;
-use super::job::{Job, Phase};
+use super::job::{Job, Phase, Proactive};
 use crate::config::ScheduleConfig;
 
 /// Place in the order of passes: manifest root and parts first, then the object table.
@@ -218,8 +218,15 @@ impl Schedule {
         self.first.is_empty() && !self.jobs.iter().any(|j| j.first && !j.is_drained())
     }
 
+    /// Nothing is left to send.
     pub(super) fn is_idle(&self) -> bool {
-        self.first.is_empty() && self.pool.is_empty() && self.waiting.is_empty() && self.jobs.is_empty()
+        let is_closing = |j: &Job| matches!(j.phase, Phase::Closing { .. });
+        self.has_no_next() && self.waiting.is_empty() && self.jobs.iter().all(is_closing)
+    }
+
+    /// No object waits for a job, so that jobs may stay open.
+    pub(super) fn has_no_next(&self) -> bool {
+        self.first.is_empty() && self.pool.is_empty()
     }
 
     pub(super) fn pool_len(&self) -> usize {
@@ -290,7 +297,7 @@ impl Schedule {
                 (NackStatus::Queued, demand)
             }
             State::Sending => match self.jobs.iter_mut().find(|j| j.object == id) {
-                Some(job) => match job.demand(demand, heard) {
+                Some(job) => match job.demand(now, demand, heard) {
                     Ok(new) => (NackStatus::Sending, new),
                     Err(refused) => {
                         object.demand.merge(refused);
@@ -323,7 +330,7 @@ impl Schedule {
         &mut self,
         now: Time,
         first_pass_may: FirstPassMay,
-        proactive: impl Fn(Order) -> u32,
+        proactive: impl Fn(Order) -> Proactive,
     ) -> Vec<(ObjectId, u32)> {
         while let Some((eligible, id)) = self.waiting.first().copied() {
             if eligible > now {
@@ -370,10 +377,11 @@ impl Schedule {
             object.last_start = Some(now);
             object.last_asked = now;
             object.state = State::Sending;
+            let next_pass_at = now + self.config.period;
             self.jobs.push(if first {
-                Job::first_pass(id, object.layout, proactive(object.order))
+                Job::first_pass(id, object.layout, next_pass_at, proactive(object.order))
             } else {
-                Job::repair_pass(id, object.layout, demand)
+                Job::repair_pass(id, object.layout, next_pass_at, demand)
             });
             begun.push((id, object.passes));
         }
@@ -382,7 +390,7 @@ impl Schedule {
     /// Ends closing jobs whose window is over.
     pub(super) fn end_closed(&mut self, now: Time, foresight: &mut Foresight) {
         let over = |j: &Job| matches!(j.phase, Phase::Closing { until } if until <= now);
-        self.jobs.iter().filter(|j| over(j)).for_each(|j| j.teach(foresight));
+        self.jobs.iter_mut().filter(|j| over(j)).for_each(|j| j.teach_all(foresight));
         let ended: Vec<_> = self.jobs.iter().filter(|j| over(j)).map(|j| j.object).collect();
         self.jobs.retain(|j| !over(j));
         for id in ended {

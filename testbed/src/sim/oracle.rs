@@ -13,6 +13,7 @@ pub mod rate;
 pub mod side_file;
 pub mod silence;
 pub mod wakes;
+pub mod window;
 
 use nackcast_common::clock::Time;
 
@@ -51,6 +52,8 @@ pub struct Oracles {
     pub promises: promises::Promises,
     /// NACKs at the sender fit their share.
     pub rate: rate::Rate,
+    /// The NACK window is short again when NACKs are rare.
+    pub window: window::Window,
     /// No deadline stays in the past.
     pub wakes: wakes::Wakes,
     /// Nobody waits for ever.

@@ -15,7 +15,7 @@ const LINES_MAX: usize = 200;
 #[error("the plot cannot be drawn: {0}")]
 pub struct PlotError(String);
 
-fn failed(error: impl std::fmt::Display) -> PlotError {
+pub(super) fn failed(error: impl std::fmt::Display) -> PlotError {
     PlotError(error.to_string())
 }
 

@@ -32,6 +32,7 @@ use super::oracle::rate::Rate;
 use super::oracle::side_file::SideFile;
 use super::oracle::silence::Silence;
 use super::oracle::wakes::Wakes;
+use super::oracle::window::Window;
 use super::oracle::{Failure, Oracles};
 use super::queue::Queue;
 use super::receiver::{self, Lane, Receiver, Socket, Started};
@@ -201,6 +202,7 @@ impl World {
                 promises: Promises::new(Duration::from_millis(scenario.receiver.nack_retry_ms)),
                 rate: Rate::new(spec.rate_bps, scenario.receivers, scenario.receiver.nack_budget),
                 wakes: Wakes::default(),
+                window: Window::default(),
                 silence: Silence::default(),
                 failure: None,
             },
@@ -303,6 +305,9 @@ impl World {
             }
             Event::ToSender(receiver, datagram) => self.arrive(receiver, datagram),
             Event::Read(life, receiver, datagram) => self.read(life, receiver, &datagram),
+            // Another deadline came before: this one was looked at then.
+            Event::SenderDue if now != self.sender_due => {}
+            Event::ReceiverDue(receiver) if now != self.due[receiver as usize] => {}
             Event::SenderDue => {
                 self.sender_due = Time::NEVER;
                 self.sender.wake(now);
@@ -349,6 +354,7 @@ impl World {
                 if self.sender.life == life {
                     self.sender.pause(false);
                     self.oracles.pool.on_excuse();
+                    self.oracles.window.on_excuse();
                     self.sender.wake(now);
                     self.settle_sender();
                 }
@@ -384,6 +390,7 @@ impl World {
         let heard = self.sender.read(self.now, address(receiver), datagram);
         if let Some(heard) = &heard {
             if !heard.nack.is_report() {
+                self.oracles.window.on_nack(self.now);
                 let verdict = self.oracles.rate.on_nack(self.now);
                 self.oracles.judge(self.now, "rate", verdict);
             }
@@ -457,7 +464,11 @@ impl World {
                 let verdict = self.oracles.pool.on_answer(self.now, answer, manifest);
                 self.oracles.judge(self.now, "pool", verdict);
             }
-            Said::Advertisement(_) | Said::Digest(_) => {}
+            Said::Advertisement(said) => {
+                let verdict = self.oracles.window.on_advertisement(self.now, said.nack_window, said.grtt);
+                self.oracles.judge(self.now, "window", verdict);
+            }
+            Said::Digest(_) => {}
         }
     }
 
@@ -606,6 +617,7 @@ impl World {
             What::KillSender { for_ms } => {
                 self.sender.kill();
                 self.oracles.pool.on_excuse();
+                self.oracles.window.on_excuse();
                 self.busy_until = self.now;
                 self.queue.push(later(for_ms), Event::SenderUp(self.sender.life));
             }
@@ -632,6 +644,7 @@ impl World {
         self.network.heal(&self.scenario);
         (self.sender.blind_until, self.sender.bad_until) = (self.now, self.now);
         self.oracles.pool.on_excuse();
+        self.oracles.window.on_excuse();
         if !self.sender.is_up() {
             self.sender.start(self.now);
         }

@@ -107,27 +107,30 @@ impl Group {
         self.losses.one()
     }
 
-    /// A multicast datagram, or a run, reaches all receivers of one delay.
-    pub(super) fn deliver(&mut self, now: Time, delay: usize, session: SessionId, multicast: &Multicast) {
+    /// What was multicast at one moment reaches all receivers of one delay.
+    pub(super) fn deliver(&mut self, now: Time, delay: usize, session: SessionId, burst: &[Multicast]) {
         let before = (self.meter.switch)(Owner::Receivers);
         let mut lost = std::mem::take(&mut self.lost);
         for at in self.of_delay(delay) {
-            lost.clear();
-            self.losses.draw(multicast.count, &mut lost);
-            multicast.add_shared(at, &mut lost);
-            if lost.len() >= multicast.count.into() {
-                continue;
-            }
-            self.handled += 1;
-            let engine = &mut self.receivers[at].engine;
-            match &multicast.content {
-                Carried::Advertisement(a) => engine.handle_advertisement(now, SENDER, a),
-                Carried::Digest(d) => engine.handle_digest(now, d),
-                Carried::Symbols(run) => {
-                    let (object, block, esis) = (run.object, run.block, run.esis.clone());
-                    let run = Run { session, first_packet: run.first_packet, object, block, esis };
-                    engine.handle_run(now, &run, &lost);
+            for multicast in burst {
+                lost.clear();
+                self.losses.draw(multicast.count, &mut lost);
+                multicast.add_shared(at, &mut lost);
+                if lost.len() >= multicast.count.into() {
+                    continue;
                 }
+                self.handled += 1;
+                let engine = &mut self.receivers[at].engine;
+                match &multicast.content {
+                    Carried::Advertisement(a) => engine.handle_advertisement(now, SENDER, a),
+                    Carried::Digest(d) => engine.handle_digest(now, d),
+                    Carried::Symbols(run) => {
+                        let (first_packet, object, block) = (run.first_packet, run.object, run.block);
+                        let run = Run { session, first_packet, object, block, esis: run.esis.clone() };
+                        engine.handle_run(now, &run, &lost);
+                    }
+                }
+                self.work(now, at);
             }
             self.settle(now, at);
         }
@@ -162,10 +165,6 @@ impl Group {
         let at = receiver as usize;
         let before = (self.meter.switch)(Owner::Receivers);
         self.receivers[at].wake = Time::NEVER;
-        if self.receivers[at].engine.poll_deadline().is_some_and(|d| d.at <= now) {
-            self.handled += 1;
-            self.receivers[at].engine.handle_timeout(now);
-        }
         self.settle(now, at);
         (self.meter.switch)(before);
     }
@@ -192,8 +191,8 @@ impl Group {
         Some(format!("receiver {at}: {:?} {:?}", engine.snapshot(), engine.poll_deadline()))
     }
 
-    /// Does what an engine ordered, takes what it sends, and sees when it wants to be woken.
-    fn settle(&mut self, now: Time, at: usize) {
+    /// Does what an engine ordered.
+    fn work(&mut self, now: Time, at: usize) {
         let receiver = &mut self.receivers[at];
         while let Some(work) = receiver.engine.poll_work() {
             if let Some(done) = work_done(&receiver.engine, &work) {
@@ -212,6 +211,17 @@ impl Group {
                 _ => {}
             }
         }
+    }
+
+    /// Does what is due, takes what the engine sends, and sees when it wants to be woken.
+    fn settle(&mut self, now: Time, at: usize) {
+        self.work(now, at);
+        if self.receivers[at].engine.poll_deadline().is_some_and(|d| d.at <= now) {
+            self.handled += 1;
+            self.receivers[at].engine.handle_timeout(now);
+            self.work(now, at);
+        }
+        let receiver = &mut self.receivers[at];
         let name = u32::try_from(at).unwrap_or(u32::MAX);
         while let Some(transmit) = receiver.engine.poll_transmit() {
             self.outbox.push((name, transmit.packet, transmit.nack));

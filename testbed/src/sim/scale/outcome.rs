@@ -25,6 +25,8 @@ pub struct Sample {
     pub jobs: usize,
     /// Objects that wait for a job.
     pub pool: usize,
+    /// Bytes that a receiver holds, mean.
+    pub receiver_bytes: u64,
     /// Open blocks of a receiver, mean.
     pub open_blocks: f64,
 }
@@ -82,6 +84,8 @@ pub struct Outcome {
     pub sender_bytes: u64,
     /// Most bytes that receivers held, each (seen once a second).
     pub receiver_bytes: u64,
+    /// The same once content had begun.
+    pub receiver_bytes_content: u64,
     /// Events that were handled.
     pub events: u64,
 }

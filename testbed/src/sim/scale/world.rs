@@ -41,7 +41,7 @@ const JITTER: u64 = 1_000;
 const SECOND: Duration = Duration::from_secs(1);
 
 enum Happening {
-    Multicast(usize, Rc<Multicast>),
+    Multicast(usize, Rc<[Multicast]>),
     Nack(u32, u64, Box<Nack>),
     Answer(u32, Box<NackAnswer>),
 }
@@ -64,6 +64,8 @@ pub(super) struct World {
     sampled: Time,
     content_began: Option<Time>,
     gathered: Option<SymbolRun>,
+    /// What is multicast at this moment.
+    burst: Vec<Multicast>,
 }
 
 impl World {
@@ -108,6 +110,7 @@ impl World {
             sampled: Time::ZERO,
             content_began: None,
             gathered: None,
+            burst: Vec::new(),
             scenario: *scenario,
             meter: *meter,
         })
@@ -170,7 +173,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         let now = self.now;
         match happening {
-            Happening::Multicast(delay, multicast) => self.group.deliver(now, delay, SESSION, &multicast),
+            Happening::Multicast(delay, burst) => self.group.deliver(now, delay, SESSION, &burst),
             Happening::Answer(to, answer) => self.group.answer(now, to, &answer),
             Happening::Nack(from, packet, nack) => {
                 self.outcome.nacks += 1;
@@ -227,8 +230,22 @@ impl World {
             (self.meter.switch)(before);
             match transmit {
                 Some(transmit) => self.send(transmit),
-                None => return self.flush(),
+                None => break,
             }
+        }
+        self.launch();
+    }
+
+    /// Puts on the wire what was multicast at this moment.
+    fn launch(&mut self) {
+        self.flush();
+        if self.burst.is_empty() {
+            return;
+        }
+        let burst: Rc<[Multicast]> = std::mem::take(&mut self.burst).into();
+        for delay in (0..DELAYS).filter(|delay| !self.group.of_delay(*delay).is_empty()).collect::<Vec<_>>() {
+            let way = DELAY + DELAY_STEP * u32::try_from(delay).unwrap_or(0);
+            self.at(way, Happening::Multicast(delay, Rc::clone(&burst)));
         }
     }
 
@@ -275,11 +292,7 @@ impl World {
     }
 
     fn multicast(&mut self, content: Carried) {
-        let multicast = Rc::new(Multicast::new(content, &mut self.links));
-        for delay in (0..DELAYS).filter(|delay| !self.group.of_delay(*delay).is_empty()).collect::<Vec<_>>() {
-            let way = DELAY + DELAY_STEP * u32::try_from(delay).unwrap_or(0);
-            self.at(way, Happening::Multicast(delay, Rc::clone(&multicast)));
-        }
+        self.burst.push(Multicast::new(content, &mut self.links));
     }
 
     fn count_control(&mut self, body: usize) {
@@ -311,6 +324,9 @@ impl World {
         self.outcome.sender_bytes = self.outcome.sender_bytes.max((self.meter.held)(Owner::Sender));
         let each = (self.meter.held)(Owner::Receivers) / u64::from(self.scenario.receivers.max(1));
         self.outcome.receiver_bytes = self.outcome.receiver_bytes.max(each);
+        if self.content_began.is_some() {
+            self.outcome.receiver_bytes_content = self.outcome.receiver_bytes_content.max(each);
+        }
         self.sample = Sample {
             at: self.now.since(Time::ZERO),
             symbols: self.outcome.symbols,
@@ -322,6 +338,7 @@ impl World {
             window: snapshot.nack_window,
             jobs: snapshot.jobs,
             pool: snapshot.pool,
+            receiver_bytes: each,
             open_blocks: self.group.open_blocks() as f64 / self.group.len().max(1) as f64,
         };
     }

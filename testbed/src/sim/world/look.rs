@@ -5,6 +5,7 @@ use nackcast_common::ids::ObjectId;
 use nackcast_common::path::PART_DIRECTORY;
 
 use super::World;
+use crate::sim::disk::Stands;
 use crate::sim::oracle::bounds::Bounded;
 use crate::sim::receiver::{INTO, Lane};
 use crate::sim::trace::Sample;
@@ -123,8 +124,16 @@ impl World {
         let receiver = &mut self.receivers[number as usize];
         let Some(edition) = self.editions.last() else { return };
         // Not in doubt any more: healed, and scanned deeply.
-        receiver.tainted = false;
+        let was_tainted = std::mem::take(&mut receiver.tainted);
         let shown = receiver.disk.shown(INTO.as_bytes(), PART_DIRECTORY.as_bytes());
+        if was_tainted {
+            // Nobody looks at what left the dataset: it may have rotted, and stay.
+            for one in shown.iter().filter(|one| edition.manifest.entry(&one.path).is_none()) {
+                if let Stands::File { inode, .. } = one.stands {
+                    self.oracles.installed.on_edit(number, one.path.clone(), inode);
+                }
+            }
+        }
         // After a power cut, an error or another's hand nobody may know any more that a file was ours: then it stays.
         let knows = !receiver.had_power_cut && receiver.edited.is_empty() && self.scenario.disk.errors_ppm == 0;
         let pruned = self.scenario.receiver.prune && knows;
