@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["admin", "manifest", "ticket", "wire"].map(|name| format!("proto/nackcast/v1/{name}.proto"));
+    let files = ["admin", "manifest", "pull", "ticket", "wire"].map(|name| format!("proto/nackcast/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -2,30 +2,34 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nackcast_common::keys::SigningKey;
 use nackcast_common::report::Progress;
+use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::ticket::Ticket;
-use nackcast_receiver::{Config, Control, Subscription, Summary};
+use nackcast_receiver::{Config, Control, Peers, PullWhen, Subscription, Summary};
 use tokio::sync::watch;
 
 use crate::App;
 use crate::args::ReceiveArgs;
-use crate::args::options::ReceiveOptions;
+use crate::args::options::{PullOption, ReceiveOptions};
 use crate::failure::{Failure, OrFail};
 use crate::keyfile::KeyFile;
 use crate::node::{self, Daemon, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
 use crate::signals::Signals;
-use crate::{config_file, private_file};
+use crate::{config_file, node_key, private_file};
 
 const TICKET_VARIABLE: &str = "NACKCAST_TICKET";
 const DEFAULT_SCAN: Duration = Duration::from_secs(600);
 const DEFAULT_MODE_MASK: u32 = 0o777;
 const DEFAULT_NACK_RETRY: Duration = Duration::from_millis(200);
 const DEFAULT_NACK_BUDGET: usize = 4;
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
+const DEFAULT_UNICAST_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
 const DEFAULT_MEMORY: u64 = 32 << 20;
 /// Blocks of the default size for each of two channels fit, and little more makes no sense.
 const MEMORY_MIN: u64 = 1 << 20;
@@ -69,6 +73,7 @@ impl Daemon for Config {
     }
 
     async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Summary, Failure> {
+        node_key::keep(&self.state, node_key::OF_RECEIVER, &self.identity)?;
         let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
         nackcast_receiver::run(self, control).await.map_err(|error| node::fail(error.is_usage(), error))
     }
@@ -86,10 +91,22 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
         .map(|(ticket, into)| Subscription { ticket, into, own_sender: None })
         .collect();
     let node = describe(&subscriptions);
+    let identity = node_key::load_or_generate(&state, node_key::OF_RECEIVER)?;
+    let peers = options.serve_peers.unwrap_or(false).then(|| Peers {
+        listen: options.listen.map_or(DEFAULT_LISTEN, |listen| listen.0),
+        rate: options.unicast_rate.unwrap_or(DEFAULT_UNICAST_RATE),
+    });
     let config = Config {
         subscriptions,
         interface: options.interface,
         sources: options.source.into_iter().map(|source| source.0).collect(),
+        identity,
+        pull: match options.pull {
+            Some(PullOption::Never) => PullWhen::Never,
+            Some(PullOption::Last) | None => PullWhen::Last,
+            Some(PullOption::Unknown) => PullWhen::Unknown,
+        },
+        peers,
         state,
         scan: options.scan.unwrap_or(DEFAULT_SCAN),
         prune: options.prune.unwrap_or(false),
@@ -103,11 +120,12 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
     Ok((config, node))
 }
 
-/// The receiver beside a backup sender: with the defaults, and never done.
+/// The receiver beside a backup sender, whose key it shows: with the defaults, and never done.
 pub(crate) fn beside_sender(
     subscriptions: Vec<Subscription>,
     interface: Option<String>,
     sources: Vec<String>,
+    identity: SigningKey,
     state: PathBuf,
     overwrite: bool,
 ) -> Config {
@@ -115,6 +133,9 @@ pub(crate) fn beside_sender(
         subscriptions,
         interface,
         sources,
+        identity,
+        pull: PullWhen::Last,
+        peers: None,
         state,
         scan: DEFAULT_SCAN,
         prune: false,
@@ -138,6 +159,14 @@ fn check_options(options: &ReceiveOptions) -> Result<(), Failure> {
         return Err(Failure::usage(format_args!(
             "{tickets} --ticket but {directories} --into: the n-th ticket goes with the n-th directory, so give as many"
         )));
+    }
+    if !options.serve_peers.unwrap_or(false) && (options.listen.is_some() || options.unicast_rate.is_some()) {
+        return Err(Failure::usage(
+            "--listen and --unicast-rate say how --serve-peers serves: give --serve-peers, too",
+        ));
+    }
+    if options.listen.is_some_and(|listen| listen.0.port() == u16::MAX) {
+        return Err(Failure::usage("--listen: the next port is needed too, so give at most 65534"));
     }
     if options.nack_budget == Some(0) {
         return Err(Failure::usage("--nack-budget 0 would never ask for anything: give at least 1"));

@@ -48,6 +48,9 @@ impl Summary for nackcast_sender::Summary {
                 channel.receivers_complete,
                 channel.receivers,
             ));
+            if channel.unicast_bytes > 0 {
+                lines.push(format!("  {} pulled by unicast", ByteCount(channel.unicast_bytes)));
+            }
             lines.extend(channel.problems.iter().map(|problem| format!("  {}", one_line(problem))));
         }
         lines.join("\n")
@@ -71,9 +74,17 @@ impl Summary for nackcast_receiver::Summary {
             ));
             if channel.unicast_wanted > 0 {
                 lines.push(format!(
-                    "  {} objects are no longer multicast: they are asked for again when the sender begins a new round",
+                    "  {} objects are no longer multicast, and no source gave them: they are asked for again when the \
+                     sender begins a new round",
                     channel.unicast_wanted
                 ));
+            }
+            if channel.pulled_bytes > 0 {
+                let (bytes, sources) = (ByteCount(channel.pulled_bytes), channel.pull_sources.join(", "));
+                lines.push(format!("  {bytes} pulled by unicast from {sources}"));
+            }
+            if channel.unicast_bytes > 0 {
+                lines.push(format!("  {} given to other receivers by unicast", ByteCount(channel.unicast_bytes)));
             }
             lines.extend(channel.problems.iter().map(|problem| format!("  {}", one_line(problem))));
         }
@@ -124,6 +135,12 @@ pub(crate) fn progress_line(row: &ChannelProgress) -> String {
             let seconds = std::time::Duration::from_secs(left.saturating_mul(8).div_ceil(row.rate_bps));
             text.push_str(&format!(", {} left", humantime::format_duration(seconds)));
         }
+    }
+    if row.pulled_bytes > 0 {
+        text.push_str(&format!(", {} pulled from {} sources", ByteCount(row.pulled_bytes), row.pull_sources.len()));
+    }
+    if row.unicast_bytes > 0 {
+        text.push_str(&format!(", {} given by unicast", ByteCount(row.unicast_bytes)));
     }
     if row.receivers > 0 {
         text.push_str(&format!(", {} of {} receivers complete", row.receivers_complete, row.receivers));

@@ -27,10 +27,12 @@ use crate::node::{self, Daemon, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
 use crate::receive::beside_sender;
 use crate::signals::Signals;
-use crate::{config_file, sender_key};
+use crate::{config_file, node_key};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
 const DEFAULT_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
+/// Where multicast is not limited.
+const DEFAULT_UNICAST_RATE: RateLimit = RateLimit::Fixed(BitRate(100_000_000));
 const DEFAULT_TTL: u8 = 8;
 const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
 const DEFAULT_LINGER: Duration = Duration::from_secs(3);
@@ -87,7 +89,7 @@ impl Daemon for Sender {
     }
 
     async fn run(self, signals: Signals, progress: watch::Sender<Progress>) -> Result<Summary, Failure> {
-        sender_key::keep(&self.config.state, &self.key)?;
+        node_key::keep(&self.config.state, node_key::OF_SENDER, &self.key)?;
         let Some(receiver) = self.receiver else {
             let control = Control { shutdown: signals.shutdown, rescan: signals.rescan, progress };
             return nackcast_sender::run(self.config, control)
@@ -137,7 +139,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     let geometry = geometry(&options)?;
     let state = places::state_dir(options.state.as_deref(), NodeRole::Send, files[0].channel)?;
     check_state_outside(&state, &options.channel)?;
-    let key = sender_key::load_or_generate(&state)?;
+    let key = node_key::load_or_generate(&state, node_key::OF_SENDER)?;
     let node = describe(&options.channel, &files);
     let role = options.role.map_or(Role::Primary, RoleOption::role);
     let beside = (role == Role::Backup).then(|| state.join(RECEIVER));
@@ -156,7 +158,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
             own_sender: Some(channel.sender.verifying_key()),
         });
         let overwrite = options.overwrite.unwrap_or(false);
-        beside_sender(subscriptions.collect(), options.interface.clone(), peers.clone(), state, overwrite)
+        beside_sender(subscriptions.collect(), options.interface.clone(), peers.clone(), key.clone(), state, overwrite)
     });
     let schedule = ScheduleConfig::default();
     let config = Config {
@@ -167,6 +169,12 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
         drain_limit: options.drain_limit.unwrap_or(DEFAULT_DRAIN_LIMIT),
         interface: options.interface,
         listen,
+        identity: key.clone(),
+        unicast_rate: options.unicast_rate.unwrap_or(match options.rate {
+            Some(RateLimit::Max) => DEFAULT_UNICAST_RATE,
+            Some(rate) => rate,
+            None => DEFAULT_RATE,
+        }),
         rate: options.rate.unwrap_or(DEFAULT_RATE),
         ttl: options.ttl.unwrap_or(DEFAULT_TTL),
         dscp: options.dscp.unwrap_or(0),

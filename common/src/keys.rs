@@ -222,6 +222,51 @@ impl EpochSecret {
     }
 }
 
+/// Who speaks on a connection: what one side proves, the other cannot send back as its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    /// Whoever opened the connection.
+    Client = 0,
+    /// Whoever was called.
+    Server = 1,
+}
+
+/// A proof that a side of a connection holds an epoch secret. Compared in constant time.
+#[derive(Clone, Copy)]
+pub struct Proof(pub [u8; 32]);
+
+impl Proof {
+    /// From a wire field.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+}
+
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for Proof {}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof(..)")
+    }
+}
+
+impl EpochSecret {
+    /// What shows, on the connection with this binding (its TLS exporter) and nowhere else, that `side` holds the
+    /// secret.
+    #[must_use]
+    pub fn prove(&self, channel: ChannelId, side: Side, binding: &[u8; 32]) -> Proof {
+        Proof(derive(channel, &self.0, &[b"nackcast v1 quic", &[side as u8], binding]))
+    }
+}
+
 /// Datagrams that share a key and a packet number: one direction to one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -335,6 +380,17 @@ mod tests {
             }
         }
         assert_eq!(Flow::from_u8(4), None);
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_secret_channel_side_and_connection_only() {
+        let secret = EpochSecret([1; 32]);
+        let proof = secret.prove(CHANNEL, Side::Client, &[9; 32]);
+        assert_eq!(proof, secret.prove(CHANNEL, Side::Client, &[9; 32]));
+        assert_ne!(proof, secret.prove(CHANNEL, Side::Server, &[9; 32]));
+        assert_ne!(proof, secret.prove(CHANNEL, Side::Client, &[8; 32]));
+        assert_ne!(proof, secret.prove(ChannelId([8; 16]), Side::Client, &[9; 32]));
+        assert_ne!(proof, EpochSecret([2; 32]).prove(CHANNEL, Side::Client, &[9; 32]));
     }
 
     /// Computed by another implementation (Python's hmac); a change here breaks the wire.

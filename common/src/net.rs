@@ -1,4 +1,4 @@
-//! Sockets (Linux): which interface, multicast in and out, the NACK and answer socket.
+//! Sockets (Linux): which interface, multicast in and out, the NACK and answer socket, QUIC.
 //!
 //! - Only this module and the drivers know sockets.
 //! - Errors at set-up are a [`NetError`], which says what was asked, where, and what to do; errors on a running
@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub mod interface;
 pub mod multicast;
+pub mod quic;
 pub mod send;
 pub mod unicast;
 

@@ -32,6 +32,12 @@ pub struct ChannelProgress {
     pub repair_bytes: u64,
     /// Bits per second on the data group, measured over the last moments.
     pub rate_bps: u64,
+    /// Blocks given out by unicast, to whoever pulled them.
+    pub unicast_bytes: u64,
+    /// Blocks that were pulled by unicast; known to a receiver only.
+    pub pulled_bytes: u64,
+    /// Who gave them.
+    pub pull_sources: Vec<String>,
     /// Receivers heard lately; known to a sender only.
     pub receivers: u64,
     /// Of these, complete with this generation.

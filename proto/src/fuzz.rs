@@ -3,6 +3,8 @@
 //! - Whatever is signed is signed here with a fixed key, so that mutated bytes reach the parser behind the check.
 //! - What a parser accepts must come back the same from its own encoder: a panic says that it does not.
 
+mod pull;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ use crate::wire::{
     ProbeKind, Promise, Role, SenderCertificate, SenderState, ShortObject, Standing, counts, digest as signing,
     header as head_of, index_set,
 };
+
+pub use self::pull::pull;
 
 /// The name of a target and bytes to begin with.
 pub type Seeds = (&'static str, Vec<Vec<u8>>);
@@ -227,6 +231,7 @@ pub fn seeds() -> Vec<Seeds> {
         ("manifest_parts", vec![parts(&manifest())]),
         ("probe", probes()),
         ("ticket", tickets()),
+        ("pull", pull::seeds()),
     ]
 }
 

@@ -3,12 +3,14 @@
 //! - [`wire`]: datagrams. A parser here never panics and never allocates more than [`wire::limits`] allows,
 //!   whatever it is given; what it returns is checked.
 //! - [`manifest`]: a manifest to signed bytes and back.
+//! - [`pull`]: requests over QUIC, and how they are answered.
 //! - [`ticket`]: what operators copy.
 //! - [`rpc`]: the admin interface's generated services.
 
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub mod manifest;
+pub mod pull;
 pub mod rpc;
 pub mod ticket;
 pub mod wire;

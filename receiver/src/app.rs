@@ -8,6 +8,7 @@
 //! | `CHANNEL/manifest/` | the manifest in force |
 //! | `CHANNEL/chaining/` | block hashes of large objects |
 //! | `CHANNEL/into` | the directory that it is about |
+//! | `identity.key` | the node's own key, for unicast |
 //! | `admin.sock` | the admin interface |
 
 use std::fs;
@@ -15,14 +16,17 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nackcast_common::archive::Archive;
 use nackcast_common::clock::Clock;
 use nackcast_common::files::linux;
 use nackcast_common::ids::{ChannelId, RunId};
 use nackcast_common::keys::fill_random;
+use nackcast_common::net::quic::{Limits, QuicError, Server};
 use nackcast_common::net::{NetError, interface};
 use nackcast_common::store::{Store, StoreError};
+use nackcast_proto::pull::{Member, Service};
 use nackcast_proto::ticket::Ticket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,7 +38,7 @@ use crate::dataset::{AdoptError, CompareError, Record, ScanReport, Settings, loa
 use crate::disk::DiskError;
 use crate::disk::scan::{Depth, Options, Progress as ScanProgress, scan};
 use crate::disk::target::TargetDir;
-use crate::driver::{self, Network, Setup};
+use crate::driver::{self, Network, PullSetup, Setup};
 use crate::node::{NodeConfig, OpenError, ReceiverNode, ScanRequest, Workers};
 use crate::report::{ChannelProgress, Progress, Summary};
 use crate::silence::Silence;
@@ -122,6 +126,9 @@ pub enum RunError {
     /// A sender's address cannot be resolved.
     #[error("cannot find the address of sender {0}: check --source, or the ticket's senders")]
     Source(String),
+    /// Unicast cannot be had.
+    #[error(transparent)]
+    Unicast(QuicError),
     /// There is no manifest of the directory.
     #[error("{0} is not known to the state at {1}: receive into it first, or name its state with --state")]
     NotReceived(String, String),
@@ -153,6 +160,7 @@ impl RunError {
     pub const fn is_usage(&self) -> bool {
         match self {
             Self::Network(_)
+            | Self::Unicast(QuicError::Net(_))
             | Self::Disk(_)
             | Self::NotWritable { .. }
             | Self::OtherChannel { .. }
@@ -164,7 +172,7 @@ impl RunError {
             | Self::Store(_)
             | Self::NotReceived(..)
             | Self::Source(_) => true,
-            Self::Manifest { .. } | Self::Internal(_) => false,
+            Self::Manifest { .. } | Self::Unicast(_) | Self::Internal(_) => false,
         }
     }
 }
@@ -182,16 +190,19 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
     let mut tasks = JoinSet::new();
     let mut rows = Vec::new();
     let mut scanners = Vec::new();
+    let mut service = Service::default();
     let mut silence = Silence::new(clock.now());
     for (at, subscription) in config.subscriptions.iter().enumerate() {
         let (row, watched) = watch::channel(ChannelProgress::default());
         let (scanner, scans) = mpsc::channel(SCANS_MAX);
         let setup = prepare(&config, subscription, clock, shutdown.clone(), row, scans)?;
         silence.add(&subscription.ticket, &setup.network.interface);
+        service.add(member(&subscription.ticket), setup.shelf.clone());
         rows.push(watched);
         scanners.push((subscription.ticket.name.clone(), subscription.ticket.channel, scanner));
         tasks.spawn(async move { (at, driver::run(setup).await) });
     }
+    let pulls = serve_peers(&config, service)?;
     let admin = admin::serve(&config.state, scanners.clone(), rows.clone(), directories(&config));
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
     let mut rates = Rates::default();
@@ -228,11 +239,34 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
         }
     }
     progress.send_replace(rates.collect(clock, &rows));
-    drop(admin);
+    drop((admin, pulls));
     results.sort_by_key(|(at, _)| *at);
     let channels: Vec<_> = results.into_iter().map(|(_, channel)| channel).collect();
     let success = channels.iter().all(|c| c.complete);
     Ok(Summary { channels, success })
+}
+
+/// What this node is to a channel.
+fn member(ticket: &Ticket) -> Member {
+    let Ticket { channel, epoch, publisher, .. } = *ticket;
+    Member { channel, epoch, secret: ticket.secret.clone(), publisher, sender: None }
+}
+
+/// Gives blocks to other receivers, where that is wanted.
+fn serve_peers(config: &Config, service: Service) -> Result<Option<Server>, RunError> {
+    let Some(peers) = config.peers else { return Ok(None) };
+    let mut at = peers.listen;
+    at.set_port(if at.port() == 0 { 0 } else { at.port().saturating_add(1) });
+    let server = Server::start(at, &config.identity, Arc::new(service), Limits::with_rate(peers.rate));
+    let server = server.map_err(RunError::Unicast)?;
+    tracing::info!("giving blocks to other receivers at {}", server.local_addr());
+    Ok(Some(server))
+}
+
+/// HOST:PORT of a node's QUIC, which is on the port after that by which the node is known.
+fn quic_of(source: &str) -> Option<String> {
+    let (host, port) = source.rsplit_once(':')?;
+    Some(format!("{host}:{}", port.parse::<u16>().ok()?.checked_add(1)?))
 }
 
 /// Rates, from what arrived between two looks.
@@ -329,7 +363,7 @@ fn prepare(
         prune: config.prune,
     };
     let into = shown(target.path());
-    let Workers { blocks, dataset, remembered, warnings } = Workers::open(settings, target, store, &state)?;
+    let Workers { blocks, dataset, shelf, remembered, warnings } = Workers::open(settings, target, store, &state)?;
     // Said when the directory is locked: from now on others are refused.
     tracing::info!("{}: receiving on interface {}", ticket.name, interface.name);
     for warning in warning.map(|w| w.to_string()).into_iter().chain(warnings) {
@@ -348,9 +382,12 @@ fn prepare(
         once: config.once,
         own_sender: subscription.own_sender,
     };
-    let node = ReceiverNode::new(clock.now(), node);
+    let mut node = ReceiverNode::new(clock.now(), node);
+    let pull_from = config.sources.iter().chain(&ticket.senders).filter_map(|source| quic_of(source));
+    node.allow_pull(clock.now(), config.pull, pull_from);
+    let pull = PullSetup { identity: config.identity.clone(), member: member(ticket) };
     let network = Network { advertise: ticket.advertise, interface, sources };
-    Ok(Setup { node, blocks, dataset, network, clock, shutdown, progress, scans })
+    Ok(Setup { node, blocks, dataset, pull, shelf: Arc::new(shelf), network, clock, shutdown, progress, scans })
 }
 
 fn random() -> u64 {

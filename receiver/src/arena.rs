@@ -40,6 +40,17 @@ impl Buffer {
         self.repair.clear();
     }
 
+    /// All source symbols of a block, from its bytes.
+    pub(crate) fn whole(layout: Layout, block: u32, bytes: &[u8]) -> Self {
+        let mut buffer = Self::default();
+        buffer.begin(layout, block);
+        for (to, from) in buffer.source.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        buffer.have.insert_range(..);
+        buffer
+    }
+
     fn put(&mut self, esi: u16, symbol: &[u8]) {
         let at = usize::from(esi);
         if symbol.len() != self.symbol_size {

@@ -49,8 +49,8 @@ pub enum Order {
         layout: Layout,
         /// The block.
         block: u32,
-        /// Where its symbols were.
-        slot: Slot,
+        /// Where its symbols were; none: it was pulled whole.
+        slot: Option<Slot>,
         /// Its symbols.
         buffer: Buffer,
         /// How it is checked.
@@ -105,8 +105,8 @@ pub enum Report {
         object: ObjectId,
         /// The block.
         block: u32,
-        /// Where its symbols were.
-        slot: Slot,
+        /// Where its symbols were; none: it was pulled whole.
+        slot: Option<Slot>,
         /// The buffer, to be used again.
         buffer: Buffer,
         /// How it came out.
@@ -181,7 +181,8 @@ impl Blocks {
     pub fn handle(&mut self, order: Order) {
         let report = match order {
             Order::Complete { object, layout, block, slot, mut buffer, check, keep } => {
-                let (outcome, bytes) = self.complete(object, layout, block, &mut buffer, &check, keep);
+                let how = (&check, keep, slot.is_none());
+                let (outcome, bytes) = self.complete(object, layout, block, &mut buffer, how);
                 Report::Complete { object, block, slot, buffer, outcome, bytes }
             }
             Order::Spill { object, layout, block, slot, buffer } => {
@@ -226,8 +227,7 @@ impl Blocks {
         layout: Layout,
         block: u32,
         buffer: &mut Buffer,
-        check: &Check,
-        keep: Keep,
+        (check, keep, pulled): (&Check, Keep, bool),
     ) -> (BlockOutcome, Option<Vec<u8>>) {
         if !self.restore(layout, block, buffer) {
             return (BlockOutcome::Unsound, None);
@@ -241,7 +241,9 @@ impl Blocks {
             }
         };
         if !sound && !planted(Mutation::BlockNotChecked) {
-            if let Err(error) = self.parts.discard_symbols(object, block)
+            // What was pulled says nothing about symbols that are on disk.
+            if !pulled
+                && let Err(error) = self.parts.discard_symbols(object, block)
                 && !matches!(error, PartError::Unknown(_))
             {
                 self.trouble(error);

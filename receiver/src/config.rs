@@ -1,10 +1,14 @@
 //! What a receiver is told: plain values, checked by [`crate::run`] before anything is bound.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nackcast_common::keys::VerifyingKey;
+use nackcast_common::keys::{SigningKey, VerifyingKey};
+use nackcast_common::units::RateLimit;
 use nackcast_proto::ticket::Ticket;
+
+use crate::engine::PullWhen;
 
 /// Everything a receiving node is told.
 #[derive(Debug)]
@@ -13,8 +17,14 @@ pub struct Config {
     pub subscriptions: Vec<Subscription>,
     /// Name or address of the interface; none: the default route's.
     pub interface: Option<String>,
-    /// Senders to ask, HOST:PORT, in order of preference; before those of the ticket.
+    /// Senders to ask, and others to pull from, HOST:PORT, in order of preference; before those of the ticket.
     pub sources: Vec<String>,
+    /// The node's key towards whom it pulls from, and who pulls from it.
+    pub identity: SigningKey,
+    /// When blocks are pulled by unicast.
+    pub pull: PullWhen,
+    /// Give blocks to other receivers.
+    pub peers: Option<Peers>,
     /// State directory.
     pub state: PathBuf,
     /// Time between scans of the dataset; default 10 min.
@@ -33,6 +43,15 @@ pub struct Config {
     pub nack_budget: usize,
     /// Bytes of blocks held in memory; default 32 MiB.
     pub memory: u64,
+}
+
+/// How blocks are given to other receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Where it is known; QUIC is on the next port, on any when the port is 0.
+    pub listen: SocketAddr,
+    /// To all together; half of it to one.
+    pub rate: RateLimit,
 }
 
 /// One channel to receive.

@@ -6,9 +6,11 @@
 //! A sender that is faster than this machine makes data readable at all times. What else waits is taken at the top of
 //! each turn, so that memory comes back from the disk threads, and senders are heard and answered.
 
+pub(crate) mod pull;
 mod threads;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::clock::Clock;
@@ -20,12 +22,15 @@ use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::pull::PullSetup;
+use self::pull::Puller;
 use self::threads::Threads;
 use crate::app::RunError;
 use crate::blocks::Blocks;
 use crate::dataset::Dataset;
 use crate::node::{End, ReceiverNode, ScanRequest};
 use crate::report::{ChannelProgress, ReceivedChannel};
+use crate::shelf::ReceiverShelf;
 
 /// Batches of datagrams read before reports and timers are looked at.
 const BATCHES_PER_TURN: usize = 8;
@@ -41,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) node: ReceiverNode,
     pub(crate) blocks: Blocks,
     pub(crate) dataset: Dataset,
+    pub(crate) pull: PullSetup,
+    pub(crate) shelf: Arc<ReceiverShelf>,
     pub(crate) network: Network,
     pub(crate) clock: Clock,
     pub(crate) shutdown: CancellationToken,
@@ -57,7 +64,8 @@ pub(crate) struct Network {
 
 /// Runs one channel until it is done or told to end.
 pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
-    let Setup { mut node, blocks, dataset, network, clock, shutdown, progress, mut scans } = setup;
+    let Setup { mut node, blocks, dataset, pull, shelf, network, clock, shutdown, progress, mut scans } = setup;
+    let mut puller = Puller::new(pull).map_err(RunError::Unicast)?;
     let mut sockets = Sockets::bind(&network, node.data_group()).map_err(RunError::Network)?;
     if let Some(warning) = sockets.data.warning() {
         tracing::info!("{}: {warning}", node.name());
@@ -78,6 +86,11 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             node.handle_dataset_report(clock.now(), report);
             threads.carry_out(&mut node);
         }
+        while let Some(reply) = puller.try_recv() {
+            puller.hand_over(&mut node, clock, reply);
+            threads.carry_out(&mut node);
+        }
+        shelf.follow(&node);
         for _ in 0..WAITING_PER_TURN {
             let Ok((length, from)) = sockets.nacks.try_recv_from(&mut incoming) else { break };
             if let Some(datagram) = incoming.get_mut(..length) {
@@ -93,10 +106,11 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             node.handle_timeout(clock.now());
         }
         if clock.now() >= progress_at {
-            progress.send_replace(node.progress());
+            progress.send_replace(told(&node, &shelf));
             progress_at = clock.now() + PROGRESS_EVERY;
         }
         threads.carry_out(&mut node);
+        puller.carry_out(&mut node);
         sockets.send(&mut node);
         match node.ended() {
             Some(End::Complete) => break Ok(()),
@@ -133,6 +147,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             }
             // Read at the top of the next turn.
             _ = sockets.nacks.readable() => {}
+            Some(reply) = puller.recv() => puller.hand_over(&mut node, clock, reply),
             Some(request) = scans.recv() => node.scan(request),
             () = tokio::time::sleep_until(clock.instant(deadline).into()) => {}
         }
@@ -140,9 +155,14 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
     // Orders given before now are carried out: what was received shall survive.
     node.checkpoint_all();
     threads.carry_out(&mut node);
-    progress.send_replace(node.progress());
+    progress.send_replace(told(&node, &shelf));
     threads.join().await?;
-    result.map(|()| node.summary())
+    result.map(|()| ReceivedChannel { unicast_bytes: shelf.given(), ..node.summary() })
+}
+
+/// What the node does, and what it gives to others.
+fn told(node: &ReceiverNode, shelf: &ReceiverShelf) -> ChannelProgress {
+    ChannelProgress { unicast_bytes: shelf.given(), ..node.progress() }
 }
 
 /// A socket that cannot be read is a trouble for people; the next datagram may come all the same.

@@ -4,10 +4,12 @@
 //! - Inputs, each with `now`, which never goes back: [`ReceiverEngine::handle_advertisement`],
 //!   [`ReceiverEngine::handle_digest`], [`ReceiverEngine::handle_symbol`], [`ReceiverEngine::handle_answer`]
 //!   (all opened, parsed and, where signed, verified), [`ReceiverEngine::handle_wants`],
-//!   [`ReceiverEngine::handle_done`], [`ReceiverEngine::handle_timeout`].
+//!   [`ReceiverEngine::handle_done`], [`ReceiverEngine::handle_timeout`]; and of unicast
+//!   [`ReceiverEngine::handle_pulled`], [`ReceiverEngine::handle_checked`], [`ReceiverEngine::handle_pull_over`],
+//!   [`ReceiverEngine::handle_offer`].
 //! - `handle_symbol` answers what to do with the bytes; they never enter the engine.
 //! - After each input (or a bounded batch of symbols) drain [`ReceiverEngine::poll_work`],
-//!   [`ReceiverEngine::poll_transmit`], [`ReceiverEngine::poll_event`]; then sleep until
+//!   [`ReceiverEngine::poll_transmit`], [`ReceiverEngine::poll_pull`], [`ReceiverEngine::poll_event`]; then sleep until
 //!   [`ReceiverEngine::poll_deadline`].
 //! - The same inputs give the same outputs. Memory is bounded: slots for open blocks, a bitmap for each block
 //!   that is open, ranges for the rest.
@@ -23,6 +25,8 @@ mod manifest;
 mod nacks;
 mod object;
 mod progress;
+mod pull;
+mod pulling;
 pub mod runs;
 mod sessions;
 mod slots;
@@ -50,6 +54,8 @@ use keeping::Keeping;
 use manifest::Acquisition;
 use nacks::Cycle;
 use object::{Class, Reception};
+use pull::Pull;
+pub use pull::{PullEnd, PullOrder, PullWhen, RequestId, SourceId};
 use sessions::Sessions;
 use slots::Slots;
 
@@ -80,6 +86,9 @@ pub struct ReceiverEngine {
     checkpointing: bool,
     finishing: bool,
     complete: bool,
+    pull: Pull,
+    /// Since when no sender is heard.
+    alone_since: Option<Time>,
     /// News of the end of passes, to be believed at a time.
     settling: VecDeque<(Time, SessionId)>,
     work: VecDeque<Work>,
@@ -130,6 +139,8 @@ impl ReceiverEngine {
             checkpointing: false,
             finishing: false,
             complete: false,
+            pull: Pull::new(),
+            alone_since: None,
             settling: VecDeque::new(),
             work: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -234,6 +245,7 @@ impl ReceiverEngine {
             self.unblock(now);
         }
         self.nack(now);
+        self.pull(now);
     }
 
     /// Another sender is asked from now on: it must hear of us, and what waits for a live sender may wait for it.
@@ -301,6 +313,7 @@ impl ReceiverEngine {
             at(self.checkpoint_at.filter(|_| !self.checkpointing), "checkpoint"),
             at(self.keeping.deadline(), "look for room"),
             at(self.stuck_until(), "blocked"),
+            at(self.pull.look_at, "pull"),
             // Without a sender there is nobody to ask.
             at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),
         ]
@@ -346,6 +359,7 @@ impl ReceiverEngine {
             nack_bytes: self.counters.nack_bytes,
             loss_ppm: self.sessions.chosen().map_or(0, |(_, s)| s.loss_ppm()),
             unicast_wanted: self.cycle.unicast_wanted(),
+            pulling: self.pull.is_busy(),
             open_blocks: table().map(|r| r.open_blocks() as u64).sum(),
             complete: self.complete,
             finishing: self.finishing,

@@ -22,12 +22,14 @@ pub mod fuzz;
 mod keys;
 pub mod node;
 pub mod report;
+mod shelf;
 mod silence;
 #[cfg(test)]
 mod testing;
 
 pub use app::{Control, RunError, run, verify};
 pub use check::check;
-pub use config::{Config, Subscription};
+pub use config::{Config, Peers, Subscription};
 pub use dataset::ScanReport;
+pub use engine::PullWhen;
 pub use report::{ChannelProgress, Progress, ReceivedChannel, Summary};

@@ -8,6 +8,7 @@
 mod datagrams;
 mod manifest;
 mod notes;
+mod pull;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -30,6 +31,8 @@ use nackcast_proto::wire::{DatagramType, Header};
 use self::datagrams::Listening;
 use self::manifest::Pieces;
 use self::notes::Notes;
+pub use self::pull::PullOrder;
+use self::pull::Sources;
 pub use self::workers::{OpenError, Workers};
 use crate::arena::Arena;
 use crate::dataset::ScanReport;
@@ -103,12 +106,13 @@ pub enum End {
 /// # Contract
 /// - Inputs, each with `now`, which never goes back: [`Self::handle_advertisement_datagram`],
 ///   [`Self::handle_data_datagram`], [`Self::handle_answer_datagram`], [`Self::handle_block_report`],
-///   [`Self::handle_dataset_report`], [`Self::handle_timeout`]; and [`Self::scan`], [`Self::checkpoint_all`],
-///   [`Self::trouble`].
+///   [`Self::handle_dataset_report`], [`Self::handle_timeout`]; [`Self::handle_pulled`], [`Self::handle_offered`],
+///   [`Self::handle_pull_over`]; and [`Self::scan`], [`Self::checkpoint_all`], [`Self::trouble`].
 /// - After each input take, in this order:
 ///   1. [`Self::poll_order`] until there is none. Each worker carries out its orders in the order in which they
 ///      came, and each report comes back; the two workers may run side by side, and the node need not wait for them.
-///   2. [`Self::poll_transmit`] until there is none. A datagram that could not be sent counts as lost.
+///   2. [`Self::poll_transmit`] until there is none. A datagram that could not be sent counts as lost. And
+///      [`Self::poll_pull`] until there is none, where pulling was allowed ([`Self::allow_pull`]).
 ///   3. [`Self::ended`]: then nothing more is wanted, and the rest may be left out.
 ///   4. [`Self::data_group`]: where data is to be heard from now on.
 ///   5. [`Self::poll_deadline`], and call [`Self::handle_timeout`] then, if nothing else comes first.
@@ -129,6 +133,8 @@ pub struct ReceiverNode {
     outgoing: Vec<u8>,
     orders: VecDeque<Order>,
     manifest: Option<Arc<Manifest>>,
+    manifest_hash: Option<Digest>,
+    sources: Sources,
     pieces: Pieces,
     /// Block hashes of large objects.
     chaining: BTreeMap<ObjectId, Arc<[ChainingValue]>>,
@@ -165,6 +171,8 @@ impl ReceiverNode {
             outgoing: Vec::with_capacity(DATAGRAM_LEN_MAX),
             orders: VecDeque::new(),
             manifest: None,
+            manifest_hash: None,
+            sources: Sources::default(),
             pieces: Pieces::default(),
             chaining: BTreeMap::new(),
             listening: Listening::default(),
@@ -263,6 +271,18 @@ impl ReceiverNode {
         &self.config.ticket.name
     }
 
+    /// The manifest in force, and the hash of its root.
+    #[must_use]
+    pub fn manifest(&self) -> Option<(Digest, &Arc<Manifest>)> {
+        self.manifest_hash.zip(self.manifest.as_ref())
+    }
+
+    /// Block hashes of large objects that are at hand.
+    #[must_use]
+    pub const fn chaining(&self) -> &BTreeMap<ObjectId, Arc<[ChainingValue]>> {
+        &self.chaining
+    }
+
     /// The engine, to look at.
     #[must_use]
     pub const fn engine(&self) -> &ReceiverEngine {
@@ -273,10 +293,12 @@ impl ReceiverNode {
     #[must_use]
     pub fn progress(&self) -> ChannelProgress {
         let snapshot = self.engine.snapshot();
+        let (pulled_bytes, pull_sources) = self.pulled();
         let state = match (snapshot.senders, snapshot.has_manifest, snapshot.complete) {
             (_, _, true) => "complete",
             // Removing many files takes a disk its time: without a word it would look like a stall.
             _ if snapshot.finishing => "finishing",
+            _ if snapshot.pulling && pulled_bytes > 0 => "pulling by unicast",
             (0, _, _) => WAITING,
             (_, false, _) => "fetching the manifest",
             (_, true, _) => "receiving",
@@ -291,6 +313,8 @@ impl ReceiverNode {
             wire_bytes: self.listening.received_bytes,
             repair_bytes: self.listening.repair_bytes,
             rate_bps: 0,
+            pulled_bytes,
+            pull_sources,
             state: state.into(),
             note: self.notes.current.clone(),
             ..ChannelProgress::default()
@@ -305,6 +329,7 @@ impl ReceiverNode {
             let files = m.entries().iter().filter(|e| matches!(e.kind, EntryKind::File { .. }));
             (files.count() as u64, m.file_bytes())
         });
+        let (pulled_bytes, pull_sources) = self.pulled();
         tracing::debug!(listening = ?self.listening, ?snapshot, "channel ends");
         ReceivedChannel {
             name: self.config.ticket.name.clone(),
@@ -314,6 +339,9 @@ impl ReceiverNode {
             bytes,
             received_bytes: self.listening.received_bytes,
             repair_bytes: self.listening.repair_bytes,
+            pulled_bytes,
+            pull_sources,
+            unicast_bytes: 0,
             complete: snapshot.complete,
             unicast_wanted: snapshot.unicast_wanted,
             problems: self.notes.problems.clone(),
@@ -326,6 +354,9 @@ impl ReceiverNode {
         while let Some(event) = self.engine.poll_event() {
             if matches!(event, Event::Complete(_)) && self.config.once {
                 self.complete_at = Some(now);
+            }
+            if let Event::SourceDropped(source, object) = event {
+                self.on_source_dropped(now, source, object);
             }
             self.notes.event(now, &event);
         }

@@ -33,6 +33,12 @@ pub struct ReceivedChannel {
     pub received_bytes: u64,
     /// Of these, repair symbols.
     pub repair_bytes: u64,
+    /// Blocks that were pulled by unicast.
+    pub pulled_bytes: u64,
+    /// Who gave them.
+    pub pull_sources: Vec<String>,
+    /// Blocks that were given to other receivers.
+    pub unicast_bytes: u64,
     /// The dataset is whole and verified.
     pub complete: bool,
     /// Objects that the sender had no passes left for.

@@ -5,13 +5,16 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
+use nackcast_common::net::quic::{Limits, Server};
 use nackcast_common::net::{GroupSocket, Interface, MulticastSender, SendOptions, UnicastSocket, interface};
 use nackcast_common::units::{BitRate, RateLimit};
+use nackcast_proto::pull::{Member, Service};
 use nackcast_proto::wire::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -24,6 +27,7 @@ use crate::driver::nacks::{QUEUE_LEN, Route, Router};
 use crate::driver::outlet::Sockets;
 use crate::driver::passes;
 use crate::driver::peers::{self, PeerListener};
+use crate::driver::shelf::{SenderShelf, Served};
 use crate::engine::EngineConfig;
 use crate::error::RunError;
 use crate::follow::{self, FollowerConfig};
@@ -75,7 +79,15 @@ pub fn check(config: &Config) -> Result<(), RunError> {
     patterns(&config.exclude)?;
     priorities(&config.priorities)?;
     UnicastSocket::bind(config.listen).map_err(RunError::Listen)?;
+    let quic = quic_address(config.listen);
+    UnicastSocket::bind(quic).map_err(|error| RunError::Unicast(error.into()))?;
     Ok(())
+}
+
+/// QUIC is on the port after that of NACKs.
+fn quic_address(listen: SocketAddr) -> SocketAddr {
+    let port = if listen.port() == 0 { 0 } else { listen.port().saturating_add(1) };
+    SocketAddr::new(listen.ip(), port)
 }
 
 /// Runs something that waits for the disk.
@@ -191,8 +203,25 @@ struct Node {
     config: Config,
     state: NodeState,
     unicast: Arc<UnicastSocket>,
-    channels: Vec<(Opened, Sockets, GroupSocket)>,
+    pulls: Server,
     peers: Vec<SocketAddr>,
+    channels: Vec<(Opened, Ports)>,
+}
+
+/// A channel's sockets, and who may pull from it.
+#[derive(Debug)]
+struct Ports {
+    sockets: Sockets,
+    /// Hears other senders.
+    others: GroupSocket,
+    shelf: Shelf,
+}
+
+/// Where a channel's task says what may be pulled, and hears how much was.
+#[derive(Debug)]
+struct Shelf {
+    served: watch::Sender<Served>,
+    given: Arc<AtomicU64>,
 }
 
 impl Node {
@@ -202,6 +231,7 @@ impl Node {
         let peers = resolve(&config.peers)?;
         let options = SendOptions { ttl: config.ttl, dscp: config.dscp };
         let mut channels = Vec::new();
+        let mut service = Service::default();
         for ((channel, group), opened) in config.channels.iter().zip(groups).zip(opened) {
             let Group { interface, data_group } = group;
             let bind = || {
@@ -216,9 +246,15 @@ impl Node {
             let unicast = Arc::clone(&unicast);
             let others = GroupSocket::bind(channel.advertise, &interface, &[])
                 .map_err(|source| RunError::Group { channel: channel.name.clone(), source })?;
-            channels.push((opened, Sockets { control, data, unicast, group: channel.advertise, data_group }, others));
+            let (served, shown) = watch::channel(Served::default());
+            let shelf = Shelf { served, given: Arc::default() };
+            service.add(member(channel), Arc::new(SenderShelf::new(shown, Arc::clone(&shelf.given))));
+            let sockets = Sockets { control, data, unicast, group: channel.advertise, data_group };
+            channels.push((opened, Ports { sockets, others, shelf }));
         }
-        Ok(Self { config, state, unicast, channels, peers })
+        let (at, limits) = (quic_address(config.listen), Limits::with_rate(config.unicast_rate));
+        let pulls = Server::start(at, &config.identity, Arc::new(service), limits).map_err(RunError::Unicast)?;
+        Ok(Self { config, state, unicast, pulls, peers, channels })
     }
 
     async fn run(self, control: Control) -> Result<Summary, RunError> {
@@ -254,6 +290,17 @@ impl Node {
     }
 }
 
+/// What this node is to a channel.
+fn member(channel: &ChannelConfig) -> Member {
+    Member {
+        channel: channel.channel,
+        epoch: channel.epoch,
+        secret: channel.secret.clone(),
+        publisher: channel.publisher_key,
+        sender: Some((channel.certificate, channel.sender.clone())),
+    }
+}
+
 /// How a task ended.
 #[derive(Debug)]
 enum Ended {
@@ -267,11 +314,13 @@ struct Tasks {
     set: JoinSet<Result<Ended, RunError>>,
     scans: Vec<mpsc::Sender<Request>>,
     ends: Vec<Option<Box<ChannelEnd>>>,
+    /// Serves until the node ends.
+    _pulls: Server,
 }
 
 impl Tasks {
     fn start(node: Node, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
-        let Node { config, state, unicast, channels, peers } = node;
+        let Node { config, state, unicast, pulls, peers, channels } = node;
         let starting = |channel: &ChannelConfig| ChannelProgress {
             name: channel.name.clone(),
             state: "starting".to_owned(),
@@ -283,6 +332,7 @@ impl Tasks {
             clock: Clock::start(),
             makers: Arc::new(Semaphore::new(MAKERS)),
             nack_port: unicast.local_addr().port(),
+            quic_port: pulls.local_addr().port(),
             state: state.clone(),
             shutdown: shutdown.clone(),
             progress: progress.clone(),
@@ -290,12 +340,12 @@ impl Tasks {
             rank: config.rank,
             drain_limit: config.drain_limit,
         };
-        let mut tasks = Self { set: JoinSet::new(), scans: Vec::new(), ends: Vec::new() };
+        let mut tasks = Self { set: JoinSet::new(), scans: Vec::new(), ends: Vec::new(), _pulls: pulls };
         let (mut routes, mut admin_channels) = (Vec::new(), Vec::new());
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
-        for (index, (channel, (opened, sockets, others))) in configs.into_iter().zip(channels).enumerate() {
+        for (index, (channel, (opened, ports))) in configs.into_iter().zip(channels).enumerate() {
             let settings = Settings { index, role, schedule, once, rescan, watch };
-            let (route, scans) = tasks.start_channel(&common, &settings, &channel, opened, sockets, others);
+            let (route, scans) = tasks.start_channel(&common, &settings, &channel, opened, ports);
             routes.push(route);
             tasks.scans.push(scans.clone());
             tasks.ends.push(None);
@@ -321,8 +371,7 @@ impl Tasks {
         settings: &Settings,
         channel: &ChannelConfig,
         opened: Opened,
-        sockets: Sockets,
-        others: GroupSocket,
+        Ports { sockets, others, shelf }: Ports,
     ) -> (Route, mpsc::Sender<Request>) {
         let engine = EngineConfig {
             channel: channel.channel,
@@ -333,6 +382,7 @@ impl Tasks {
             certificate: channel.certificate,
             data_group: sockets.data_group,
             nack_port: common.nack_port,
+            quic_port: common.quic_port,
             rate: common.rate,
             schedule: settings.schedule,
             once: settings.once,
@@ -385,16 +435,18 @@ impl Tasks {
             Ok(Ended::Service)
         });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
-        let scans_asked = scans.clone();
+        let Shelf { served, given } = shelf;
         let ports = ChannelPorts {
             nacks,
             peers,
             scanned,
-            scans: scans_asked,
+            scans: scans.clone(),
             scan_progress,
             counts,
             recorded,
             progress,
+            served,
+            given,
             shutdown,
         };
         let index = settings.index;
@@ -419,6 +471,7 @@ impl Tasks {
             name: channel.name.clone(),
             node,
             is_once: settings.once.is_some(),
+            role: settings.role,
             sockets,
             clock: common.clock,
             state: common.state.clone(),
@@ -438,6 +491,7 @@ struct Common {
     clock: Clock,
     makers: Arc<Semaphore>,
     nack_port: u16,
+    quic_port: u16,
     state: NodeState,
     shutdown: CancellationToken,
     progress: watch::Sender<Progress>,

@@ -25,8 +25,12 @@ pub struct Config {
     pub drain_limit: Duration,
     /// Name or address of the interface; none: the default route's.
     pub interface: Option<String>,
-    /// Where NACKs arrive; default `[::]:7701`.
+    /// Where NACKs arrive; default `[::]:7701`. QUIC is served on the next port, on any when this is 0.
     pub listen: SocketAddr,
+    /// The node's key towards whoever pulls.
+    pub identity: SigningKey,
+    /// Unicast, to all who pull together; half of it to one. Default: as `rate`, or 100 Mbit/s without one.
+    pub unicast_rate: RateLimit,
     /// All channels together, shared equally whether they need it or not; default 20 Mbit/s.
     pub rate: RateLimit,
     /// Hops of multicast datagrams; default 8.

@@ -8,6 +8,7 @@
 //! | [`nacks`] | one socket for all channels |
 //! | [`peers`] | advertisements of other senders |
 //! | [`passes`] | pass counts to the store |
+//! | [`shelf`] | what those get who pull |
 
 pub(crate) mod channel;
 pub(crate) mod nacks;
@@ -15,3 +16,4 @@ pub(crate) mod origin;
 pub(crate) mod outlet;
 pub(crate) mod passes;
 pub(crate) mod peers;
+pub(crate) mod shelf;

@@ -756,7 +756,7 @@ impl SenderEngine {
             state: self.state,
             data_group: self.config.data_group,
             nack_port: self.config.nack_port,
-            quic_port: 0,
+            quic_port: self.config.quic_port,
             grtt: self.feedback.grtt(),
             nack_window: self.feedback.window(),
             group_size: self.feedback.group_size(),
@@ -799,6 +799,12 @@ impl SenderEngine {
         ]
         .into_iter()
         .fold(None, Deadline::earlier)
+    }
+
+    /// What it does, as advertisements say.
+    #[must_use]
+    pub const fn state(&self) -> SenderState {
+        self.state
     }
 
     /// Counters and state, for displays.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use nackcast_common::net::NetError;
+use nackcast_common::net::quic::QuicError;
 use nackcast_common::store::StoreError;
 
 use crate::library::LibraryError;
@@ -38,6 +39,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The socket for those who pull.
+    #[error("QUIC cannot be served, on the port after that of NACKs: {0}")]
+    Unicast(#[source] QuicError),
     /// The content directory, or the cache beside it.
     #[error("channel {channel}: {source}")]
     Library {
@@ -130,6 +134,7 @@ impl RunError {
             | Self::Group { .. }
             | Self::NoDataPort(_)
             | Self::Listen(_)
+            | Self::Unicast(_)
             | Self::Library { .. }
             | Self::Pattern { .. }
             | Self::OtherChannel { .. }

@@ -396,6 +396,12 @@ impl SenderNode {
         (self.tally.summary(&self.engine.snapshot()), is_success && !is_cut_short)
     }
 
+    /// What it does, as advertisements say.
+    #[must_use]
+    pub const fn state(&self) -> SenderState {
+        self.engine.state()
+    }
+
     /// Counters and state of the engine.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -14,6 +14,7 @@ use nackcast_common::ids::{ChannelId, Digest, ObjectId};
 use nackcast_common::keys::VerifyingKey;
 use nackcast_common::manifest::Manifest;
 use nackcast_proto::manifest::{self, EncodedManifest, ManifestCodecError, Part};
+use nackcast_proto::pull::Offer;
 use nackcast_proto::wire::ManifestRef;
 
 use crate::engine::Publication;
@@ -48,6 +49,12 @@ impl Published {
             fresh,
             passes,
         }
+    }
+
+    /// As it is given to those who pull.
+    pub(crate) fn offer(&self) -> Option<Offer> {
+        let root = self.parts.first()?.bytes.clone();
+        Some(Offer { generation: self.manifest.head().generation, reference: self.reference, root })
     }
 
     fn with_layouts(&self) -> impl Iterator<Item = (ObjectId, Layout, &Part)> {

@@ -28,6 +28,8 @@ pub struct ChannelSummary {
     pub sent_bytes: u64,
     /// How much of that was repair.
     pub repair_bytes: u64,
+    /// Blocks given out by unicast.
+    pub unicast_bytes: u64,
     /// Receivers heard lately.
     pub receivers: u64,
     /// Of these, complete with the last generation.

@@ -63,6 +63,7 @@ fn what_a_nack_for_everything_costs() {
         certificate: SenderCertificate::issue(&publisher, CHANNEL, publisher.verifying_key()),
         data_group: "239.1.1.1:7602".parse().unwrap(),
         nack_port: 7701,
+        quic_port: 0,
         rate: RateLimit::Fixed(BitRate(1_000_000_000)),
         schedule: ScheduleConfig::default(),
         once: None,

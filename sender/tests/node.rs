@@ -11,14 +11,16 @@ use std::time::Duration;
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId};
-use nackcast_common::keys::{EpochSecret, Flow, SigningKey, VerifyingKey};
+use nackcast_common::keys::{EpochSecret, Flow, Side, SigningKey, VerifyingKey};
 use nackcast_common::manifest::Manifest;
+use nackcast_common::net::quic::Client;
 use nackcast_common::net::{GroupSocket, UnicastSocket, interface};
 use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::manifest::decode_root;
+use nackcast_proto::pull::{Block, Member, Offer, Probe, Request};
 use nackcast_proto::wire::header::{self, DatagramType, Header};
 use nackcast_proto::wire::symbol::SymbolId;
-use nackcast_proto::wire::{Advertisement, Nack, NackAnswer, NackStatus, Role, SenderCertificate};
+use nackcast_proto::wire::{Advertisement, Nack, NackAnswer, NackStatus, Role, SenderCertificate, SenderState};
 use nackcast_sender::{ChannelConfig, Config, Control, Once, Progress, RunError, ScheduleConfig, Summary, run};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -83,6 +85,8 @@ impl Place {
             drain_limit: Duration::from_secs(10),
             interface: Some("lo".to_owned()),
             listen: "127.0.0.1:0".parse().unwrap(),
+            identity: SigningKey::generate(),
+            unicast_rate: RateLimit::Fixed(BitRate(100_000_000)),
             rate: RateLimit::Fixed(BitRate(100_000_000)),
             ttl: 0,
             dscp: 0,
@@ -591,4 +595,65 @@ async fn throughput_of_one_channel() {
         node.end().await;
         println!("{rate}: sent from {begun:?} to {ended:?}");
     }
+}
+
+/// Pulls from the node with this ticket: manifest, then every block of every object.
+async fn pull(place: &Place, quic_port: u16, secret: &EpochSecret) -> Option<(Manifest, BTreeMap<ObjectId, Vec<u8>>)> {
+    let publisher = place.publisher.verifying_key();
+    let member = Member { channel: CHANNEL, epoch: Epoch(3), secret: secret.clone(), publisher, sender: None };
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let connection = client.connect(SocketAddr::new("127.0.0.1".parse().unwrap(), quic_port)).await.unwrap();
+    let reply = connection.greet(&member.hello(Side::Client, connection.binding())).await.ok()?;
+    let peer = member.check(Side::Server, connection.binding(), &reply).unwrap();
+    assert_eq!(peer.sender, Some(place.sender.verifying_key()), "it proves to be the certified sender");
+    let all = async |request: Request| {
+        let (mut incoming, mut replies) = (connection.ask(&request.encode()).await.unwrap(), Vec::new());
+        while let Some(reply) = incoming.next(1 << 20).await.unwrap() {
+            replies.push(reply);
+        }
+        replies
+    };
+    let whole = async |object: ObjectId, blocks: u32| {
+        let replies = all(Request::Blocks { object, blocks: 0..blocks.max(1) + 1 }).await;
+        replies.into_iter().flat_map(|reply| Block::decode(reply).unwrap().data).collect::<Vec<u8>>()
+    };
+    let offer = Offer::decode(all(Request::Manifest).await.remove(0)).unwrap().unwrap();
+    let root = decode_root(&offer.root, &publisher, CHANNEL).unwrap();
+    let mut parts = BTreeMap::new();
+    for (digest, length) in root.parts() {
+        let bytes = whole(Geometry::default().object_id(&digest, length.into()), 1).await;
+        assert_eq!(Digest::of(&bytes), digest);
+        parts.insert(digest, bytes);
+    }
+    let manifest = root.assemble(|digest| parts.get(digest).map(|bytes| bytes.clone().into())).unwrap();
+    let mut objects = BTreeMap::new();
+    for object in manifest.objects() {
+        objects.insert(object.id, whole(object.id, object.layout.block_count()).await);
+    }
+    let probe = Probe::decode(&all(Request::Probe).await[0]).unwrap();
+    assert_eq!(probe.sender, Some((Role::Primary, SenderState::Active)));
+    assert!(probe.can_read && probe.can_send && probe.generation == manifest.head().generation);
+    Some((manifest, objects))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_the_ticket_may_pull_everything_and_nobody_else() {
+    let place = Place::new("239.255.72.12:47212");
+    place.write("large", &noise(1_500_000, 1));
+    place.write("small", b"hello");
+    let node = Running::start(place.config(None));
+    let mut listener = Listener::new(&place);
+    let port = listener.until("a manifest", |l| {
+        let advertisement = &l.last.as_ref()?.0;
+        advertisement.manifest.map(|_| advertisement.quic_port)
+    });
+    let port = port.await;
+    assert_eq!(pull(&place, port, &EpochSecret::generate()).await, None, "an outsider");
+    let (manifest, objects) = pull(&place, port, &place.secret).await.unwrap();
+    assert!(manifest.objects().iter().all(|object| Digest::of(&objects[&object.id]) == object.digest));
+    let given: usize = objects.values().map(Vec::len).sum();
+    assert!(given >= 1_500_005);
+    node.shutdown.cancel();
+    let summary = node.end().await;
+    assert!(summary.channels[0].unicast_bytes >= given as u64, "{}", summary.channels[0].unicast_bytes);
 }

@@ -127,6 +127,7 @@ fn sender_config(
         certificate,
         data_group: "239.1.1.1:7601".parse().unwrap(),
         nack_port: 7701,
+        quic_port: 0,
         rate: RateLimit::Fixed(BitRate(rate)),
         schedule: ScheduleConfig::default(),
         once: Some(Once { expect: None, linger: Duration::from_secs(3) }),

@@ -171,6 +171,7 @@ impl World {
             certificate: SenderCertificate::issue(&publisher, CHANNEL, key.verifying_key()),
             data_group: "239.1.1.1:7601".parse().unwrap(),
             nack_port: 7701,
+            quic_port: 0,
             rate: RateLimit::Fixed(BitRate(scenario.rate)),
             schedule: ScheduleConfig::default(),
             once: Some(Once { expect: None, linger: Duration::from_secs(3) }),

@@ -34,6 +34,18 @@ impl RoleOption {
     }
 }
 
+/// When a receiver pulls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PullOption {
+    /// Never
+    Never,
+    /// When the sender has no passes left for an object, or no sender answers
+    Last,
+    /// Also when the sender does not have it
+    Unknown,
+}
+
 /// Options of `nackcast send`.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -69,6 +81,9 @@ pub(crate) struct SendOptions {
     /// How fast all channels together are sent, as in 800mbit, or max [default: 20mbit]
     #[arg(long, value_name = "RATE")]
     pub(crate) rate: Option<RateLimit>,
+    /// How fast blocks are given to those who pull by unicast, all together [default: as --rate, or 100mbit with max]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) unicast_rate: Option<RateLimit>,
     /// Hops of multicast datagrams [default: 8]
     #[arg(long, value_name = "N")]
     pub(crate) ttl: Option<u8>,
@@ -142,13 +157,30 @@ pub(crate) struct ReceiveOptions {
     /// Name or address of the network interface [default: the default route's]
     #[arg(long, value_name = "NAME|ADDR")]
     pub(crate) interface: Option<String>,
-    /// Senders to ask, best first, before those of the ticket; may be repeated
+    /// Senders to ask, and nodes to pull from as the last resort, best first, before those of the ticket; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     #[serde(deserialize_with = "list_from_text")]
     pub(crate) source: Vec<HostPort>,
     /// State directory [default: below $STATE_DIRECTORY, /var/lib/nackcast or $XDG_STATE_HOME/nackcast]
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// When blocks are pulled by unicast: never, last (the sender has no passes left, or no sender answers) or unknown
+    /// (also when the sender does not have them) [default: last]
+    #[arg(long, value_enum, value_name = "WHEN", hide_possible_values = true)]
+    pub(crate) pull: Option<PullOption>,
+    /// Give verified blocks to other receivers, whose --source names this node
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) serve_peers: Option<bool>,
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = "With --serve-peers: where others find this node; QUIC is on the next port [default: [::]:7701]"
+    )]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) listen: Option<Listen>,
+    /// With --serve-peers: how fast, to all together [default: 20mbit]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) unicast_rate: Option<RateLimit>,
     /// Time between scans of what was received [default: 10min]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde")]
@@ -196,7 +228,7 @@ impl SendOptions {
     /// These options, and `below` where nothing is given.
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
-            values: role rank drain_limit overwrite interface listen rate ttl dscp max_passes period max_jobs round_quiet rescan no_watch
+            values: role rank drain_limit overwrite interface listen rate unicast_rate ttl dscp max_passes period max_jobs round_quiet rescan no_watch
                 symbol_size block_size state once expect linger json,
             lists: channel peer exclude priority)
     }
@@ -206,7 +238,7 @@ impl ReceiveOptions {
     /// These options, and `below` where nothing is given.
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
-            values: interface state scan prune overwrite once mode_mask nack_retry nack_budget memory json,
+            values: interface pull serve_peers listen unicast_rate state scan prune overwrite once mode_mask nack_retry nack_budget memory json,
             lists: ticket into source)
     }
 }

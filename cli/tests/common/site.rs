@@ -126,13 +126,42 @@ impl Site {
 
     /// Starts a receiver on its state, which ends when it has everything.
     pub(crate) fn receive(&self, receiver: usize, more: &[&str]) -> Process {
+        self.receive_on(receiver, &[&["--once"], more].concat())
+    }
+
+    /// Starts a receiver on its state, which goes on.
+    pub(crate) fn receive_on(&self, receiver: usize, more: &[&str]) -> Process {
         let name = receiver_name(receiver);
         let ticket = format!("@{}", self.path("site.ticket").display());
         let mut arguments = vec!["receive".into(), "--ticket".into(), ticket.into(), "--into".into()];
         arguments.extend([self.target(receiver).into_os_string(), "--state".into(), self.state(&name).into()]);
-        arguments.extend(["--interface", "eth0", "--once", "--json", "--progress-json"].map(Into::into));
+        arguments.extend(["--interface", "eth0", "--json", "--progress-json"].map(Into::into));
         arguments.extend(more.iter().map(Into::into));
         self.start(&name, arguments)
+    }
+
+    /// Where a receiver can be found that serves others.
+    #[allow(dead_code, reason = "for the tests of the pull")]
+    pub(crate) fn peer(&self, receiver: usize) -> String {
+        format!("{}:{NACK_PORT}", self.network.host(&receiver_name(receiver)).addr_v4())
+    }
+
+    /// Changes what a receiver's cable does to what is sent to it.
+    #[allow(dead_code, reason = "for the tests of the pull")]
+    pub(crate) fn set_link(&self, receiver: usize, link: Link) {
+        self.network.fabric().set_link(&receiver_name(receiver), Direction::ToHost, link).unwrap();
+    }
+
+    /// Does something on the observer's host.
+    #[allow(dead_code, reason = "for the tests of the pull")]
+    pub(crate) fn on_observer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.network.host("observer").run(work).unwrap()
+    }
+
+    /// Where the sender serves QUIC.
+    #[allow(dead_code, reason = "for the tests of the pull")]
+    pub(crate) fn quic(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.sender_addr(), NACK_PORT + 1)
     }
 
     /// What the sender's cable took so far.

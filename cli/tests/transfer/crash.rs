@@ -124,7 +124,7 @@ fn a_killed_sender_gives_no_object_more_passes_than_allowed() {
     with_namespaces(|| {
         let site = Site::new(1, 0.0);
         std::fs::write(site.source().join("large"), noise(1, 40 * MIB)).unwrap();
-        let mut receiver = site.receive(1, &[]);
+        let mut receiver = site.receive(1, &["--pull", "never"]);
         let mut sender = site.send(&["--max-passes", "1"]);
         site.until_sent(20_000_000);
         sender.kill9().unwrap();

@@ -27,15 +27,9 @@ impl UnicastSocket {
     /// # Errors
     /// When the address is taken, is not of this machine, or is not permitted.
     pub fn bind(listen: SocketAddr) -> Result<Self, NetError> {
-        match open(listen) {
-            // Told as the address family or, with IPv6 disabled by sysctl, as the address that is not there.
-            Err(NetError::Io { action: OPEN, .. } | NetError::AddressNotHere(_))
-                if listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) =>
-            {
-                open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.port()))
-            }
-            result => result,
-        }
+        let (socket, local) = bind_std(listen)?;
+        let socket = tokio::net::UdpSocket::from_std(socket).map_err(NetError::sort(SET, listen))?;
+        Ok(Self { socket, local })
     }
 
     /// Where it is bound.
@@ -117,14 +111,27 @@ pub fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn open(listen: SocketAddr) -> Result<UnicastSocket, NetError> {
+/// A socket that does not block, and where it is bound; for both families where `listen` is `[::]`.
+pub(super) fn bind_std(listen: SocketAddr) -> Result<(std::net::UdpSocket, SocketAddr), NetError> {
+    match open(listen) {
+        // Told as the address family or, with IPv6 disabled by sysctl, as the address that is not there.
+        Err(NetError::Io { action: OPEN, .. } | NetError::AddressNotHere(_))
+            if listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) =>
+        {
+            open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.port()))
+        }
+        result => result,
+    }
+}
+
+fn open(listen: SocketAddr) -> Result<(std::net::UdpSocket, SocketAddr), NetError> {
     let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))
         .map_err(NetError::sort(OPEN, listen))?;
     prepare(&socket, listen).map_err(NetError::sort(SET, listen))?;
     socket.bind(&listen.into()).map_err(NetError::sort(BIND, listen))?;
-    let socket = tokio::net::UdpSocket::from_std(socket.into()).map_err(NetError::sort(SET, listen))?;
+    let socket = std::net::UdpSocket::from(socket);
     let local = socket.local_addr().map_err(NetError::sort(SET, listen))?;
-    Ok(UnicastSocket { socket, local })
+    Ok((socket, local))
 }
 
 fn prepare(socket: &Socket, listen: SocketAddr) -> io::Result<()> {

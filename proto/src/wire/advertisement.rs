@@ -148,8 +148,10 @@ impl SenderCertificate {
             .verify(CERTIFICATE_DOMAIN, &certified_bytes(channel, &self.sender_key), &self.signature)
             .map_err(|_| WireError::Signature("sender certificate"))
     }
+}
 
-    pub(super) fn to_pb(self, channel: ChannelId) -> pb::SenderCertificate {
+impl SenderCertificate {
+    pub(crate) fn to_pb(self, channel: ChannelId) -> pb::SenderCertificate {
         pb::SenderCertificate {
             channel: channel.0.to_vec().into(),
             sender_key: self.sender_key.0.to_vec().into(),
@@ -157,52 +159,11 @@ impl SenderCertificate {
         }
     }
 
-    pub(super) fn from_pb(m: &pb::SenderCertificate) -> Result<Self, WireError> {
-        let wrong = || WireError::Field("certificate");
-        Ok(Self {
-            sender_key: VerifyingKey::from_slice(&m.sender_key).ok_or_else(wrong)?,
-            signature: Signature::from_slice(&m.signature).ok_or_else(wrong)?,
-        })
-    }
-}
-
-impl Role {
-    pub(super) const fn to_pb(self) -> pb::Role {
-        match self {
-            Self::Primary => pb::Role::Primary,
-            Self::Backup => pb::Role::Backup,
-        }
-    }
-
-    pub(super) fn from_pb(value: i32) -> Result<Self, WireError> {
-        match pb::Role::try_from(value) {
-            Ok(pb::Role::Primary) => Ok(Self::Primary),
-            Ok(pb::Role::Backup) => Ok(Self::Backup),
-            Ok(pb::Role::Unspecified) | Err(_) => Err(WireError::Field("role")),
-        }
-    }
-}
-
-impl SenderState {
-    pub(super) const fn to_pb(self) -> pb::SenderState {
-        match self {
-            Self::Starting => pb::SenderState::Starting,
-            Self::Active => pb::SenderState::Active,
-            Self::Standby => pb::SenderState::Standby,
-            Self::Paused => pb::SenderState::Paused,
-            Self::Draining => pb::SenderState::Draining,
-        }
-    }
-
-    pub(super) fn from_pb(value: i32) -> Result<Self, WireError> {
-        match pb::SenderState::try_from(value) {
-            Ok(pb::SenderState::Starting) => Ok(Self::Starting),
-            Ok(pb::SenderState::Active) => Ok(Self::Active),
-            Ok(pb::SenderState::Standby) => Ok(Self::Standby),
-            Ok(pb::SenderState::Paused) => Ok(Self::Paused),
-            Ok(pb::SenderState::Draining) => Ok(Self::Draining),
-            Ok(pb::SenderState::Unspecified) | Err(_) => Err(WireError::Field("state")),
-        }
+    /// Not verified yet.
+    pub(crate) fn from_pb(m: &pb::SenderCertificate) -> Result<Self, WireError> {
+        let sender_key = VerifyingKey::from_slice(&m.sender_key).ok_or(WireError::Field("certificate"))?;
+        let signature = Signature::from_slice(&m.signature).ok_or(WireError::Field("certificate"))?;
+        Ok(Self { sender_key, signature })
     }
 }
 
@@ -263,13 +224,7 @@ impl Advertisement {
             time: self.time,
             interval: duration_u32(self.interval),
             generation: self.generation.0,
-            manifest: self.manifest.as_ref().map(|m| pb::ManifestRef {
-                hash: m.hash.0.to_vec().into(),
-                length: m.length,
-                symbol_size: m.geometry.symbol_size().into(),
-                block_size: m.geometry.block_size(),
-                fec: m.geometry.fec().id().into(),
-            }),
+            manifest: self.manifest.map(ManifestRef::to_pb),
             certificate: Some(self.certificate.to_pb(self.channel)),
             role: self.role.to_pb().into(),
             state: self.state.to_pb().into(),
@@ -295,6 +250,8 @@ impl Advertisement {
         let certificate = m.certificate.ok_or(WireError::Field("certificate"))?;
         require(m.finished.len() <= FINISHED_MAX, "finished")?;
         require(m.group_size <= GROUP_SIZE_MAX, "group_size")?;
+        let role = Role::from_pb(m.role).ok_or(WireError::Field("role"))?;
+        let state = SenderState::from_pb(m.state).ok_or(WireError::Field("state"))?;
         Ok(Self {
             channel: ChannelId::from_slice(&m.channel).ok_or(WireError::Field("channel"))?,
             session: SessionId(m.session),
@@ -304,10 +261,10 @@ impl Advertisement {
             time: m.time,
             interval: duration_in(m.interval, INTERVAL.0, INTERVAL.1, "interval")?,
             generation: Generation(m.generation),
-            manifest: m.manifest.map(manifest_ref).transpose()?,
+            manifest: m.manifest.map(ManifestRef::from_pb).transpose()?,
             certificate: SenderCertificate::from_pb(&certificate)?,
-            role: Role::from_pb(m.role)?,
-            state: SenderState::from_pb(m.state)?,
+            role,
+            state,
             data_group: SocketAddr::new(address(&m.data_address)?, port(m.data_port, "data_port")?),
             nack_port: port(m.nack_port, "nack_port")?,
             quic_port: port(m.quic_port, "quic_port")?,
@@ -330,11 +287,63 @@ impl Advertisement {
     }
 }
 
-fn manifest_ref(m: pb::ManifestRef) -> Result<ManifestRef, WireError> {
-    let geometry = Geometry::new(m.symbol_size, m.block_size, m.fec).map_err(|_| WireError::Field("geometry"))?;
-    require(m.length > 0 && m.length <= ROOT_LEN_MAX.min(m.block_size), "manifest length")?;
-    let hash = Digest::from_slice(&m.hash).ok_or(WireError::Field("manifest hash"))?;
-    Ok(ManifestRef { hash, length: m.length, geometry })
+impl ManifestRef {
+    pub(crate) fn to_pb(self) -> pb::ManifestRef {
+        pb::ManifestRef {
+            hash: self.hash.0.to_vec().into(),
+            length: self.length,
+            symbol_size: self.geometry.symbol_size().into(),
+            block_size: self.geometry.block_size(),
+            fec: self.geometry.fec().id().into(),
+        }
+    }
+
+    pub(crate) fn from_pb(m: pb::ManifestRef) -> Result<Self, WireError> {
+        let geometry = Geometry::new(m.symbol_size, m.block_size, m.fec).map_err(|_| WireError::Field("geometry"))?;
+        require(m.length > 0 && m.length <= ROOT_LEN_MAX.min(m.block_size), "manifest length")?;
+        let hash = Digest::from_slice(&m.hash).ok_or(WireError::Field("manifest hash"))?;
+        Ok(Self { hash, length: m.length, geometry })
+    }
+}
+
+impl Role {
+    pub(crate) const fn to_pb(self) -> pb::Role {
+        match self {
+            Self::Primary => pb::Role::Primary,
+            Self::Backup => pb::Role::Backup,
+        }
+    }
+
+    pub(crate) fn from_pb(role: i32) -> Option<Self> {
+        match pb::Role::try_from(role) {
+            Ok(pb::Role::Primary) => Some(Self::Primary),
+            Ok(pb::Role::Backup) => Some(Self::Backup),
+            Ok(pb::Role::Unspecified) | Err(_) => None,
+        }
+    }
+}
+
+impl SenderState {
+    pub(crate) const fn to_pb(self) -> pb::SenderState {
+        match self {
+            Self::Starting => pb::SenderState::Starting,
+            Self::Active => pb::SenderState::Active,
+            Self::Standby => pb::SenderState::Standby,
+            Self::Paused => pb::SenderState::Paused,
+            Self::Draining => pb::SenderState::Draining,
+        }
+    }
+
+    pub(crate) fn from_pb(state: i32) -> Option<Self> {
+        match pb::SenderState::try_from(state) {
+            Ok(pb::SenderState::Starting) => Some(Self::Starting),
+            Ok(pb::SenderState::Active) => Some(Self::Active),
+            Ok(pb::SenderState::Standby) => Some(Self::Standby),
+            Ok(pb::SenderState::Paused) => Some(Self::Paused),
+            Ok(pb::SenderState::Draining) => Some(Self::Draining),
+            Ok(pb::SenderState::Unspecified) | Err(_) => None,
+        }
+    }
 }
 
 fn address(bytes: &[u8]) -> Result<IpAddr, WireError> {

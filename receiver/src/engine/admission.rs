@@ -70,8 +70,8 @@ impl ReceiverEngine {
         Admission::Keep(slot)
     }
 
-    /// A wanted object of which nothing was held gets its first symbol.
-    fn begin_reception(&mut self, id: ObjectId) -> bool {
+    /// A wanted object of which nothing was held gets its first symbol, or is pulled.
+    pub(super) fn begin_reception(&mut self, id: ObjectId) -> bool {
         let Some(held) = &self.held else { return false };
         let Some(index) = held.manifest.index_of(id).filter(|index| self.missing.contains(index.0)) else {
             return false;

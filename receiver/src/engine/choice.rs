@@ -22,7 +22,7 @@ use super::sessions::{SILENT_MIN, Session, Sessions};
 /// NACKs without an answer before another sender is asked.
 const TRIES: u32 = 2;
 /// Cycles without an answer after which no sender is believed to answer.
-const CYCLES_MAX: u32 = 3;
+pub(super) const CYCLES_MAX: u32 = 3;
 
 /// State of the choice.
 #[derive(Debug, Default)]
@@ -125,8 +125,13 @@ impl Choice {
         self.instead = next.filter(|_| !is_over).map(|id| (id, now));
         self.tries = 1;
         self.asked = next.map(|id| (id, now));
-        self.cycles += u32::from(is_over);
-        self.cycles >= CYCLES_MAX && !std::mem::replace(&mut self.told, true)
+        self.cycles = self.cycles.saturating_add(is_over.into());
+        self.is_unanswered() && !std::mem::replace(&mut self.told, true)
+    }
+
+    /// [`CYCLES_MAX`] cycles, and no sender answered.
+    pub(super) const fn is_unanswered(&self) -> bool {
+        self.cycles >= CYCLES_MAX
     }
 
     /// A sender answered a NACK; `elsewhere` when it is not the one that serves.

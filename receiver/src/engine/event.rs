@@ -10,6 +10,8 @@ use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::{ManifestRef, Nack};
 
+use super::pull::SourceId;
+
 /// What an engine is made with.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -255,6 +257,8 @@ pub enum Event {
     UnicastWanted(u64),
     /// Objects that the sender does not have.
     Unknown(u64),
+    /// A source of unicast gave a wrong block of this object: it is not asked any more.
+    SourceDropped(SourceId, ObjectId),
     /// The dataset is whole and verified.
     Complete(Generation),
     /// No sender answered in several cycles of NACKs.
@@ -290,6 +294,8 @@ pub struct Snapshot {
     pub loss_ppm: u32,
     /// Objects that wait for unicast.
     pub unicast_wanted: u64,
+    /// Something is being pulled by unicast.
+    pub pulling: bool,
     /// Open blocks, in memory and on disk.
     pub open_blocks: u64,
     /// The dataset is whole.

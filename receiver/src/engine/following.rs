@@ -45,11 +45,17 @@ impl ReceiverEngine {
     }
 
     fn follow_manifest(&mut self, advertisement: &Advertisement) {
-        let Some(reference) = advertisement.manifest else { return };
-        match self.acquisition.offer(reference, advertisement.generation) {
+        if let Some(reference) = advertisement.manifest {
+            self.follow_offer(reference, advertisement.generation);
+        }
+    }
+
+    /// Somebody has this manifest.
+    pub(super) fn follow_offer(&mut self, reference: ManifestRef, generation: Generation) {
+        match self.acquisition.offer(reference, generation) {
             Offer::Ours => {}
-            Offer::Older => self.say(Event::OlderGeneration(advertisement.generation)),
-            Offer::Fork => self.say(Event::TwoManifests(advertisement.generation)),
+            Offer::Older => self.say(Event::OlderGeneration(generation)),
+            Offer::Fork => self.say(Event::TwoManifests(generation)),
             Offer::New { root, layout } => {
                 self.drop_manifest_receptions();
                 self.receptions.insert(root, Reception::new(layout, Class::Manifest, RangeSet::new()));
@@ -99,6 +105,7 @@ impl ReceiverEngine {
     pub(super) fn acquire(&mut self) {
         let confirmed = self.config.remembered.is_some()
             || self.held.is_some()
+            || self.pull.vouched
             || self.sessions.chosen().is_some_and(|(_, s)| s.confirmed);
         let waiting = self.receptions.values().any(|r| r.class == Class::Manifest && !r.is_done());
         if let Some(reference) = self.acquisition.ready(confirmed, waiting) {

@@ -158,6 +158,11 @@ impl Acquisition {
         }
     }
 
+    /// No manifest is being fetched.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state == State::Idle
+    }
+
     /// The generation followed.
     pub(super) fn held(&self) -> Option<(Generation, Digest)> {
         self.held

@@ -25,6 +25,7 @@ use rand::rngs::StdRng;
 
 use super::event::{Event, Transmit};
 use super::object::{Class, Reception};
+use super::pull::PullWhen;
 use super::{ReceiverEngine, backoff};
 
 /// Least time between two looks at everything that is short.
@@ -71,7 +72,9 @@ pub(super) struct Cycle {
     packets: PacketNumbers,
     missing_serials: BTreeMap<u32, u64>,
     refused: BTreeMap<ObjectId, Time>,
+    /// What a sender has no passes left for, and what it does not have.
     unicast: BTreeSet<ObjectId>,
+    unknown: BTreeSet<ObjectId>,
     report: Option<Report>,
     nonce: u64,
     said: Vec<Event>,
@@ -90,6 +93,8 @@ pub(super) struct Asked {
     session: SessionId,
     /// Its missing objects, by place in the table.
     missing: RangeSet,
+    /// What it named by id.
+    ids: Vec<ObjectId>,
     /// It asked for nothing.
     report: bool,
 }
@@ -122,6 +127,7 @@ impl Cycle {
             missing_serials: BTreeMap::new(),
             refused: BTreeMap::new(),
             unicast: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             report: None,
             nonce: 0,
             said: Vec::new(),
@@ -156,6 +162,7 @@ impl Cycle {
         self.asked.values_mut().for_each(|asked| asked.missing = RangeSet::new());
         self.refused.clear();
         self.unicast.clear();
+        self.unknown.clear();
         self.report();
     }
 
@@ -200,6 +207,27 @@ impl Cycle {
         self.unicast.len() as u64
     }
 
+    /// A sender said that the object does not come by multicast; where `with_unknown`, also that it does not have it.
+    pub(super) fn is_permitted(&self, id: ObjectId, with_unknown: bool) -> bool {
+        self.unicast.contains(&id) || with_unknown && self.unknown.contains(&id)
+    }
+
+    /// Some of these objects, from this one on.
+    pub(super) fn permits(&self, from: ObjectId, most: usize) -> Vec<ObjectId> {
+        let sets = [&self.unicast, &self.unknown].into_iter();
+        sets.flat_map(|set| set.range(from..).chain(set.range(..from)).take(most)).copied().collect()
+    }
+
+    pub(super) fn has_permits(&self) -> bool {
+        !(self.unicast.is_empty() && self.unknown.is_empty())
+    }
+
+    /// The object is here.
+    pub(super) fn done_with(&mut self, id: ObjectId) {
+        self.unicast.remove(&id);
+        self.unknown.remove(&id);
+    }
+
     /// True the first time.
     pub(super) fn say_once(&mut self, event: &Event) -> bool {
         let new = !self.said.contains(event);
@@ -211,9 +239,9 @@ impl Cycle {
     }
 
     /// The next NACK's packet number; it may be answered from now on.
-    fn sent(&mut self, now: Time, session: SessionId, missing: RangeSet, report: bool) -> u64 {
+    fn sent(&mut self, asked: Asked) -> u64 {
         let packet = self.packets.take(1).start;
-        self.asked.insert(packet, Asked { at: now, session, missing, report });
+        self.asked.insert(packet, asked);
         if self.asked.len() > ASKED_MAX {
             self.asked.pop_first();
         }
@@ -266,6 +294,16 @@ impl Cycle {
                 self.quiet_missing.insert(index.0, now + REFUSED_RETRY);
             }
         }
+        if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) {
+            // Whatever else was asked for will come.
+            let named: BTreeSet<_> = asked.ids.iter().copied().collect();
+            let was_asked = |id: &ObjectId| {
+                named.contains(id) || table.and_then(|t| t.index_of(*id)).is_some_and(|i| asked.missing.contains(i.0))
+            };
+            self.unicast.retain(|id| !was_asked(id) || unicast.contains(id));
+            self.unknown.retain(|id| !was_asked(id) || unknown.contains(id));
+        }
+        self.unknown.extend(&unknown);
         let known = self.unicast.len();
         self.unicast.extend(&unicast);
         let mut events = Vec::new();
@@ -371,8 +409,13 @@ impl ReceiverEngine {
         let manifest_sent = advertisement.manifest_sent;
         let (cursor, since) = (advertisement.first_pass_cursor, advertisement.first_pass_since);
         let mut blocks_left = BLOCKS_PER_CYCLE;
+        let with_unknown = self.pull.when == PullWhen::Unknown;
         for (id, reception) in &mut self.receptions {
             if reception.is_done() || self.cycle.refused.get(id).is_some_and(|until| now < *until) {
+                continue;
+            }
+            // Asking would only keep the sender's round from ending.
+            if self.cycle.is_permitted(*id, with_unknown) && self.pull.is_pulling(*id) {
                 continue;
             }
             if reception.class == Class::Manifest && !manifest_sent {
@@ -466,7 +509,9 @@ impl ReceiverEngine {
             asked.union(&named);
             self.counters.nacks += 1;
             self.counters.nack_bytes += nack.encode().len() as u64;
-            let packet = self.cycle.sent(now, nack.session, named, false);
+            let ids = nack.missing_ids.iter().copied().chain(nack.short.iter().map(|short| short.object)).collect();
+            let asked = Asked { at: now, session: nack.session, missing: named, ids, report: false };
+            let packet = self.cycle.sent(asked);
             self.transmits.push_back(Transmit { to: base.0, packet, nack });
         }
         for index in asked.iter() {
@@ -539,7 +584,9 @@ impl ReceiverEngine {
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {
                     self.counters.nacks += 1;
-                    let packet = self.cycle.sent(now, nack.session, RangeSet::new(), true);
+                    let (missing, ids) = (RangeSet::new(), Vec::new());
+                    let asked = Asked { at: now, session: nack.session, missing, ids, report: true };
+                    let packet = self.cycle.sent(asked);
                     if let Some(report) = &mut self.cycle.report {
                         report.sent.get_or_insert(packet);
                     }

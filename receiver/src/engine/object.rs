@@ -182,6 +182,26 @@ impl Reception {
         self.done.is_empty() && self.open.is_empty()
     }
 
+    /// The block is here and sound.
+    pub(super) fn is_block_done(&self, block: u32) -> bool {
+        self.done.contains(block)
+    }
+
+    /// Runs of blocks that are not here.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = Range<u32>> + '_ {
+        self.gaps_to(self.layout.block_count())
+    }
+
+    fn gaps_to(&self, end: u32) -> impl Iterator<Item = Range<u32>> + '_ {
+        let mut next = 0;
+        let gaps = self.done.ranges().chain(std::iter::once(end..end)).map(move |done| {
+            let gap = next..done.start.min(end);
+            next = done.end;
+            gap
+        });
+        gaps.filter(|gap| !gap.is_empty())
+    }
+
     pub(super) fn open_blocks(&self) -> usize {
         self.open.len()
     }
@@ -409,7 +429,8 @@ impl Reception {
     /// A block is on disk, or was lost.
     pub(super) fn on_spilled(&mut self, now: Time, block: u32, held: Option<FixedBitSet>) {
         match held {
-            Some(held) if held.count_ones(..) > 0 => {
+            // It may have been pulled meanwhile.
+            Some(held) if held.count_ones(..) > 0 && !self.done.contains(block) => {
                 let count = u16::try_from(held.count_ones(..)).unwrap_or(u16::MAX);
                 let newest = self.open.get(&block).and_then(|open| open.newest);
                 self.open.insert(block, Open { newest, ..Open::new(now, Place::Disk, held, count) });
@@ -434,6 +455,10 @@ impl Reception {
 
     /// A block must be received again; after wrong bytes, from one session only.
     pub(super) fn on_lost(&mut self, block: u32, wrong: bool) {
+        if self.done.contains(block) {
+            // It was pulled meanwhile.
+            return;
+        }
         self.open.remove(&block);
         self.asks.remove(&block);
         if wrong {
@@ -502,13 +527,7 @@ impl Reception {
         }
         let mut short = Vec::new();
         let mut look_again: Option<Time> = None;
-        let mut next = 0;
-        let gaps = self.done.ranges().chain(std::iter::once(end..end)).flat_map(|done| {
-            let gap = next..done.start.min(end);
-            next = done.end;
-            gap
-        });
-        for block in gaps {
+        for block in self.gaps_to(end).flatten() {
             let k = self.layout.source_symbols(block);
             let open = self.open.get(&block);
             let deficit = k.saturating_sub(open.map_or(0, |o| o.count));

@@ -64,13 +64,7 @@ impl ReceiverEngine {
                 self.keeping.refused(now);
             }
         }
-        let done = reception.is_done();
-        match reception.class {
-            Class::Manifest if done => self.acquire(),
-            Class::Manifest => {}
-            Class::Table { .. } => self.install_if_done(object),
-        }
-        self.cycle.look();
+        self.on_progress_of(object);
     }
 
     fn on_loaded(&mut self, object: ObjectId, block: u32, slot: Slot, held: FixedBitSet) {
@@ -92,6 +86,7 @@ impl ReceiverEngine {
         match outcome {
             InstallOutcome::Installed | InstallOutcome::Refused => {
                 let size = self.receptions.remove(&object).map_or(0, |r| r.layout.size());
+                self.cycle.done_with(object);
                 if let Some(held) = &mut self.held {
                     held.installed += u64::from(size > 0);
                     held.installed_bytes += size;

@@ -71,9 +71,14 @@ impl Notes {
             ),
             Event::UnicastWanted(count) => self.say(
                 now,
-                &format!("{count} objects had all their passes: they are asked for again until a new round begins"),
+                &format!(
+                    "{count} objects had all their passes: they are pulled by unicast where a source is at hand, or \
+                     asked for again until a new round begins"
+                ),
             ),
             Event::NoSenderAnswers => self.say(now, "no sender answers: it is asked again and again"),
+            // The node says it, who knows its name.
+            Event::SourceDropped(..) => {}
             Event::Unknown(count) => self.say(now, &format!("the sender does not have {count} objects")),
         }
     }

@@ -12,12 +12,15 @@ use nackcast_common::path::DatasetPath;
 use nackcast_common::seal::PacketNumbers;
 use nackcast_common::store::Store;
 use nackcast_proto::manifest::{EncodedManifest, encode};
+use nackcast_proto::pull::{Block, Shelf};
 use nackcast_proto::wire::symbol::{PREFIX_LEN, SymbolId};
 use nackcast_proto::wire::{Advertisement, ManifestRef, Nack, NackAnswer, NackStatus, header};
 
 use super::*;
 use crate::dataset::Settings;
 use crate::disk::target::TargetDir;
+use crate::engine::{PullEnd, PullWhen};
+use crate::shelf::ReceiverShelf;
 use crate::testing::{self, CHANNEL, SESSION};
 
 const STEP: Duration = Duration::from_millis(50);
@@ -170,6 +173,7 @@ struct Rig {
     node: ReceiverNode,
     blocks: blocks::Blocks,
     dataset: dataset::Dataset,
+    shelf: ReceiverShelf,
     sent: Vec<Vec<u8>>,
 }
 
@@ -207,7 +211,8 @@ impl Rig {
             own_sender: None,
         };
         let node = ReceiverNode::new(Time::ZERO, config);
-        Self { now: Time::ZERO, node, blocks: workers.blocks, dataset: workers.dataset, sent: Vec::new() }
+        let Workers { blocks, dataset, shelf, .. } = workers;
+        Self { now: Time::ZERO, node, blocks, dataset, shelf, sent: Vec::new() }
     }
 
     fn settle(&mut self) {
@@ -404,4 +409,57 @@ fn datagrams_may_be_anything() {
     rig.settle();
     assert_eq!(rig.sent.len(), before);
     assert_eq!(rig.node.engine.snapshot().symbols, 0);
+}
+
+/// Answers what the node pulls, from another receiver's shelf; what comes from the liar has a wrong byte.
+fn give(rig: &mut Rig, shelf: &ReceiverShelf) {
+    while let Some(order) = rig.node.poll_pull() {
+        match order {
+            PullOrder::Manifest { request, .. } => {
+                rig.node.handle_offered(rig.now, &shelf.manifest().expect("a receiver that is whole has a manifest"));
+                rig.node.handle_pull_over(rig.now, request, PullEnd::Over);
+            }
+            PullOrder::Fetch { request, source, object, blocks, longest } => {
+                for block in blocks {
+                    let mut data = shelf.block(object, block).expect("and every block").to_vec();
+                    assert!(data.len() < longest);
+                    data[7] ^= u8::from(&*source == "liar:7702");
+                    rig.node.handle_pulled(rig.now, request, &Block { block, data: data.into() });
+                    rig.settle();
+                }
+                rig.node.handle_pull_over(rig.now, request, PullEnd::Over);
+            }
+            PullOrder::Cancel { .. } => {}
+        }
+        rig.settle();
+    }
+}
+
+#[test]
+fn when_nobody_is_heard_everything_comes_from_another_receiver_and_a_liar_is_dropped() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let peer = received(one.path());
+    peer.shelf.follow(&peer.node);
+    let mut rig = Rig::new(other.path(), 4);
+    rig.node.allow_pull(rig.now, PullWhen::Last, ["liar:7702", "peer:7702"].map(String::from));
+    for _ in 0..1000 {
+        if is_over(&rig.node) {
+            break;
+        }
+        let deadline = rig.node.poll_deadline().expect("who waits for nobody still has a deadline");
+        rig.now = rig.now.max(deadline.at);
+        rig.node.handle_timeout(rig.now);
+        rig.settle();
+        give(&mut rig, &peer.shelf);
+    }
+    assert_eq!(rig.node.ended(), Some(&End::Complete));
+    assert!(fs::read(other.path().join("into/file")).unwrap() == content());
+    let summary = rig.node.summary();
+    assert_eq!(summary.pull_sources, ["peer:7702"]);
+    assert!(summary.pulled_bytes > SIZE as u64, "with the manifest: {}", summary.pulled_bytes);
+    assert!(summary.problems.iter().any(|line| line.contains("liar:7702 gave a wrong block")), "{summary:?}");
+    assert!(peer.shelf.given() >= summary.pulled_bytes);
+    // A file that somebody changed is not given.
+    fs::write(one.path().join("into/file"), vec![0; SIZE]).unwrap();
+    assert_eq!(peer.shelf.block(Sender::new().object.id, 0), None);
 }

@@ -35,7 +35,7 @@ impl ReceiverNode {
         manifest.object(manifest.index_of(object)?).map(|o| o.layout)
     }
 
-    fn check(&self, object: ObjectId) -> Option<(Check, Keep)> {
+    pub(super) fn check(&self, object: ObjectId) -> Option<(Check, Keep)> {
         if let Some((_, digest)) = self.pieces.get(object) {
             return Some((Check::Digest(digest), Keep::Memory));
         }
@@ -62,6 +62,7 @@ impl ReceiverNode {
                 let buffer = self.arena.take(slot);
                 match self.layout(object).zip(self.check(object)) {
                     Some((layout, (check, keep))) => {
+                        let slot = Some(slot);
                         self.order_blocks(blocks::Order::Complete { object, layout, block, slot, buffer, check, keep });
                     }
                     None => {
@@ -110,7 +111,10 @@ impl ReceiverNode {
                 if let Some(bytes) = bytes {
                     self.on_manifest_bytes(now, object, bytes.into());
                 }
-                self.engine.handle_done(now, Done::Complete { object, block, slot, outcome });
+                match slot {
+                    Some(slot) => self.engine.handle_done(now, Done::Complete { object, block, slot, outcome }),
+                    None => self.engine.handle_checked(now, object, block, outcome),
+                }
             }
             blocks::Report::Spill { object, block, slot, buffer, held } => {
                 self.arena.give_back(buffer);
@@ -143,6 +147,7 @@ impl ReceiverNode {
         match report {
             dataset::Report::Wants(wants) => {
                 self.manifest = Some(Arc::clone(&wants.manifest));
+                self.manifest_hash = Some(wants.hash);
                 self.engine.handle_wants(now, *wants);
             }
             dataset::Report::Refused { hash, why } => self.refuse_manifest(now, hash, &why),

@@ -12,6 +12,7 @@ use crate::dataset::{Dataset, Record, Settings, load_manifest};
 use crate::disk::DiskError;
 use crate::disk::part::PartStore;
 use crate::disk::target::TargetDir;
+use crate::shelf::ReceiverShelf;
 
 /// What does a node's disk work.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Workers {
     pub blocks: Blocks,
     /// Carries out [`super::Order::Dataset`].
     pub dataset: Dataset,
+    /// Gives verified blocks to other receivers.
+    pub shelf: ReceiverShelf,
     /// For [`super::NodeConfig::remembered`].
     pub remembered: Option<(Generation, Digest)>,
     /// What of an earlier run could not be used, for people.
@@ -56,8 +59,15 @@ impl Workers {
             }
         };
         let parts = Arc::new(parts);
+        let shelf = ReceiverShelf::new(
+            settings.channel,
+            settings.publisher,
+            Arc::clone(&target),
+            Arc::clone(&parts),
+            archive.clone(),
+        );
         let blocks = Blocks::new(Arc::clone(&parts), archive.clone());
         let dataset = Dataset::new(settings, target, parts, archive, record);
-        Ok(Self { blocks, dataset, remembered, warnings })
+        Ok(Self { blocks, dataset, shelf, remembered, warnings })
     }
 }

@@ -6,10 +6,13 @@
 //! - It never waits for a disk: blocks, stores and scans are other tasks'.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::ids::{ChannelId, ObjectId, SessionId, StartNumber};
+use nackcast_proto::pull::Probe;
+use nackcast_proto::wire::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::origin::Origin;
 use super::outlet::{Outlet, Sockets};
 use super::peers::HeardPeer;
+use super::shelf::Served;
 use crate::library;
 use crate::node::{Ending, Heard, Made, Order, ScanResult, SenderNode, Trouble, Work};
 use crate::report::{ChannelSummary, Progress};
@@ -44,6 +48,7 @@ pub(crate) struct ChannelParts {
     pub(crate) node: SenderNode,
     /// It sends once: then it looks back at the end.
     pub(crate) is_once: bool,
+    pub(crate) role: Role,
     pub(crate) sockets: Sockets,
     pub(crate) clock: Clock,
     pub(crate) state: NodeState,
@@ -66,6 +71,9 @@ pub(crate) struct ChannelPorts {
     pub(crate) counts: mpsc::UnboundedSender<(ObjectId, u32)>,
     pub(crate) recorded: mpsc::Receiver<Vec<ObjectId>>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// For those who pull, and how much they got.
+    pub(crate) served: watch::Sender<Served>,
+    pub(crate) given: Arc<AtomicU64>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -84,6 +92,7 @@ pub(crate) struct Channel {
     name: String,
     node: SenderNode,
     is_once: bool,
+    role: Role,
     outlet: Outlet,
     clock: Clock,
     state: NodeState,
@@ -123,12 +132,13 @@ pub(crate) fn new_session() -> SessionId {
 
 impl Channel {
     pub(crate) fn new(parts: ChannelParts) -> Self {
-        let ChannelParts { index, id, name, node, is_once, sockets, clock, state, ports, passes, makers } = parts;
+        let ChannelParts { index, id, name, node, is_once, role, sockets, clock, state, ports, passes, makers } = parts;
         Self {
             index,
             id,
             node,
             is_once,
+            role,
             outlet: Outlet::new(sockets, name.clone()),
             name,
             clock,
@@ -241,14 +251,22 @@ impl Channel {
         let Scanned { content, published, problems, answers, lacks } = scanned;
         let is_read = content.is_some();
         self.origin.content = content.or_else(|| self.origin.content.take());
+        let mut offer = None;
         let publication = published.map(|(published, fresh)| {
             self.origin.parts = Arc::new(published.objects());
+            offer = published.offer();
             published.publication(fresh, std::mem::take(&mut self.passes))
+        });
+        let origin = self.origin.clone();
+        self.ports.served.send_modify(|served| {
+            served.origin = origin;
+            served.offer = offer.or_else(|| served.offer.take());
         });
         self.node.handle_scanned(now, ScanResult { publication, is_read, answers, troubles: problems });
         if !lacks.is_empty() {
             self.node.lacks(now, lacks);
         }
+        self.say_how_it_is();
     }
 
     /// Everything that the node wants now; true when there may be more.
@@ -350,12 +368,26 @@ impl Channel {
 
     fn end(mut self) -> ChannelEnd {
         self.report(self.clock.now());
-        let (summary, success) = self.node.summary();
+        let (mut summary, success) = self.node.summary();
+        summary.unicast_bytes = self.ports.given.load(Ordering::Relaxed);
         ChannelEnd { summary, success }
     }
 
+    /// For those who probe.
+    fn say_how_it_is(&self) {
+        let probe = Probe {
+            sender: Some((self.role, self.node.state())),
+            can_read: self.origin.content.is_some(),
+            can_send: self.outlet.trouble().is_none(),
+            generation: self.node.snapshot().generation,
+        };
+        self.ports.served.send_modify(|served| served.probe = probe);
+    }
+
     fn report(&mut self, now: Time) {
+        self.say_how_it_is();
         let mut channel = self.node.progress(now);
+        channel.unicast_bytes = self.ports.given.load(Ordering::Relaxed);
         // The most urgent of what else is worth knowing.
         if let Some(trouble) = self.outlet.trouble() {
             channel.note = Some(trouble.to_owned());

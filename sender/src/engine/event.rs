@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub data_group: SocketAddr,
     /// Where NACKs arrive.
     pub nack_port: u16,
+    /// Where QUIC is served; 0: nowhere.
+    pub quic_port: u16,
     /// How fast to send.
     pub rate: RateLimit,
     /// The scheduler's numbers.

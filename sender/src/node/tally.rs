@@ -88,6 +88,7 @@ impl Tally {
                 1 => Some("1 problem with the content".to_owned()),
                 count => Some(format!("{count} problems with the content")),
             },
+            ..ChannelProgress::default()
         }
     }
 
@@ -118,6 +119,7 @@ impl Tally {
             repair_bytes: snapshot.repair_bytes,
             receivers: snapshot.receivers.into(),
             receivers_complete: snapshot.receivers_complete.into(),
+            unicast_bytes: 0,
             problems: self.troubles.iter().map(|trouble| trouble.line.clone()).collect(),
         }
     }

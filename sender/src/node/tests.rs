@@ -81,6 +81,7 @@ impl Bench {
             certificate: SenderCertificate::issue(&publisher, CHANNEL, signer.verifying_key()),
             data_group: "239.1.1.1:7602".parse().unwrap(),
             nack_port: 7701,
+            quic_port: 0,
             rate: RateLimit::Fixed(BitRate(100_000_000)),
             schedule: ScheduleConfig::default(),
             once,

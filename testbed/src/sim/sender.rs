@@ -163,6 +163,7 @@ impl Sender {
             certificate,
             data_group: identity.data_group,
             nack_port: identity.nack_port,
+            quic_port: 0,
             rate: RateLimit::Fixed(BitRate(self.spec.rate_bps)),
             schedule: ScheduleConfig {
                 max_jobs: self.spec.max_jobs,

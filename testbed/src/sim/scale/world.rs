@@ -84,6 +84,7 @@ impl World {
             certificate: SenderCertificate::issue(&publisher, CHANNEL, key.verifying_key()),
             data_group: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7601),
             nack_port: 7701,
+            quic_port: 0,
             rate: RateLimit::Fixed(BitRate(scenario.rate)),
             schedule: ScheduleConfig::default(),
             once: None,

@@ -1,0 +1,109 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::units::RateLimit;
+
+/// Takes whoever says the password together with the binding, and gives what is asked for so many times.
+struct Echo;
+
+struct EchoSession;
+
+impl Service for Echo {
+    fn greet(&self, binding: &[u8; 32], hello: &[u8]) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
+        if hello != [&b"password"[..], &binding[..]].concat() {
+            return Err("a stranger".to_owned());
+        }
+        Ok((binding.to_vec(), Arc::new(EchoSession)))
+    }
+}
+
+impl Session for EchoSession {
+    fn answer(&self, request: &[u8]) -> Option<Replies> {
+        let (count, text) = request.split_first()?;
+        let (count, text) = (*count, Bytes::copy_from_slice(text));
+        (count > 0).then(|| -> Replies { Box::new((0..count).map(move |_| Bytes::from(text.repeat(1000)))) })
+    }
+}
+
+fn limits() -> Limits {
+    Limits::with_rate(RateLimit::Max)
+}
+
+fn server(limits: Limits) -> Server {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    Server::start(listen, &SigningKey::generate(), Arc::new(Echo), limits).unwrap()
+}
+
+async fn greeted(client: &Client, server: &Server) -> Result<Connection, QuicError> {
+    let connection = client.connect(server.local_addr()).await?;
+    let hello = [&b"password"[..], connection.binding()].concat();
+    let reply = connection.greet(&hello).await?;
+    assert_eq!(reply, connection.binding()[..], "both sides export the same");
+    Ok(connection)
+}
+
+async fn all(connection: &Connection, request: &[u8]) -> Result<Vec<Bytes>, QuicError> {
+    let mut incoming = connection.ask(request).await?;
+    let mut replies = Vec::new();
+    while let Some(reply) = incoming.next(100_000).await? {
+        replies.push(reply);
+    }
+    Ok(replies)
+}
+
+#[tokio::test]
+async fn requests_are_answered_side_by_side_on_one_connection() {
+    let server = server(limits());
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let connection = greeted(&client, &server).await.unwrap();
+    let (a, b, c) = tokio::join!(all(&connection, b"\x03abc"), all(&connection, b"\x01x"), all(&connection, b"\x02"));
+    assert_eq!(a.unwrap(), vec![Bytes::from("abc".repeat(1000)); 3]);
+    assert_eq!(b.unwrap(), [Bytes::from("x".repeat(1000))]);
+    assert_eq!(c.unwrap(), [Bytes::new(), Bytes::new()], "an empty reply is one");
+    assert_eq!(server.counters().bytes.load(Ordering::Relaxed), 10_000);
+    assert!(all(&connection, b"\x00").await.is_err(), "what is refused is not an empty answer");
+    assert!(!all(&connection, b"\x01y").await.unwrap().is_empty(), "and the connection goes on");
+}
+
+#[tokio::test]
+async fn a_stranger_gets_nothing() {
+    let server = server(limits());
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let connection = client.connect(server.local_addr()).await.unwrap();
+    assert!(connection.greet(b"password").await.is_err());
+    assert!(all(&connection, b"\x01x").await.is_err());
+    // What was said on another connection is worth nothing on this one.
+    let friend = greeted(&client, &server).await.unwrap();
+    let replayed = [&b"password"[..], friend.binding()].concat();
+    let connection = client.connect(server.local_addr()).await.unwrap();
+    assert!(connection.greet(&replayed).await.is_err());
+    assert_eq!(server.counters().greeted.load(Ordering::Relaxed), 1);
+    assert_eq!(server.counters().bytes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_reply_that_is_longer_than_expected_is_not_read() {
+    let server = server(limits());
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let connection = greeted(&client, &server).await.unwrap();
+    let mut incoming = connection.ask(b"\x01abc").await.unwrap();
+    assert!(matches!(incoming.next(2999).await, Err(QuicError::TooLong(3000))));
+    let endless = connection.ask(&[1; MESSAGE_LEN_MAX + 1]).await.unwrap().next(100_000).await;
+    assert!(endless.is_err(), "a request is bounded, too");
+}
+
+#[tokio::test]
+async fn connections_of_one_peer_are_bounded_and_places_are_given_back() {
+    let server = server(Limits { connections_per_peer: 2, ..limits() });
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let first = greeted(&client, &server).await.unwrap();
+    let _second = greeted(&client, &server).await.unwrap();
+    assert!(greeted(&client, &server).await.is_err(), "a third");
+    assert!(!all(&first, b"\x01x").await.unwrap().is_empty(), "those that are there go on");
+    drop(first);
+    while greeted(&client, &server).await.is_err() {
+        // The server has not heard yet that it ended.
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,165 @@
+//! Pull messages come back as they went; who is at the other end is believed only with proof, on its connection.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nackcast_common::geometry::Geometry;
+use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId};
+use nackcast_common::keys::{EpochSecret, Side, SigningKey};
+use nackcast_common::net::quic::Service as _;
+use nackcast_proto::pull::hello::channel_of;
+use nackcast_proto::pull::{BLOCKS_MAX, Block, HELLO_LEN_MAX, Member, Offer, Probe, Request, Service, Shelf};
+use nackcast_proto::wire::{ManifestRef, Role, SenderCertificate, SenderState};
+use proptest::prelude::*;
+
+const CHANNEL: ChannelId = ChannelId([7; 16]);
+const BINDING: [u8; 32] = [9; 32];
+
+fn publisher() -> SigningKey {
+    SigningKey::from_seed([1; 32])
+}
+
+fn receiver() -> Member {
+    let publisher = publisher().verifying_key();
+    Member { channel: CHANNEL, epoch: Epoch(3), secret: EpochSecret([5; 32]), publisher, sender: None }
+}
+
+fn sender() -> Member {
+    let key = SigningKey::from_seed([2; 32]);
+    let certificate = SenderCertificate::issue(&publisher(), CHANNEL, key.verifying_key());
+    Member { sender: Some((certificate, key)), ..receiver() }
+}
+
+#[test]
+fn a_member_is_known_by_its_secret_and_a_sender_by_its_certificate() {
+    let hello = receiver().hello(Side::Client, &BINDING);
+    assert!(hello.len() <= HELLO_LEN_MAX);
+    assert_eq!(channel_of(&hello), Ok(CHANNEL));
+    assert_eq!(sender().check(Side::Client, &BINDING, &hello).unwrap().sender, None);
+    let hello = sender().hello(Side::Server, &BINDING);
+    assert!(hello.len() <= HELLO_LEN_MAX, "{} bytes", hello.len());
+    let peer = receiver().check(Side::Server, &BINDING, &hello).unwrap();
+    assert_eq!(peer.sender, Some(SigningKey::from_seed([2; 32]).verifying_key()));
+}
+
+#[test]
+fn what_was_said_elsewhere_or_by_others_is_refused() {
+    let hello = sender().hello(Side::Client, &BINDING);
+    let refuses = |member: &Member, side, binding: &[u8; 32]| member.check(side, binding, &hello).is_err();
+    assert!(!refuses(&receiver(), Side::Client, &BINDING));
+    assert!(refuses(&receiver(), Side::Client, &[8; 32]), "on another connection");
+    assert!(refuses(&receiver(), Side::Server, &BINDING), "sent back");
+    assert!(refuses(&Member { secret: EpochSecret([6; 32]), ..receiver() }, Side::Client, &BINDING), "another secret");
+    assert!(refuses(&Member { epoch: Epoch(4), ..receiver() }, Side::Client, &BINDING), "another epoch");
+    assert!(refuses(&Member { channel: ChannelId([8; 16]), ..receiver() }, Side::Client, &BINDING), "another channel");
+    let stranger = SigningKey::from_seed([3; 32]).verifying_key();
+    assert!(refuses(&Member { publisher: stranger, ..receiver() }, Side::Client, &BINDING), "another publisher");
+    // A certificate is no secret: whoever shows that of another has not its key.
+    let (certificate, _) = sender().sender.unwrap();
+    let thief = Member { sender: Some((certificate, SigningKey::from_seed([3; 32]))), ..receiver() };
+    assert!(receiver().check(Side::Client, &BINDING, &thief.hello(Side::Client, &BINDING)).is_err());
+    let key = SigningKey::from_seed([2; 32]).verifying_key();
+    for at in 0..hello.len() {
+        let mut damaged = hello.clone();
+        damaged[at] ^= 0x20;
+        // Without its claim to be a sender it is still of the channel; and what its certificate says of the channel is not
+        // looked at, since that is signed.
+        let peer = receiver().check(Side::Client, &BINDING, &damaged);
+        assert!(peer.is_err() || peer.is_ok_and(|peer| peer.sender.is_none_or(|found| found == key)), "byte {at}");
+    }
+}
+
+#[test]
+fn requests_come_back_and_what_asks_for_too_much_does_not() {
+    let blocks = |first, end| Request::Blocks { object: ObjectId(u64::MAX), blocks: first..end };
+    let requests =
+        [Request::Manifest, Request::Probe, Request::Drain, blocks(0, 1), blocks(u32::MAX - BLOCKS_MAX, u32::MAX)];
+    for request in requests {
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+    for refused in [blocks(3, 3), blocks(0, BLOCKS_MAX + 1)] {
+        assert!(Request::decode(&refused.encode()).is_err(), "{refused:?}");
+    }
+    assert!(Request::decode(&[]).is_err());
+}
+
+fn offer() -> Offer {
+    let root = Bytes::from_static(b"a signed root");
+    let reference = ManifestRef { hash: Digest::of(&root), length: 13, geometry: Geometry::default() };
+    Offer { generation: Generation(4), reference, root }
+}
+
+#[test]
+fn replies_come_back_and_a_root_is_the_one_that_is_named() {
+    assert_eq!(Offer::decode(Offer::encode(Some(&offer())).into()), Ok(Some(offer())));
+    assert_eq!(Offer::decode(Offer::encode(None).into()), Ok(None));
+    let other = Offer { root: Bytes::from_static(b"A signed root"), ..offer() };
+    assert!(Offer::decode(Offer::encode(Some(&other)).into()).is_err());
+    let probe = Probe {
+        sender: Some((Role::Backup, SenderState::Standby)),
+        can_read: true,
+        can_send: false,
+        generation: Generation(2),
+    };
+    assert_eq!(Probe::decode(&probe.encode()), Ok(probe));
+    assert_eq!(Probe::decode(&Probe::default().encode()), Ok(Probe::default()));
+}
+
+/// Has every second block of one object, each of ten bytes.
+struct Half;
+
+impl Shelf for Half {
+    fn manifest(&self) -> Option<Offer> {
+        Some(offer())
+    }
+
+    fn block(&self, object: ObjectId, block: u32) -> Option<Bytes> {
+        (object == ObjectId(1) && block.is_multiple_of(2)).then(|| Bytes::from(vec![block.to_le_bytes()[0]; 10]))
+    }
+
+    fn probe(&self) -> Probe {
+        Probe { can_read: true, ..Probe::default() }
+    }
+}
+
+fn ask(member: &Member, request: &Request) -> Option<Vec<Bytes>> {
+    let mut service = Service::default();
+    service.add(sender(), Arc::new(Half));
+    let (reply, session) = service.greet(&BINDING, &member.hello(Side::Client, &BINDING)).ok()?;
+    assert!(member.check(Side::Server, &BINDING, &reply).unwrap().sender.is_some());
+    session.answer(&request.encode()).map(Iterator::collect)
+}
+
+#[test]
+fn a_shelf_gives_what_is_on_it() {
+    let blocks = Request::Blocks { object: ObjectId(1), blocks: 1..6 };
+    let replies = ask(&receiver(), &blocks).unwrap();
+    let numbers: Vec<_> = replies.into_iter().map(|reply| Block::decode(reply).unwrap().block).collect();
+    assert_eq!(numbers, [2, 4]);
+    let other = Request::Blocks { object: ObjectId(2), blocks: 1..6 };
+    assert_eq!(ask(&receiver(), &other), Some(Vec::new()));
+    let manifest = ask(&receiver(), &Request::Manifest).unwrap().remove(0);
+    assert_eq!(Offer::decode(manifest), Ok(Some(offer())));
+    assert_eq!(ask(&receiver(), &Request::Drain), None, "only a sender may say so");
+    assert!(ask(&sender(), &Request::Drain).is_some());
+    let stranger = Member { secret: EpochSecret([6; 32]), ..receiver() };
+    assert_eq!(ask(&stranger, &blocks), None);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let whole = Bytes::from(bytes.clone());
+        let _ = (channel_of(&bytes).is_ok(), receiver().check(Side::Client, &BINDING, &bytes).is_ok());
+        let _ = (Request::decode(&bytes).is_ok(), Probe::decode(&bytes).is_ok());
+        let _ = (Offer::decode(whole.clone()).is_ok(), Block::decode(whole).is_ok());
+    }
+
+    #[test]
+    fn any_block_comes_back(block: u32, data in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let block = Block { block, data: data.into() };
+        prop_assert_eq!(Block::decode(block.clone().encode().into()), Ok(block));
+    }
+}

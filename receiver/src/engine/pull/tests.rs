@@ -1,0 +1,121 @@
+use nackcast_common::geometry::Geometry;
+
+use super::*;
+
+const A: SourceId = SourceId(0);
+const B: SourceId = SourceId(1);
+const OBJECT: ObjectId = ObjectId(7);
+/// Requests of two blocks.
+const BLOCK: u32 = 1 << 20;
+
+fn layout(blocks: u64) -> Layout {
+    Geometry::new(1400, BLOCK, 1).unwrap().object(blocks * u64::from(BLOCK)).unwrap()
+}
+
+fn pull(bytes_max: u64) -> Pull {
+    let mut pull = Pull::new();
+    pull.set_up(PullWhen::Last, bytes_max);
+    pull.add_source(A);
+    pull.add_source(B);
+    pull
+}
+
+/// Orders whatever there is to order, of an object with these blocks missing.
+fn order(pull: &mut Pull, now: Time, gaps: &[(u32, u32)]) -> Vec<PullOrder> {
+    while pull.has_room()
+        && let Some(source) = pull.usable(now, Some(OBJECT))
+        && pull.fetch(now, source, OBJECT, layout(20), gaps.iter().map(|(start, end)| *start..*end))
+    {}
+    std::iter::from_fn(|| pull.poll()).collect()
+}
+
+fn fetches(orders: &[PullOrder]) -> Vec<(u64, u32, Range<u32>)> {
+    let fetch = |order: &PullOrder| match order {
+        PullOrder::Fetch { request, source, blocks, .. } => Some((request.0, source.0, blocks.clone())),
+        PullOrder::Manifest { .. } | PullOrder::Cancel { .. } => None,
+    };
+    orders.iter().filter_map(fetch).collect()
+}
+
+#[test]
+fn sources_share_the_work_and_what_is_under_way_is_bounded() {
+    let mut pull = pull(5 << 20);
+    let orders = order(&mut pull, Time(1), &[(0, 1), (4, 20)]);
+    // Five blocks are the bound; the request that passes it is the last.
+    assert_eq!(fetches(&orders), [(0, 0, 0..1), (1, 1, 4..6), (2, 0, 6..8)]);
+    // What arrived counts until it is verified.
+    assert_eq!(pull.on_block(Time(2), RequestId(1), 4), Some((OBJECT, layout(20))));
+    assert!(order(&mut pull, Time(2), &[(0, 1), (4, 20)]).is_empty());
+    assert_eq!(pull.on_checked(OBJECT, 4, Some(true)), Some(B));
+    assert_eq!(fetches(&order(&mut pull, Time(2), &[(0, 1), (5, 20)])), [(3, 1, 8..10)]);
+    assert_eq!(pull.pulled().collect::<Vec<_>>(), [(A, 0), (B, 1 << 20)]);
+}
+
+#[test]
+fn a_broken_request_is_taken_up_where_it_broke_by_another_source() {
+    let mut pull = pull(4 << 20);
+    assert_eq!(fetches(&order(&mut pull, Time(1), &[(0, 4)])), [(0, 0, 0..2), (1, 1, 2..4)]);
+    assert!(pull.on_block(Time(2), RequestId(0), 0).is_some());
+    pull.on_over(Time(3), RequestId(0), PullEnd::Broken);
+    // Block 0 is being verified, and is not asked for again.
+    assert_eq!(fetches(&order(&mut pull, Time(3), &[(0, 4)])), [(2, 1, 1..2)]);
+    // The first source backs off, each time twice as long.
+    assert_eq!(pull.usable(Time(3), None), Some(B));
+    let back = Time(3) + BACKOFF.0;
+    assert_eq!(pull.next_usable(Time(3)), Some(back));
+    pull.on_over(Time(4), RequestId(2), PullEnd::Broken);
+    assert_eq!(fetches(&order(&mut pull, back, &[(0, 4)])), [(3, 0, 1..2)]);
+    pull.on_over(back, RequestId(3), PullEnd::Broken);
+    assert_eq!(pull.next_usable(back).unwrap(), Time(4) + BACKOFF.0, "that of the second");
+    assert!(pull.usable(back + BACKOFF.0, None) == Some(B), "the first waits twice as long now");
+    assert!(pull.on_block(back, RequestId(3), 1).is_none(), "too late");
+}
+
+#[test]
+fn a_wrong_block_is_the_last_of_its_source() {
+    let mut pull = pull(8 << 20);
+    assert_eq!(fetches(&order(&mut pull, Time(1), &[(0, 4)])).len(), 2);
+    assert!(pull.on_block(Time(2), RequestId(0), 0).is_some());
+    assert_eq!(pull.on_checked(OBJECT, 0, Some(false)), Some(A));
+    let orders = order(&mut pull, Time::NEVER, &[(0, 2)]);
+    assert!(orders.contains(&PullOrder::Cancel { request: RequestId(0) }));
+    assert_eq!(fetches(&orders), [(2, 1, 0..2)], "only from the other, for ever");
+    assert_eq!(pull.pulled().next(), Some((A, 0)));
+}
+
+#[test]
+fn a_source_that_lacks_the_object_is_not_asked_for_it_for_a_while() {
+    let mut pull = pull(8 << 20);
+    assert_eq!(fetches(&order(&mut pull, Time(1), &[(0, 2)])), [(0, 0, 0..2)]);
+    // It has the second block only.
+    assert!(pull.on_block(Time(2), RequestId(0), 1).is_some());
+    assert!(pull.on_block(Time(2), RequestId(0), 0).is_none(), "blocks come in order, once");
+    pull.on_over(Time(3), RequestId(0), PullEnd::Over);
+    assert_eq!(fetches(&order(&mut pull, Time(3), &[(0, 2)])), [(1, 1, 0..1)]);
+    pull.on_over(Time(4), RequestId(1), PullEnd::Over);
+    assert!(order(&mut pull, Time(4), &[(0, 1)]).is_empty());
+    assert_eq!(pull.usable(Time(4), Some(ObjectId(8))), Some(A), "another object it may have");
+    assert_eq!(fetches(&order(&mut pull, Time(2) + LACKS, &[(0, 1)])), [(2, 0, 0..1)]);
+}
+
+#[test]
+fn nothing_for_long_is_a_failure() {
+    let mut pull = pull(8 << 20);
+    order(&mut pull, Time(1), &[(0, 1)]);
+    assert_eq!(pull.stalls_at(), Some(Time(1) + STALL));
+    pull.expire(Time(1) + STALL);
+    assert_eq!(pull.poll(), Some(PullOrder::Cancel { request: RequestId(0) }));
+    assert_eq!(pull.usable(Time(1) + STALL, None), Some(B));
+    assert!(!pull.is_pulling(OBJECT));
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_cancelled() {
+    let mut pull = pull(8 << 20);
+    order(&mut pull, Time(1), &[(0, 1)]);
+    pull.keep(|_| true, false);
+    assert_eq!(pull.poll(), None);
+    pull.keep(|id| id != OBJECT, false);
+    assert_eq!(pull.poll(), Some(PullOrder::Cancel { request: RequestId(0) }));
+    assert!(pull.on_block(Time(2), RequestId(0), 0).is_none());
+}
