@@ -138,6 +138,8 @@ struct Counters {
 #[derive(Debug, Default)]
 struct Said {
     first_pass_over: bool,
+    /// As many receivers as `once` expects were there.
+    all_came: bool,
     finished: bool,
     session_ending: bool,
     drained: bool,
@@ -512,7 +514,7 @@ impl SenderEngine {
         if self.content_begun {
             return FirstPassMay::All;
         }
-        let expected = self.config.once.and_then(|o| o.expect).unwrap_or(0);
+        let expected = self.expected();
         let is_hidden = self.feedback.group_size() < expected || now < self.published_at + ANNOUNCE;
         if is_hidden || (expected == 0 && now < self.announced_at()) {
             return FirstPassMay::Nothing;
@@ -618,6 +620,8 @@ impl SenderEngine {
             self.said.first_pass_over = true;
             self.events.push_back(Event::FirstPassOver(manifest.head().generation));
         }
+        self.said.all_came =
+            self.said.all_came || self.feedback.group_size() >= self.expected() || self.is_as_expected();
         if self.finished_at().is_some_and(|at| now >= at) && !self.said.finished {
             self.said.finished = true;
             self.events.push_back(Event::Finished);
@@ -630,7 +634,8 @@ impl SenderEngine {
             return (!self.is_yielding && self.nothing_is_open()).then_some(Time::ZERO);
         }
         let once = self.config.once?;
-        let idle = self.said.first_pass_over && self.schedule.is_idle();
+        // All may have been sent by an earlier run: whom it expects it waits for all the same.
+        let idle = self.said.all_came && self.said.first_pass_over && self.schedule.is_idle();
         let patience = if self.is_as_expected() { Duration::ZERO } else { EXPECTED_PATIENCE };
         let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt()).max(patience);
         let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete).max(self.last_symbol);
@@ -647,11 +652,17 @@ impl SenderEngine {
         self.manifest.as_ref().map_or(0, |(reference, _)| self.feedback.complete_ever(reference.hash.prefix()))
     }
 
+    /// How many receivers `once` expects.
+    fn expected(&self) -> u32 {
+        self.config.once.and_then(|once| once.expect).unwrap_or(0)
+    }
+
     /// As many receivers as `once` expects reported complete.
     #[must_use]
     pub fn is_as_expected(&self) -> bool {
-        let expected = self.config.once.and_then(|once| once.expect);
-        expected.is_none_or(|expected| self.complete_ever() >= expected)
+        // To count is the dearest: it comes last.
+        let expected = self.expected();
+        expected == 0 || self.complete_ever() >= expected
     }
 
     /// The next work order.

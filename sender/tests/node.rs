@@ -401,7 +401,9 @@ async fn only_what_changed_is_sent_in_the_next_generation() {
     node.rescan.send(()).await.unwrap();
     let before = listener.datagrams;
     listener.until("the third generation", |l| l.dataset(manifest.head().generation)).await;
-    assert!(listener.datagrams - before < 20, "a rename costs manifest bytes only");
+    // Each of its three blocks brings at least 8 repair symbols; the file has 643.
+    let sent = listener.datagrams - before;
+    assert!(sent < 60, "{sent} datagrams: a rename costs manifest bytes only");
     let shown = node.progress.borrow().clone();
     assert_eq!((shown.channels[0].name.as_str(), shown.channels.len()), ("news", 1));
     node.shutdown.cancel();

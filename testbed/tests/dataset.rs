@@ -133,3 +133,19 @@ fn an_end_that_finds_something_looks_once() {
     place.root().open(b"0007", How::Read).unwrap();
     assert!(is_finished(&place.order(Order::Finish), true));
 }
+
+#[test]
+fn what_was_changed_after_its_removal_failed_stays() {
+    let mut place = Place::new();
+    place.take(1, names(3).chain(["gone".to_owned()]));
+    assert!(is_finished(&place.order(Order::Finish), true));
+    place.take(2, names(3));
+    place.disk.set_faults(Faults { write_error: 1.0, ..Faults::default() });
+    assert!(is_finished(&place.order(Order::Finish), false));
+    place.disk.set_faults(Faults::default());
+    place.disk.set_time(Mtime { seconds: 1_000, nanos: 0 });
+    place.root().open(b"gone", How::WriteOrMake).unwrap().write_all_at(b"mine", 0).unwrap();
+    let reports = place.order(Order::Finish);
+    assert!(is_finished(&reports, true), "{reports:?}");
+    assert_eq!(place.root().open(b"gone", How::Read).unwrap().read_to_end(100).unwrap(), b"mine");
+}

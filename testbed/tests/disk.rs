@@ -155,6 +155,8 @@ fn a_name_is_durable_from_the_top_though_a_killed_run_made_what_leads_to_it() {
     assert!(installer.commit().unwrap().iter().all(|outcome| outcome.result.is_ok()));
     for seed in 0..50 {
         let directory = disk.crash(seed).open_directory(Path::new("/target/f/g")).unwrap();
-        assert_eq!(directory.open(b"h", How::Read).unwrap().read_to_end(u64::MAX).unwrap(), object.bytes);
+        let file = directory.open(b"h", How::Read).unwrap();
+        assert_eq!(file.read_to_end(u64::MAX).unwrap(), object.bytes);
+        assert_eq!(file.facts().unwrap().links, 1, "to remove another name would change the file's change time");
     }
 }

@@ -122,8 +122,9 @@ fn exit_codes_say_whether_all_receivers_completed() {
         // Without --expect it is enough to have sent everything.
         let mut sender = site.send(&["--once", "--linger", "3s"]);
         assert_ends(&mut sender, 0);
-        // The one that died needs a sender that is there.
-        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "3s"]);
+        // The one that died needs a sender that is there: it waits, though all was sent before.
+        let mut sender = site.send(&["--once", "--expect", "1", "--linger", "1s"]);
+        assert!(sender.wait(Duration::from_secs(12)).is_err(), "{}", sender.tail());
         let mut second = site.receive(2, &[]);
         assert_ends(&mut second, 0);
         assert_ends(&mut sender, 0);

@@ -174,9 +174,7 @@ impl Dataset {
         let missing = standing().filter(|(_, status)| matches!(status, Status::Missing));
         self.record.claim(missing.map(|(entry, _)| &entry.path))?;
         let is_stamped = |entry: &Entry| match &entry.kind {
-            EntryKind::File { digest, .. } => {
-                self.record.stamp(&entry.path).is_some_and(|s| s.content == digest.prefix())
-            }
+            EntryKind::File { digest, .. } => self.record.stamp(&entry.path).is_some_and(|s| s.content == *digest),
             EntryKind::Directory | EntryKind::Symlink { .. } => false,
         };
         let differing = standing().filter(|(_, status)| matches!(status, Status::Differs(_)));
@@ -271,22 +269,23 @@ impl Dataset {
                 here.insert(*digest, (entry.path.clone(), None));
             }
         }
-        // Files that left the dataset, and files that are to be replaced: their stamps tell their content only
-        // by a prefix of its digest; the copy is checked in full.
-        let wanted: BTreeMap<u64, Digest> = manifest
+        // Files that left the dataset, and files that are to be replaced; what is copied is checked in full.
+        let wanted: BTreeSet<Digest> = manifest
             .entries()
             .iter()
             .zip(&comparison.entries)
             .filter(|(_, status)| lacks(status))
             .filter_map(|(entry, _)| match &entry.kind {
-                EntryKind::File { digest, .. } => Some((digest.prefix(), *digest)),
+                EntryKind::File { digest, .. } => Some(*digest),
                 EntryKind::Directory | EntryKind::Symlink { .. } => None,
             })
             .collect();
         for (path, stamp) in self.record.stamps()? {
-            let Some(digest) = wanted.get(&stamp.content) else { continue };
+            if !wanted.contains(&stamp.content) {
+                continue;
+            }
             let leaves = self.settings.prune && manifest.entry(path.as_bytes()).is_none();
-            here.entry(*digest).or_insert((path, leaves.then_some(stamp)));
+            here.entry(stamp.content).or_insert((path, leaves.then_some(stamp)));
         }
         Ok(here)
     }

@@ -16,19 +16,19 @@ pub struct FileStamp {
     pub ctime: Mtime,
     /// Inode.
     pub inode: u64,
-    /// First bytes of the digest that was verified, so that a stamp of a former generation is not
-    /// taken for one of this.
-    pub content: u64,
+    /// The digest that was verified, so that a stamp of a former generation is not taken for one of this. All of
+    /// it: whoever makes content can find two files whose digests begin alike.
+    pub content: Digest,
 }
 
 /// Bytes of a stored stamp.
-pub const STAMP_LEN: usize = 48;
+pub const STAMP_LEN: usize = 72;
 
 impl FileStamp {
     /// Of a file whose bytes were just seen to have `digest`.
     #[must_use]
     pub fn of(facts: &Facts, digest: &Digest) -> Self {
-        Self { size: facts.size, mtime: facts.mtime, ctime: facts.ctime, inode: facts.inode, content: digest.prefix() }
+        Self { size: facts.size, mtime: facts.mtime, ctime: facts.ctime, inode: facts.inode, content: *digest }
     }
 
     /// Whether a file that looks like `facts` still is the one of the stamp, with the content `digest`.
@@ -47,7 +47,7 @@ impl FileStamp {
         bytes[20..28].copy_from_slice(&self.ctime.seconds.to_be_bytes());
         bytes[28..32].copy_from_slice(&self.ctime.nanos.to_be_bytes());
         bytes[32..40].copy_from_slice(&self.inode.to_be_bytes());
-        bytes[40..].copy_from_slice(&self.content.to_be_bytes());
+        bytes[40..].copy_from_slice(&self.content.0);
         bytes
     }
 
@@ -58,7 +58,8 @@ impl FileStamp {
         let eight = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let four = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let time = |at: usize| Some(Mtime { seconds: eight(at)?.cast_signed(), nanos: four(at + 8)? });
-        Some(Self { size: eight(0)?, mtime: time(8)?, ctime: time(20)?, inode: eight(32)?, content: eight(40)? })
+        let content = Digest(bytes.get(40..)?.try_into().ok()?);
+        Some(Self { size: eight(0)?, mtime: time(8)?, ctime: time(20)?, inode: eight(32)?, content })
     }
 }
 
@@ -68,12 +69,31 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_stamp_tells_contents_apart_whose_digests_begin_alike() {
+        let (mut one, mut other) = ([7; 32], [7; 32]);
+        (one[8], other[8]) = (1, 2);
+        let facts = Facts {
+            kind: Kind::File,
+            size: 1,
+            mode: 0o644,
+            mtime: Mtime::default(),
+            ctime: Mtime::default(),
+            inode: 1,
+            links: 1,
+            stored: 1,
+            owner: 0,
+        };
+        let stamp = FileStamp::of(&facts, &Digest(one));
+        assert!(stamp.holds(&facts, &Digest(one)) && !stamp.holds(&facts, &Digest(other)));
+    }
+
     proptest! {
         #[test]
-        fn stamps_survive_the_store(size: u64, seconds: i64, nanos: u32, inode: u64, content: u64) {
+        fn stamps_survive_the_store(size: u64, seconds: i64, nanos: u32, inode: u64, content: [u8; 32]) {
             let mtime = Mtime { seconds, nanos };
             let ctime = Mtime { seconds: seconds.wrapping_add(1), nanos: nanos / 2 };
-            let stamp = FileStamp { size, mtime, ctime, inode, content };
+            let stamp = FileStamp { size, mtime, ctime, inode, content: Digest(content) };
             prop_assert_eq!(FileStamp::from_bytes(&stamp.to_bytes()), Some(stamp));
         }
 

@@ -416,7 +416,12 @@ impl Installer {
     fn place(&mut self, staged: &Staged) -> Result<Option<FileStamp>, InstallError> {
         let (directory, name) = split(staged.path.as_bytes());
         let (from, from_name) = match &staged.from {
-            Origin::Part(name) => (self.target.part_directory()?, name.as_bytes()),
+            Origin::Part(name) => {
+                // A power cut may leave both names. Taking the old one away at the next start would change the file's
+                // change time, and it would no longer be the one that we installed.
+                self.touched.insert(PART_DIRECTORY.as_bytes().into());
+                (self.target.part_directory()?, name.as_bytes())
+            }
             Origin::Dataset(path) => {
                 let (directory, name) = split(path.as_bytes());
                 self.touched.insert(directory.into());

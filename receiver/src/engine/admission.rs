@@ -41,10 +41,14 @@ impl ReceiverEngine {
         if self.keeping.is_stopped() {
             return Admission::Ignore(Ignored::NoMemory);
         }
-        let mut taken = reception.on_symbol(now, session, block, esi, None);
+        // Not the next one heard: that may be one that never sends the rest of the block.
+        if reception.is_restarted(block) && self.sessions.chosen().is_none_or(|(asked, _)| asked != session) {
+            return Admission::Ignore(Ignored::OtherSession);
+        }
+        let mut taken = reception.on_symbol(now, block, esi, None);
         if taken == Taken::NeedsSlot {
             let Some(slot) = self.slots.take(object, block) else { return Admission::Ignore(Ignored::NoMemory) };
-            taken = reception.on_symbol(now, session, block, esi, Some(slot));
+            taken = reception.on_symbol(now, block, esi, Some(slot));
             match taken {
                 Taken::Kept { .. } if reception.loading_into(block).is_some() => {
                     self.work.push_back(Work::Load { object, block, slot });
@@ -121,5 +125,51 @@ impl ReceiverEngine {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nackcast_common::keys::SigningKey;
+    use nackcast_proto::wire::{Advertisement, Role, SenderCertificate, SenderState};
+
+    use super::*;
+    use crate::engine::BlockOutcome;
+    use crate::engine::testing::Rig;
+    use crate::testing::{CHANNEL, SESSION, advertisement, publisher};
+
+    #[test]
+    fn a_block_that_was_wrong_comes_from_the_sender_that_is_asked() {
+        let (mut rig, now) = (Rig::new(64), Time(1));
+        rig.advertise(now, 0);
+        let standby = SessionId(78);
+        let key = SigningKey::from_seed([3; 32]).verifying_key();
+        let backup = Advertisement {
+            session: standby,
+            role: Role::Backup,
+            state: SenderState::Standby,
+            certificate: SenderCertificate::issue(&publisher(), CHANNEL, key),
+            ..advertisement(now, 1, 0)
+        };
+        rig.engine.handle_advertisement(now, "10.0.0.2:7600".parse().unwrap(), &backup);
+        let (object, k) = (rig.object(0).id, rig.object(0).layout.source_symbols(0));
+        let symbol = |esi| SymbolId { object, block: 0, esi };
+        let all = |rig: &mut Rig, first_packet: u64| {
+            let admitted: Vec<_> = (0..k)
+                .map(|esi| rig.engine.handle_symbol(now, SESSION, first_packet + u64::from(esi), symbol(esi)))
+                .collect();
+            rig.drain(now);
+            admitted
+        };
+        rig.outcome = BlockOutcome::Unsound;
+        all(&mut rig, 0);
+        rig.outcome = BlockOutcome::Sound;
+        // One that only knows the keys of the channel speaks for a sender that sends nothing.
+        let forged = rig.engine.handle_symbol(now + Duration::from_millis(1), standby, 0, symbol(0));
+        assert_eq!(forged, Admission::Ignore(Ignored::OtherSession));
+        let admitted = all(&mut rig, 100);
+        assert!(admitted.iter().all(|one| matches!(one, Admission::Keep(_))), "{admitted:?}");
     }
 }

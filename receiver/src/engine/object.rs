@@ -7,7 +7,7 @@
 //! | open | memory is wanted | spilling, then open on disk |
 //! | open on disk | symbol | loading, then open |
 //! | verifying | sound | done |
-//! | verifying | unsound | empty, and only symbols of one session count from now on |
+//! | verifying | unsound | empty, and only symbols of the session that is asked count from now on |
 //! | verifying, spilling | could not be kept | empty |
 //!
 //! | object state | on | to |
@@ -16,7 +16,7 @@
 //! | partial | all blocks done | verified |
 //! | verified | installed | (forgotten) |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -105,8 +105,8 @@ pub(super) struct Reception {
     done: RangeSet,
     open: BTreeMap<u32, Open>,
     asks: BTreeMap<u32, Ask>,
-    /// Blocks whose symbols were wrong once: only this session's count (none: the next one heard).
-    restarted: BTreeMap<u32, Option<SessionId>>,
+    /// Blocks whose symbols were wrong once: only those of the session that is asked count.
+    restarted: BTreeSet<u32>,
     /// Blocks below have passed in the running pass, as far as symbols show.
     cursor: u32,
     /// The last pass heard of is over: everything may be asked.
@@ -151,7 +151,7 @@ impl Reception {
             done,
             open: BTreeMap::new(),
             asks: BTreeMap::new(),
-            restarted: BTreeMap::new(),
+            restarted: BTreeSet::new(),
             cursor: 0,
             pass_over: false,
             finished_serial: 0,
@@ -217,26 +217,19 @@ impl Reception {
         }
     }
 
+    /// Symbols of the block were wrong once.
+    pub(super) fn is_restarted(&self, block: u32) -> bool {
+        self.restarted.contains(&block)
+    }
+
     /// A symbol arrived. `slot` is one for its block when the last answer was [`Taken::NeedsSlot`].
-    pub(super) fn on_symbol(
-        &mut self,
-        now: Time,
-        session: SessionId,
-        block: u32,
-        esi: u16,
-        slot: Option<Slot>,
-    ) -> Taken {
+    pub(super) fn on_symbol(&mut self, now: Time, block: u32, esi: u16, slot: Option<Slot>) -> Taken {
         let k = self.layout.source_symbols(block);
         if esi >= self.layout.esi_end(block) {
             return Taken::No(Ignored::OutOfRange);
         }
         if self.done.contains(block) {
             return Taken::No(Ignored::Duplicate);
-        }
-        if let Some(only) = self.restarted.get_mut(&block)
-            && *only.get_or_insert(session) != session
-        {
-            return Taken::No(Ignored::OtherSession);
         }
         let bits = usize::from(self.layout.esi_end(block));
         let fresh = || Open::new(now, Place::Disk, FixedBitSet::with_capacity(bits), 0);
@@ -295,7 +288,7 @@ impl Reception {
         if self.done.contains(block) {
             return unneeded;
         }
-        if self.restarted.get(&block).is_some_and(|only| *only != Some(session)) {
+        if self.is_restarted(block) {
             return None;
         }
         let open = self.open.get_mut(&block)?;
@@ -449,11 +442,11 @@ impl Reception {
         self.done.insert(block..block + 1);
         if self.is_done() {
             // An empty map keeps the room of eleven blocks; a manifest has hundreds of parts that are done.
-            (self.open, self.asks, self.restarted) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            (self.open, self.asks, self.restarted) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         }
     }
 
-    /// A block must be received again; after wrong bytes, from one session only.
+    /// A block must be received again; after wrong bytes, from the session that is asked only.
     pub(super) fn on_lost(&mut self, block: u32, wrong: bool) {
         if self.done.contains(block) {
             // It was pulled meanwhile.
@@ -462,7 +455,7 @@ impl Reception {
         self.open.remove(&block);
         self.asks.remove(&block);
         if wrong {
-            self.restarted.insert(block, None);
+            self.restarted.insert(block);
         }
     }
 
@@ -512,8 +505,6 @@ impl Reception {
         self.pass_over = true;
         // Serials are of a session.
         self.finished_serial = 0;
-        // The session that a block was restarted with may be the one that is gone.
-        self.restarted.values_mut().for_each(|only| *only = None);
         // Another one begins elsewhere.
         self.open.values_mut().for_each(|open| open.newest = None);
     }

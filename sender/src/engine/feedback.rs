@@ -17,6 +17,7 @@ use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::RunId;
 use nackcast_common::mutation::{Mutation, planted};
 
+use super::ECHO_AGE_MAX;
 use super::foresight::Loss;
 
 /// Before anything was measured.
@@ -219,7 +220,11 @@ impl Feedback {
             self.bound(now);
             return Heard::First;
         };
-        if packet > row.highest {
+        if now.since(row.last_heard) > ECHO_AGE_MAX {
+            // Whatever counted before is stale by now. A forged number, or a way that was cut for long, must not
+            // make a receiver unheard for ever.
+            (row.highest, row.window) = (packet, 0);
+        } else if packet > row.highest {
             let ahead = packet - row.highest;
             if ahead > AHEAD_MAX {
                 return Heard::Again;
@@ -363,6 +368,22 @@ mod tests {
         ] {
             assert_eq!(nack(&mut feedback, 1, packet), heard, "packet {packet}");
         }
+    }
+
+    #[test]
+    fn a_receiver_is_heard_again_whatever_its_packet_numbers_seem_to_be() {
+        let mut feedback = Feedback::new();
+        let mut now = Time(1);
+        let mut nack = |now, packet| feedback.on_nack(now, RunId(1), packet, "127.0.0.1:1".parse().unwrap(), 0);
+        assert_eq!(nack(now, 10), Heard::First);
+        // Somebody else who knows the run.
+        assert_eq!(nack(now, 10 + AHEAD_MAX), Heard::Known);
+        assert_eq!(nack(now, 11), Heard::Again);
+        now += ECHO_AGE_MAX + Duration::from_micros(1);
+        assert_eq!((nack(now, 12), nack(now, 12)), (Heard::Known, Heard::Again));
+        // More of its NACKs were lost than a number may jump.
+        now += ECHO_AGE_MAX + Duration::from_micros(1);
+        assert_eq!(nack(now, 13 + 2 * AHEAD_MAX), Heard::Known);
     }
 
     #[test]

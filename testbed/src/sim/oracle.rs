@@ -63,6 +63,12 @@ pub struct Oracles {
 }
 
 impl Oracles {
+    /// The sender stood still, or is a new one: it need not keep what was said before.
+    pub fn excuse_sender(&mut self) {
+        self.pool.on_excuse();
+        self.window.on_excuse();
+    }
+
     /// Takes what an oracle said; the first failure counts.
     pub fn judge(&mut self, at: Time, oracle: &'static str, verdict: Verdict) {
         if let (Err(what), None) = (verdict, &self.failure) {

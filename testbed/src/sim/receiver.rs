@@ -484,8 +484,10 @@ impl Receiver {
         }
     }
 
-    /// What is dirty now cannot be written back.
+    /// What is dirty now cannot be written back. Of a disk that lies, that may be what it said to be durable: nobody is
+    /// told of its loss.
     pub fn fail_write_back(&mut self, failing: bool) {
+        self.tainted |= failing && self.cost.lies_ppm > 0;
         let write_back_error = if failing { 0.5 } else { 0.0 };
         self.disk.set_faults(Faults { write_back_error, ..faults(&self.cost) });
     }

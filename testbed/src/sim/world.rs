@@ -316,9 +316,7 @@ impl World {
             Event::SenderDone(life, task) => self.sender_done(life, task),
             Event::ReceiverDue(receiver) => {
                 self.due[receiver as usize] = Time::NEVER;
-                let deadline = self.receivers[receiver as usize]
-                    .node()
-                    .and_then(nackcast_receiver::node::ReceiverNode::poll_deadline);
+                let deadline = self.receivers[receiver as usize].node().and_then(|node| node.poll_deadline());
                 let why = deadline.map_or("no deadline", |deadline| deadline.why);
                 let verdict = self.oracles.wakes.on_wake(now, receiver, why);
                 self.oracles.judge(now, "wakes", verdict);
@@ -353,8 +351,7 @@ impl World {
             Event::SenderResume(life) => {
                 if self.sender.life == life {
                     self.sender.pause(false);
-                    self.oracles.pool.on_excuse();
-                    self.oracles.window.on_excuse();
+                    self.oracles.excuse_sender();
                     self.sender.wake(now);
                     self.settle_sender();
                 }
@@ -616,8 +613,7 @@ impl World {
             }
             What::KillSender { for_ms } => {
                 self.sender.kill();
-                self.oracles.pool.on_excuse();
-                self.oracles.window.on_excuse();
+                self.oracles.excuse_sender();
                 self.busy_until = self.now;
                 self.queue.push(later(for_ms), Event::SenderUp(self.sender.life));
             }
@@ -643,8 +639,7 @@ impl World {
         self.trace.add(self.now, Kind::Happening, u32::MAX, u64::MAX);
         self.network.heal(&self.scenario);
         (self.sender.blind_until, self.sender.bad_until) = (self.now, self.now);
-        self.oracles.pool.on_excuse();
-        self.oracles.window.on_excuse();
+        self.oracles.excuse_sender();
         if !self.sender.is_up() {
             self.sender.start(self.now);
         }

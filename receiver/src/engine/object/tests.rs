@@ -9,7 +9,7 @@ fn short_of(esis: impl IntoIterator<Item = u16>) -> Reception {
     let layout = Geometry::new(100, 1024, 1).unwrap().object(1024).unwrap();
     let mut reception = Reception::new(layout, Class::Manifest, RangeSet::new());
     for esi in esis {
-        assert!(matches!(reception.on_symbol(Time::ZERO, SESSION, 0, esi, Some(Slot(0))), Taken::Kept { .. }));
+        assert!(matches!(reception.on_symbol(Time::ZERO, 0, esi, Some(Slot(0))), Taken::Kept { .. }));
     }
     reception.on_pass_over(1);
     reception

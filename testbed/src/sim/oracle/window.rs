@@ -1,7 +1,7 @@
 //! The NACK window is short again soon after NACKs became rare.
 //!
 //! It is at least 6 GRTT, and longer only while more NACKs come than fit their share; without any, each window is two
-//! thirds of the one before, so that all of them together take three times the first.
+//! thirds of the one before. An echo may lengthen it for a moment: only a window that stays as it is stays too long.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::Verdict;
 /// The window that needs no reason.
 const GRTTS: u32 = 6;
 const LEAST: Duration = Duration::from_millis(10);
-/// Until the sender told the group.
-const AIR: Duration = Duration::from_secs(1);
+/// Nobody may see a window that does not change for so long, and for so many windows.
+const AIR: Duration = Duration::from_secs(3);
+const WINDOWS: u32 = 4;
 
 /// The oracle.
 #[derive(Debug, Default)]
@@ -25,8 +26,9 @@ pub struct Window {
 /// Since the last NACK.
 #[derive(Debug)]
 struct Quiet {
-    since: Time,
     window: Duration,
+    /// Since when the window is this one.
+    since: Time,
     grtt: Duration,
 }
 
@@ -48,12 +50,13 @@ impl Window {
     pub fn on_advertisement(&mut self, now: Time, window: Duration, grtt: Duration) -> Verdict {
         self.grtt = grtt;
         let Some(quiet) = &mut self.quiet else { return Ok(()) };
-        (quiet.window, quiet.grtt) = (quiet.window.max(window), quiet.grtt.max(grtt));
-        let (silence, enough) = (now.since(quiet.since), (quiet.grtt * GRTTS).max(LEAST));
-        if window > enough && silence > quiet.window * 9 / 2 + AIR {
-            return Err(format!(
-                "the window still is {window:?} after {silence:?} without a NACK; {enough:?} would do"
-            ));
+        if quiet.window != window {
+            (quiet.window, quiet.since) = (window, now);
+        }
+        quiet.grtt = quiet.grtt.max(grtt);
+        let (same, enough) = (now.since(quiet.since), (quiet.grtt * GRTTS).max(LEAST));
+        if window > enough && same > window * WINDOWS + AIR {
+            return Err(format!("nobody asks, and the window has been {window:?} for {same:?}; {enough:?} would do"));
         }
         Ok(())
     }
@@ -68,7 +71,7 @@ mod tests {
         let (grtt, long) = (Duration::from_millis(20), Duration::from_secs(2));
         let mut oracle = Window::default();
         oracle.on_nack(Time(0));
-        let late = Time::ZERO + Duration::from_secs(11);
+        let late = Time::ZERO + Duration::from_secs(12);
         assert_eq!(oracle.on_advertisement(Time(1), long, grtt), Ok(()));
         assert!(oracle.on_advertisement(late, long, grtt).is_err());
         assert_eq!(oracle.on_advertisement(late, grtt * 6, grtt), Ok(()));
