@@ -69,6 +69,14 @@ Examples:
     Channel(ChannelCommand),
     /// Multicast directories to receivers
     Send(Box<SendArgs>),
+    /// Receive channels, and serve them to other receivers while no primary does
+    #[command(after_help = "\
+Examples:
+  nackcast channel delegate news.key --out backup.key
+                                                     a key file that serves and cannot publish
+  nackcast standby --channel backup.key=/srv/copy --peer cdn1.example.net:7701
+                                                     the same as `nackcast send --role backup ...`")]
+    Standby(Box<SendArgs>),
     /// Receive channels into directories, and keep them complete
     Receive(Box<ReceiveArgs>),
     /// Show what a running node does, and whether something is wrong

@@ -66,6 +66,7 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args, app),
         Command::Channel(command) => channel::run(command),
         Command::Send(args) => send::run(*args, app),
+        Command::Standby(args) => send::run_standby(*args, app),
         Command::Receive(args) => receive::run(*args, app),
         Command::Status(args) => ask::status::run(args),
         Command::Alerts(args) => ask::alerts::run(args),

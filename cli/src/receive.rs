@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nackcast_common::keys::SigningKey;
 use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::ticket::Ticket;
 use nackcast_receiver::{Config, Control, Peers, PullWhen, Subscription, Summary};
@@ -86,8 +87,11 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
     let tickets = read_tickets(&options.ticket)?;
     let state = places::state_dir(options.state.as_deref(), NodeRole::Receive, tickets[0].channel)?;
     check_directories(&options.into, &tickets, &state)?;
-    let subscriptions: Vec<Subscription> =
-        tickets.into_iter().zip(options.into).map(|(ticket, into)| Subscription { ticket, into }).collect();
+    let subscriptions: Vec<Subscription> = tickets
+        .into_iter()
+        .zip(options.into)
+        .map(|(ticket, into)| Subscription { ticket, into, own_sender: None })
+        .collect();
     let node = describe(&subscriptions);
     let identity = node_key::load_or_generate(&state, node_key::OF_RECEIVER)?;
     let peers = options.serve_peers.unwrap_or(false).then(|| Peers {
@@ -116,6 +120,34 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
         memory: options.memory.map_or(DEFAULT_MEMORY, |size| size.0),
     };
     Ok((config, node))
+}
+
+/// The receiver beside a backup sender, whose key it shows: with the defaults, and never done.
+pub(crate) fn beside_sender(
+    subscriptions: Vec<Subscription>,
+    interface: Option<String>,
+    sources: Vec<String>,
+    identity: SigningKey,
+    state: PathBuf,
+    overwrite: bool,
+) -> Config {
+    Config {
+        subscriptions,
+        interface,
+        sources,
+        identity,
+        pull: PullWhen::Last,
+        peers: None,
+        state,
+        scan: DEFAULT_SCAN,
+        prune: false,
+        overwrite,
+        once: false,
+        mode_mask: DEFAULT_MODE_MASK,
+        nack_retry: DEFAULT_NACK_RETRY,
+        nack_budget: DEFAULT_NACK_BUDGET,
+        memory: DEFAULT_MEMORY,
+    }
 }
 
 fn check_options(options: &ReceiveOptions) -> Result<(), Failure> {

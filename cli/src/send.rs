@@ -1,4 +1,9 @@
-//! `nackcast send`: options to a configuration that was checked, then the node.
+//! `nackcast send` and `nackcast standby`: options to a configuration that was checked, then the node.
+//!
+//! A backup is two nodes in one process: a receiver that keeps the directory whole and follows the manifest, and a
+//! sender that serves from both. They share nothing but the directory and the receiver's state.
+
+mod beside;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -9,6 +14,7 @@ use nackcast_common::geometry::{FecScheme, Geometry};
 use nackcast_common::keys::SigningKey;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
+use nackcast_receiver::Subscription;
 use nackcast_sender::{ChannelConfig, Config, Control, Once, ScheduleConfig, Summary};
 
 use crate::App;
@@ -19,6 +25,7 @@ use crate::failure::{Failure, OrFail};
 use crate::keyfile::{Authority, KeyFile};
 use crate::node::{self, Daemon, Ports, Reload, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
+use crate::receive::beside_sender;
 use crate::serve::Offer;
 use crate::{config_file, node_key};
 
@@ -30,6 +37,9 @@ const DEFAULT_TTL: u8 = 8;
 const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
 const DEFAULT_LINGER: Duration = Duration::from_secs(3);
 const DSCP_MAX: u8 = 63;
+const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// State of the receiver beside a backup, in the backup's.
+const RECEIVER: &str = "receiver";
 
 /// Runs the command.
 pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
@@ -47,10 +57,17 @@ pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
     if summary.success { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// A sender and the key that its state directory keeps.
+/// Runs `nackcast standby`: a backup.
+pub(crate) fn run_standby(mut args: SendArgs, app: &App) -> Result<(), Failure> {
+    args.options.role = Some(RoleOption::Backup);
+    run(args, app)
+}
+
+/// A sender and the key that its state directory keeps; of a backup, the receiver beside it.
 struct Sender {
     config: Config,
     key: SigningKey,
+    receiver: Option<nackcast_receiver::Config>,
     /// The configuration file, when the rate is its to give.
     reload: Option<PathBuf>,
 }
@@ -59,6 +76,9 @@ impl Daemon for Sender {
     type Summary = Summary;
 
     fn check(&self) -> Result<(), Failure> {
+        if let Some(receiver) = &self.receiver {
+            nackcast_receiver::check(receiver).map_err(|error| node::fail(error.is_usage(), error))?;
+        }
         nackcast_sender::check(&self.config).map_err(|error| node::fail(error.is_usage(), error))
     }
 
@@ -81,9 +101,14 @@ impl Daemon for Sender {
 
     async fn run(self, ports: Ports) -> Result<Summary, Failure> {
         node_key::keep(&self.config.state, node_key::OF_SENDER, &self.key)?;
-        let Ports { shutdown, requests, progress, files: _ } = ports;
-        let control = Control { shutdown, requests, progress };
-        nackcast_sender::run(self.config, control).await.map_err(|error| node::fail(error.is_usage(), error))
+        match self.receiver {
+            Some(receiver) => beside::run(self.config, receiver, ports).await,
+            None => {
+                let Ports { shutdown, requests, progress, files: _ } = ports;
+                let control = Control { shutdown, requests, progress };
+                nackcast_sender::run(self.config, control).await.map_err(|error| node::fail(error.is_usage(), error))
+            }
+        }
     }
 }
 
@@ -100,12 +125,32 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     check_state_outside(&state, &options.channel)?;
     let key = node_key::load_or_generate(&state, node_key::OF_SENDER)?;
     let node = describe(&options.channel, &files);
-    let channels = options.channel.into_iter().zip(files).map(|(source, file)| channel(source, file, &key)).collect();
+    let role = options.role.map_or(Role::Primary, RoleOption::role);
+    let beside = (role == Role::Backup).then(|| state.join(RECEIVER));
+    let peers: Vec<String> = options.peer.into_iter().map(|peer| peer.0).collect();
+    let tickets: Vec<_> = files.iter().map(KeyFile::ticket).collect();
+    let channels: Vec<ChannelConfig> = options
+        .channel
+        .into_iter()
+        .zip(files)
+        .map(|(source, file)| channel(source, file, &key, beside.as_deref()))
+        .collect();
+    let receiver = beside.map(|state| {
+        let subscriptions = channels.iter().zip(tickets).map(|(channel, ticket)| Subscription {
+            ticket,
+            into: channel.directory.clone(),
+            own_sender: Some(channel.sender.verifying_key()),
+        });
+        let overwrite = options.overwrite.unwrap_or(false);
+        beside_sender(subscriptions.collect(), options.interface.clone(), peers.clone(), key.clone(), state, overwrite)
+    });
     let schedule = ScheduleConfig::default();
     let config = Config {
         channels,
-        role: Role::Primary,
-        peers: Vec::new(),
+        role,
+        rank: options.rank.unwrap_or(0),
+        peers,
+        drain_limit: options.drain_limit.unwrap_or(DEFAULT_DRAIN_LIMIT),
         interface: options.interface,
         listen,
         identity: key.clone(),
@@ -135,15 +180,17 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
             .unwrap_or(false)
             .then(|| Once { expect: options.expect, linger: options.linger.unwrap_or(DEFAULT_LINGER) }),
     };
-    Ok((Sender { config, key, reload: None }, node))
+    Ok((Sender { config, key, receiver, reload: None }, node))
 }
 
 fn check_options(options: &SendOptions) -> Result<(), Failure> {
     let once = options.once.unwrap_or(false);
     let problem = if options.channel.is_empty() {
         "nothing to send: give --channel FILE=DIR, or the key `channel` in the --config file"
-    } else if options.role == Some(RoleOption::Backup) {
-        "--role backup: this version has no standby senders: run one primary, and leave --role out"
+    } else if options.role == Some(RoleOption::Backup) && once {
+        "--once: a backup waits until it is needed, so it never ends by itself: leave --once out"
+    } else if options.role != Some(RoleOption::Backup) && options.overwrite.is_some() {
+        "--overwrite is for a backup, which receives: a primary only reads its directory"
     } else if options.expect.is_some() && !once {
         "--expect says how --once ends: give --once, too"
     } else if options.linger.is_some() && !once {
@@ -241,7 +288,7 @@ fn describe(sources: &[ChannelSource], files: &[KeyFile]) -> Node {
     Node { role: NodeRole::Send, channels: channels.collect() }
 }
 
-fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey) -> ChannelConfig {
+fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey, beside: Option<&Path>) -> ChannelConfig {
     let (publisher_key, secret) = (file.publisher_key(), file.secret());
     let (publisher, sender, certificate) = match file.authority {
         Authority::Publisher(publisher) => {
@@ -254,6 +301,7 @@ fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey) -> Channe
         channel: file.channel,
         name: file.name,
         directory: source.directory,
+        follow: beside.map(|state| state.join(file.channel.to_string())),
         advertise: file.advertise,
         publisher,
         publisher_key,

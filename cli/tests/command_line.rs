@@ -231,7 +231,9 @@ fn a_sender_is_checked_before_it_starts() {
     send(&["--channel", "news.key=none"]).is_usage_error(&["directory none cannot be read", "No such file"]);
     send(&["--channel", "news.key=news.ticket"]).is_usage_error(&["news.ticket cannot be read", "Not a directory"]);
     with(&["--channel", "news.key=dir"]).is_usage_error(&["channel news is given twice"]);
-    with(&["--role", "backup"]).is_usage_error(&["--role backup", "leave --role out"]);
+    with(&["--role", "backup", "--once"]).is_usage_error(&["--once", "a backup waits until it is needed"]);
+    with(&["--overwrite"]).is_usage_error(&["--overwrite", "a primary only reads"]);
+    with(&["--peer", "nowhere"]).is_usage_error(&["nowhere"]);
     with(&["--expect", "3"]).is_usage_error(&["--expect", "--once"]);
     with(&["--rate", "20 apples"]).is_usage_error(&["`20 apples` is not a rate"]);
     with(&["--rate", "auto"]).is_usage_error(&["`auto` is not available yet"]);

@@ -96,7 +96,7 @@ pub enum Lasts {
 
 kinds! {
     /// Receivers reach only the backup.
-    BackupAsked = "backup-asked", Warning, Happens,
+    BackupAsked = "backup-asked", Warning, WhileFound,
         "check the way from these receivers to the primary: its NACK port, firewalls, the route back";
     /// A backup took over, or handed back.
     RoleChanged = "role-changed", Warning, Happens,

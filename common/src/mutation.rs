@@ -37,6 +37,14 @@ pub enum Mutation {
     StampNotChecked,
     /// A sender that fell silent is waited for.
     SilenceNotSeen,
+    /// A standby sender takes over without asking whether the primary serves.
+    ProbeSkipped,
+    /// A sender that yields stands by at once, and goes on sending.
+    DrainForgotten,
+    /// A network alert is raised at the first NACK that is disregarded.
+    AlertAtFirstNack,
+    /// A primary that comes back begins at once, while a backup serves.
+    HoldOffIgnored,
 }
 
 impl Mutation {

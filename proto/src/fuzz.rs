@@ -25,8 +25,9 @@ use crate::ticket::Ticket;
 use crate::wire::limits::{BODY_LEN_MAX, TAG_LEN};
 use crate::wire::symbol::{PREFIX_LEN, SymbolId};
 use crate::wire::{
-    Advertisement, DatagramType, DigestBody, FinishedPass, Header, ManifestRef, Nack, NackAnswer, NackStatus, Promise,
-    Role, SenderCertificate, SenderState, ShortObject, counts, digest as signing, header as head_of, index_set,
+    Advertisement, DatagramType, DigestBody, FinishedPass, Header, ManifestRef, Nack, NackAnswer, NackStatus, Probe,
+    ProbeKind, Promise, Role, SenderCertificate, SenderState, ShortObject, Standing, counts, digest as signing,
+    header as head_of, index_set,
 };
 
 pub use self::pull::pull;
@@ -163,6 +164,19 @@ pub fn block_counts(input: &[u8]) {
     assert_eq!(counts::decode(&bytes).as_deref(), Ok(&blocks[..number]), "counts come back as they were");
 }
 
+/// A probe or its answer: the input is its signed payload.
+pub fn probe(input: &[u8]) {
+    let key = publisher().verifying_key();
+    for (kind, domain) in [(ProbeKind::Question, "probe"), (ProbeKind::Answer, "probe answer")] {
+        assert!(Probe::decode(input, kind, &key, CHANNEL).is_err() || input.len() > 64, "nothing unsigned is taken");
+        let signed = signing::sign(domain, &sender(), input.to_vec());
+        if let Ok(probe) = Probe::decode(&signed, kind, &key, CHANNEL) {
+            let again = probe.encode(kind, &sender());
+            assert_eq!(Probe::decode(&again, kind, &key, CHANNEL), Ok(probe), "a probe comes back as it was");
+        }
+    }
+}
+
 /// A manifest root: the input is its signed payload.
 pub fn manifest_root(input: &[u8]) {
     let key = publisher().verifying_key();
@@ -215,6 +229,7 @@ pub fn seeds() -> Vec<Seeds> {
         ("block_counts", block_lists().iter().map(|blocks| counts::encode(blocks, BODY_LEN_MAX).0).collect()),
         ("manifest_root", vec![payload(&encode(&manifest(), &publisher()).expect("a sound manifest").root.bytes)]),
         ("manifest_parts", vec![parts(&manifest())]),
+        ("probe", probes()),
         ("ticket", tickets()),
         ("pull", pull::seeds()),
     ]
@@ -334,12 +349,34 @@ fn advertisements() -> Vec<Vec<u8>> {
         finished: (0..finished).map(|i| FinishedPass { object: ObjectId(i), serial: i }).collect(),
         data_packets: 1000,
         manifest_sent: true,
+        rank: 0,
         wall_ms: 1_700_000_000_000,
     };
     let manifest = ManifestRef { hash: Digest::of(b"root"), length: 700, geometry: Geometry::default() };
     let v4 = of(SocketAddr::from(([239, 195, 7, 7], 7601)), 24, Some(manifest));
     let v6 = of(SocketAddr::from(([0xff15, 0, 0, 0, 0, 0, 0, 7], 7601)), 0, None);
     vec![payload(&v4.encode(&sender())), payload(&v6.encode(&sender())), v6.encode(&sender())]
+}
+
+fn probes() -> Vec<Vec<u8>> {
+    let of = |role, state, nonce| {
+        let standing = Standing {
+            channel: CHANNEL,
+            session: SessionId(3),
+            start_number: StartNumber(1_700_000_000_000),
+            certificate: certificate(),
+            role,
+            rank: 1,
+            state,
+            can_read: true,
+            can_send: nonce > 1,
+            sequence: 9,
+            time: 123_456,
+        };
+        let probe = Probe { nonce, standing };
+        [payload(&probe.encode(ProbeKind::Question, &sender())), probe.encode(ProbeKind::Answer, &sender())]
+    };
+    [of(Role::Primary, SenderState::Active, 1), of(Role::Backup, SenderState::Standby, u64::MAX)].concat()
 }
 
 fn digests() -> Vec<Vec<u8>> {

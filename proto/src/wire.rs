@@ -7,6 +7,7 @@
 //! | [`symbol`] | data group | sender | no: checked against the manifest |
 //! | [`Nack`] | sender's NACK port | receiver | no |
 //! | [`NackAnswer`] | the NACK's source | sender | when the NACK had a nonce |
+//! | [`Probe`] | a sender's NACK port, and back | sender | yes |
 
 pub mod advertisement;
 pub mod bits;
@@ -16,6 +17,7 @@ pub mod header;
 pub mod index_set;
 pub mod limits;
 pub mod nack;
+pub mod probe;
 pub mod symbol;
 
 pub use advertisement::{
@@ -24,6 +26,7 @@ pub use advertisement::{
 pub use digest::{DigestBody, Promise, PromiseList};
 pub use header::{DatagramType, Header};
 pub use nack::{Nack, NackAnswer, NackStatus, ShortObject};
+pub use probe::{Probe, ProbeKind, Standing};
 
 /// Why bytes are no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,8 +13,8 @@ use nackcast_proto::ticket::{Ticket, TicketError};
 use nackcast_proto::wire::header::LEN;
 use nackcast_proto::wire::limits::BODY_LEN_MAX;
 use nackcast_proto::wire::{
-    Advertisement, DigestBody, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Promise, PromiseList, Role,
-    SenderCertificate, SenderState, ShortObject,
+    Advertisement, DigestBody, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Probe, ProbeKind, Promise,
+    PromiseList, Role, SenderCertificate, SenderState, ShortObject, Standing,
 };
 use proptest::prelude::*;
 
@@ -55,6 +55,7 @@ fn advertisement() -> Advertisement {
         finished: (0..24).map(|i| FinishedPass { object: ObjectId(i), serial: i }).collect(),
         data_packets: 1000,
         manifest_sent: true,
+        rank: 0,
         wall_ms: 1_700_000_000_000,
     }
 }
@@ -73,6 +74,46 @@ fn an_advertisement_is_taken_only_from_a_certified_sender() {
         let mut damaged = body.clone();
         damaged[at] ^= 0x20;
         assert!(Advertisement::decode(&damaged, &key, CHANNEL).is_err(), "byte {at}");
+    }
+}
+
+fn probe(nonce: u64, numbers: [u64; 3], flags: [bool; 2], rank: u32) -> Probe {
+    let states =
+        [SenderState::Starting, SenderState::Active, SenderState::Standby, SenderState::Paused, SenderState::Draining];
+    let standing = Standing {
+        channel: CHANNEL,
+        session: SessionId(numbers[0]),
+        start_number: StartNumber(numbers[1]),
+        certificate: SenderCertificate::issue(&publisher(), CHANNEL, sender().verifying_key()),
+        role: if flags[0] { Role::Primary } else { Role::Backup },
+        rank,
+        state: states[usize::try_from(nonce % 5).unwrap()],
+        can_read: flags[1],
+        can_send: !flags[1],
+        sequence: numbers[2],
+        time: numbers[2] / 2,
+    };
+    Probe { nonce, standing }
+}
+
+#[test]
+fn a_probe_is_taken_only_from_a_certified_sender_and_only_as_what_it_was_signed() {
+    let probe = probe(77, [1, 2, 3], [true, true], 1);
+    let key = publisher().verifying_key();
+    for (kind, other) in [(ProbeKind::Question, ProbeKind::Answer), (ProbeKind::Answer, ProbeKind::Question)] {
+        let body = probe.encode(kind, &sender());
+        assert!(body.len() <= BODY_LEN_MAX);
+        assert_eq!(Probe::decode(&body, kind, &key, CHANNEL), Ok(probe));
+        assert!(Probe::decode(&body, other, &key, CHANNEL).is_err(), "a question is no answer");
+        assert!(Probe::decode(&body, kind, &sender().verifying_key(), CHANNEL).is_err(), "another publisher");
+        assert!(Probe::decode(&body, kind, &key, ChannelId([8; 16])).is_err(), "another channel");
+        let stranger = probe.encode(kind, &SigningKey::from_seed([9; 32]));
+        assert!(Probe::decode(&stranger, kind, &key, CHANNEL).is_err(), "signed by a key without certificate");
+        for at in 0..body.len() {
+            let mut damaged = body.clone();
+            damaged[at] ^= 0x20;
+            assert!(Probe::decode(&damaged, kind, &key, CHANNEL).is_err(), "byte {at}");
+        }
     }
 }
 
@@ -212,12 +253,22 @@ proptest! {
     }
 
     #[test]
+    fn probes_come_back(nonce in 1_u64.., numbers: [u64; 3], flags: [bool; 2], rank: u32) {
+        let probe = probe(nonce, numbers, flags, rank);
+        for kind in [ProbeKind::Question, ProbeKind::Answer] {
+            let body = probe.encode(kind, &sender());
+            prop_assert_eq!(Probe::decode(&body, kind, &publisher().verifying_key(), CHANNEL), Ok(probe));
+        }
+    }
+
+    #[test]
     fn nothing_panics_on_noise(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let key = publisher().verifying_key();
         drop(Advertisement::decode(&bytes, &key, CHANNEL));
         drop(DigestBody::decode(&bytes, &key, CHANNEL));
         drop(Nack::decode(&bytes));
         drop(NackAnswer::decode(&bytes, None));
+        drop(Probe::decode(&bytes, ProbeKind::Answer, &key, CHANNEL));
         drop(nackcast_proto::manifest::decode_root(&bytes, &key, CHANNEL));
         drop(String::from_utf8_lossy(&bytes).parse::<Ticket>());
     }

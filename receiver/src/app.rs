@@ -379,6 +379,7 @@ fn prepare(
         memory: config.memory,
         scan: config.scan,
         once: config.once,
+        own_sender: subscription.own_sender,
     };
     let mut node = ReceiverNode::new(clock.now(), node);
     node.set_wall_clock(Clock::wall_ms().saturating_sub(clock.now().0 / 1000));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nackcast_common::keys::SigningKey;
+use nackcast_common::keys::{SigningKey, VerifyingKey};
 use nackcast_common::units::RateLimit;
 use nackcast_proto::ticket::Ticket;
 
@@ -61,4 +61,6 @@ pub struct Subscription {
     pub ticket: Ticket,
     /// Where its dataset goes.
     pub into: PathBuf,
+    /// The key of a sender on this node that serves what is received here.
+    pub own_sender: Option<VerifyingKey>,
 }

@@ -17,6 +17,7 @@
 mod admission;
 mod backoff;
 mod bounds;
+mod choice;
 pub mod event;
 mod following;
 mod keeping;
@@ -41,7 +42,7 @@ use nackcast_common::ids::{Digest, Generation, ObjectId, ObjectIndex, SessionId}
 use nackcast_common::manifest::Manifest;
 use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
-use nackcast_proto::wire::{Advertisement, DigestBody, NackAnswer, Promise};
+use nackcast_proto::wire::{Advertisement, DigestBody, NackAnswer, NackStatus, Promise};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -67,6 +68,8 @@ pub struct ReceiverEngine {
     config: EngineConfig,
     rng: StdRng,
     sessions: Sessions,
+    /// Whom NACKs go to since the last look.
+    asked: Option<SessionId>,
     acquisition: Acquisition,
     /// The manifest that the dataset follows, when it has been compared with it.
     held: Option<Held>,
@@ -123,6 +126,7 @@ impl ReceiverEngine {
         Self {
             rng: StdRng::seed_from_u64(config.seed),
             sessions: Sessions::default(),
+            asked: None,
             acquisition: Acquisition::new(config.remembered),
             held: None,
             receptions: BTreeMap::new(),
@@ -193,8 +197,15 @@ impl ReceiverEngine {
     /// An answer of a known session to a NACK of this run; `signed` when its signature was checked. One that answers
     /// no NACK of the last moments, or one that was answered before, does nothing.
     pub fn handle_answer(&mut self, now: Time, answer: &NackAnswer, signed: bool) {
-        let Some(session) = self.sessions.get_mut(answer.session) else { return };
+        if self.sessions.get(answer.session).is_none() {
+            return;
+        }
         let Some(asked) = self.cycle.answered(now, answer) else { return };
+        let is_elsewhere = answer.status == NackStatus::PrimaryAlive;
+        if !asked.is_report() {
+            self.sessions.choice.on_answer(is_elsewhere);
+        }
+        let Some(session) = self.sessions.get_mut(answer.session) else { return };
         if signed && self.cycle.is_our_nonce(answer.nonce) {
             session.confirmed = true;
             self.acquire();
@@ -221,6 +232,8 @@ impl ReceiverEngine {
             self.events.push_back(Event::SenderLost(lost));
             self.void_promises();
         }
+        self.sessions.choose(now);
+        self.greet();
         self.settle(now);
         if !self.checkpointing && self.checkpoint_at.is_some_and(|at| now >= at) {
             self.checkpoint(now);
@@ -233,6 +246,17 @@ impl ReceiverEngine {
         }
         self.nack(now);
         self.pull(now);
+    }
+
+    /// Another sender is asked from now on: it must hear of us, and what waits for a live sender may wait for it.
+    fn greet(&mut self) {
+        let Some((id, is_known)) = self.sessions.chosen().map(|(id, session)| (id, session.confirmed)) else { return };
+        if self.asked.replace(id) != Some(id) {
+            if !is_known {
+                self.cycle.report();
+            }
+            self.acquire();
+        }
     }
 
     /// What advertisements said of finished passes is believed when stragglers have arrived.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::control::{Reply, Scan};
 use nackcast_common::ids::{Digest, Generation, ObjectId, RunId};
-use nackcast_common::keys::Flow;
+use nackcast_common::keys::{Flow, VerifyingKey};
 use nackcast_common::manifest::{ChainingValue, EntryKind, Manifest};
 use nackcast_common::seal::FlowKey;
 use nackcast_proto::ticket::Ticket;
@@ -73,6 +73,8 @@ pub struct NodeConfig {
     pub scan: Duration,
     /// End when the whole dataset is installed and verified.
     pub once: bool,
+    /// The key of a sender that serves what this node holds: it is not asked.
+    pub own_sender: Option<VerifyingKey>,
 }
 
 /// Work for one of the workers.

@@ -137,6 +137,7 @@ impl Stage {
             finished: Vec::new(),
             data_packets: 0,
             manifest_sent: true,
+            rank: 0,
         };
         let from: SocketAddr = "10.0.0.1:7600".parse().unwrap();
         self.engine.handle_advertisement(self.now, from, &advertisement);

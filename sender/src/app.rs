@@ -3,18 +3,20 @@
 //! Nothing is sent before everything was checked. All tasks belong to one set; when [`run`] returns, none is left
 //! but a scan that cannot be interrupted.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
 use nackcast_common::control::{Ask, Request};
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
 use nackcast_common::net::quic::{Limits, Server};
-use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, interface};
+use nackcast_common::net::{GroupSocket, Interface, MulticastSender, SendOptions, UnicastSocket, interface};
 use nackcast_common::units::RateLimit;
 use nackcast_proto::pull::{Member, Service};
+use nackcast_proto::wire::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,12 +26,15 @@ use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, ne
 use crate::driver::nacks::{QUEUE_LEN, Route, Router};
 use crate::driver::outlet::Sockets;
 use crate::driver::passes;
+use crate::driver::peers::{self, PeerListener};
 use crate::driver::shelf::{SenderShelf, Served};
 use crate::engine::EngineConfig;
 use crate::error::RunError;
+use crate::follow::{self, FollowerConfig};
 use crate::library::{Library, LibraryConfig};
 use crate::node::{NodeConfig, SenderNode};
 use crate::report::{ChannelProgress, Progress, Summary};
+use crate::role::RoleConfig;
 use crate::scanner::{self, ScannerConfig, ScannerPorts};
 use crate::state::NodeState;
 
@@ -118,7 +123,9 @@ fn groups(config: &Config) -> Result<Vec<Group>, RunError> {
 /// What comes from the disk for one channel.
 #[derive(Debug)]
 struct Opened {
-    library: Library,
+    /// None: a receiver's manifest is followed.
+    library: Option<Library>,
+    hold_off: Duration,
     start_number: StartNumber,
     passes: Vec<(ObjectId, u32)>,
 }
@@ -131,19 +138,27 @@ fn open(config: Config) -> Result<(Config, (NodeState, Vec<Opened>)), RunError> 
     let state = NodeState::open(&config.state, &ids)?;
     let mut opened = Vec::new();
     for channel in &config.channels {
-        let library = Library::open(LibraryConfig {
-            root: channel.directory.clone(),
-            exclude: exclude.clone(),
-            priorities: priorities.clone(),
-            geometry: config.geometry,
-            cache: config.state.join("cache"),
-            channel: channel.channel,
-            epoch: channel.epoch,
+        let library = channel.follow.is_none().then(|| {
+            Library::open(LibraryConfig {
+                root: channel.directory.clone(),
+                exclude: exclude.clone(),
+                priorities: priorities.clone(),
+                geometry: config.geometry,
+                cache: config.state.join("cache"),
+                channel: channel.channel,
+                epoch: channel.epoch,
+            })
         });
-        let library = library.map_err(|source| RunError::Library { channel: channel.name.clone(), source })?;
+        let library =
+            library.transpose().map_err(|source| RunError::Library { channel: channel.name.clone(), source })?;
         let start_number = state.next_start_number(channel.channel, Clock::wall_ms())?;
         let passes = state.passes(channel.channel, config.schedule.round_quiet, Clock::wall_ms())?;
-        opened.push(Opened { library, start_number, passes });
+        let role = RoleConfig { drain_limit: config.drain_limit, ..RoleConfig::new(config.role, 0) };
+        let hold_off = match config.role {
+            Role::Primary => state.hold_off(channel.channel, role.hold_base(), Clock::wall_ms())?,
+            Role::Backup => Duration::ZERO,
+        };
+        opened.push(Opened { library, hold_off, start_number, passes });
     }
     Ok((config, (state, opened)))
 }
@@ -166,6 +181,16 @@ fn priorities(rules: &[(String, i32)]) -> Result<Vec<(GlobMatcher, i32)>, RunErr
     rules.iter().map(|(pattern, priority)| Ok((glob(pattern)?.compile_matcher(), *priority))).collect()
 }
 
+/// Where the other senders take probes.
+fn resolve(peers: &[String]) -> Result<Vec<SocketAddr>, RunError> {
+    let mut addresses = Vec::new();
+    for peer in peers {
+        let found = peer.to_socket_addrs().map_err(|source| RunError::Peer { peer: peer.clone(), source })?;
+        addresses.extend(found);
+    }
+    Ok(addresses)
+}
+
 /// A node with everything open.
 #[derive(Debug)]
 struct Node {
@@ -173,7 +198,17 @@ struct Node {
     state: NodeState,
     unicast: Arc<UnicastSocket>,
     pulls: Server,
-    channels: Vec<(Opened, Sockets, Shelf)>,
+    peers: Vec<SocketAddr>,
+    channels: Vec<(Opened, Ports)>,
+}
+
+/// A channel's sockets, and who may pull from it.
+#[derive(Debug)]
+struct Ports {
+    sockets: Sockets,
+    /// Hears other senders.
+    others: GroupSocket,
+    shelf: Shelf,
 }
 
 /// Where a channel's task says what may be pulled, and hears how much was.
@@ -187,6 +222,7 @@ impl Node {
     /// Opens the sockets.
     fn bind(config: Config, groups: Vec<Group>, (state, opened): (NodeState, Vec<Opened>)) -> Result<Self, RunError> {
         let unicast = Arc::new(UnicastSocket::bind(config.listen).map_err(RunError::Listen)?);
+        let peers = resolve(&config.peers)?;
         let options = SendOptions { ttl: config.ttl, dscp: config.dscp };
         let mut channels = Vec::new();
         let mut service = Service::default();
@@ -202,14 +238,17 @@ impl Node {
                 nacks = %unicast.local_addr(), "sending"
             );
             let unicast = Arc::clone(&unicast);
+            let others = GroupSocket::bind(channel.advertise, &interface, &[])
+                .map_err(|source| RunError::Group { channel: channel.name.clone(), source })?;
             let (served, shown) = watch::channel(Served::default());
             let shelf = Shelf { served, given: Arc::default() };
             service.add(member(channel), Arc::new(SenderShelf::new(shown, Arc::clone(&shelf.given))));
-            channels.push((opened, Sockets { control, data, unicast, group: channel.advertise, data_group }, shelf));
+            let sockets = Sockets { control, data, unicast, group: channel.advertise, data_group };
+            channels.push((opened, Ports { sockets, others, shelf }));
         }
         let (at, limits) = (quic_address(config.listen), Limits::with_rate(config.unicast_rate));
         let pulls = Server::start(at, &config.identity, Arc::new(service), limits).map_err(RunError::Unicast)?;
-        Ok(Self { config, state, unicast, pulls, channels })
+        Ok(Self { config, state, unicast, pulls, peers, channels })
     }
 
     async fn run(self, control: Control) -> Result<Summary, RunError> {
@@ -292,7 +331,7 @@ impl Tasks {
     }
 
     fn start(node: Node, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
-        let Node { config, state, unicast, pulls, channels } = node;
+        let Node { config, state, unicast, pulls, peers, channels } = node;
         let starting = |channel: &ChannelConfig| ChannelProgress {
             name: channel.name.clone(),
             state: "starting".to_owned(),
@@ -310,13 +349,16 @@ impl Tasks {
             state,
             shutdown: shutdown.clone(),
             progress: progress.clone(),
+            peers,
+            rank: config.rank,
+            drain_limit: config.drain_limit,
         };
         let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), ends: Vec::new(), _pulls: pulls };
         let mut routes = Vec::new();
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
-        for (index, (channel, (opened, sockets, shelf))) in configs.into_iter().zip(channels).enumerate() {
+        for (index, (channel, (opened, ports))) in configs.into_iter().zip(channels).enumerate() {
             let settings = Settings { index, role, schedule, once, rescan, watch };
-            let (route, door) = tasks.start_channel(&common, &settings, &channel, opened, sockets, shelf);
+            let (route, door) = tasks.start_channel(&common, &settings, &channel, opened, ports);
             routes.push(route);
             tasks.doors.push(door);
             tasks.ends.push(None);
@@ -336,8 +378,7 @@ impl Tasks {
         settings: &Settings,
         channel: &ChannelConfig,
         opened: Opened,
-        sockets: Sockets,
-        shelf: Shelf,
+        Ports { sockets, others, shelf }: Ports,
     ) -> (Route, Door) {
         let engine = EngineConfig {
             channel: channel.channel,
@@ -365,21 +406,47 @@ impl Tasks {
             passes::record(state, id, counted, recorded_sender).await;
             Ok(Ended::Service)
         });
-        let scanner = ScannerConfig {
-            name: channel.name.clone(),
-            library: opened.library,
-            state: common.state.clone(),
-            publisher: channel.publisher.clone(),
-            publisher_key: channel.publisher_key,
-            rescan: settings.rescan,
-            watch: settings.watch,
-        };
         let ports = ScannerPorts { requests, scanned: scanned_sender, progress: scan_progress_sender };
-        self.set.spawn(async move { scanner::run(scanner, ports).await.map(|()| Ended::Service) });
+        match opened.library {
+            Some(library) => {
+                let scanner = ScannerConfig {
+                    name: channel.name.clone(),
+                    library,
+                    state: common.state.clone(),
+                    publisher: channel.publisher.clone(),
+                    publisher_key: channel.publisher_key,
+                    rescan: settings.rescan,
+                    watch: settings.watch,
+                };
+                self.set.spawn(async move { scanner::run(scanner, ports).await.map(|()| Ended::Service) });
+            }
+            None => {
+                let follower = FollowerConfig {
+                    name: channel.name.clone(),
+                    channel: channel.channel,
+                    publisher_key: channel.publisher_key,
+                    directory: channel.directory.clone(),
+                    state: channel.follow.clone().unwrap_or_default(),
+                };
+                self.set.spawn(async move { follow::run(follower, ports).await.map(|()| Ended::Service) });
+            }
+        }
+        let (peer_sender, peers) = mpsc::channel(peers::QUEUE_LEN);
+        let listener = PeerListener {
+            channel: channel.channel,
+            secret: channel.secret.clone(),
+            publisher: channel.publisher_key,
+            own: channel.sender.verifying_key(),
+        };
+        self.set.spawn(async move {
+            listener.run(others, peer_sender).await;
+            Ok(Ended::Service)
+        });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
         let Shelf { served, given } = shelf;
         let ports = ChannelPorts {
             nacks,
+            peers,
             asked,
             scanned,
             scans: scans.clone(),
@@ -397,6 +464,14 @@ impl Tasks {
             name: channel.name.clone(),
             secret: channel.secret.clone(),
             signer: channel.sender.clone(),
+            publisher: channel.publisher_key,
+            role: RoleConfig {
+                rank: common.rank,
+                peers: common.peers.clone(),
+                drain_limit: common.drain_limit,
+                hold_off: opened.hold_off,
+                ..RoleConfig::new(settings.role, new_session().0)
+            },
             engine,
         });
         node.set_wall_clock(Clock::wall_ms().saturating_sub(common.clock.now().0 / 1000));
@@ -433,16 +508,19 @@ struct Common {
     state: NodeState,
     shutdown: CancellationToken,
     progress: watch::Sender<Progress>,
+    peers: Vec<SocketAddr>,
+    rank: u32,
+    drain_limit: Duration,
 }
 
 /// What the configuration says for every channel alike, and the channel's place.
 #[derive(Debug)]
 struct Settings {
     index: usize,
-    role: nackcast_proto::wire::Role,
+    role: Role,
     schedule: crate::config::ScheduleConfig,
     once: Option<crate::config::Once>,
-    rescan: std::time::Duration,
+    rescan: Duration,
     watch: bool,
 }
 

@@ -17,8 +17,12 @@ pub struct Config {
     pub channels: Vec<ChannelConfig>,
     /// Primary or backup.
     pub role: Role,
+    /// Order among senders of one role: the best has 0.
+    pub rank: u32,
     /// The other senders, HOST:PORT.
     pub peers: Vec<String>,
+    /// A sender that yields to another one sends at most so long; default 10 s.
+    pub drain_limit: Duration,
     /// Name or address of the interface; none: the default route's.
     pub interface: Option<String>,
     /// Where NACKs arrive; default `[::]:7701`. QUIC is served on the next port, on any when this is 0.
@@ -60,6 +64,9 @@ pub struct ChannelConfig {
     pub name: String,
     /// The content.
     pub directory: PathBuf,
+    /// Where a receiver of this channel on the same node keeps its state: its manifest is followed, and the directory
+    /// is what it receives into. None: the directory is scanned, and what changed is published.
+    pub follow: Option<PathBuf>,
     /// The advertisement address; data goes to the same group, next port.
     pub advertise: SocketAddr,
     /// The right to publish.

@@ -6,6 +6,7 @@
 //! | [`outlet`] | what the sockets do not take yet, and what they refuse |
 //! | [`origin`] | where the bytes of blocks come from |
 //! | [`nacks`] | one socket for all channels |
+//! | [`peers`] | advertisements of other senders |
 //! | [`passes`] | pass counts to the store |
 //! | [`shelf`] | what those get who pull |
 
@@ -14,4 +15,5 @@ pub(crate) mod nacks;
 pub(crate) mod origin;
 pub(crate) mod outlet;
 pub(crate) mod passes;
+pub(crate) mod peers;
 pub(crate) mod shelf;

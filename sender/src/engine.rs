@@ -82,6 +82,10 @@ const MANIFEST_PROACTIVE: Proactive = Proactive { ppm: 150_000, least: 8 };
 const EXPECTED_PATIENCE: Duration = Duration::from_secs(10);
 /// Packet numbers of a session; far below what one key may seal.
 const SESSION_PACKETS_MAX: u64 = 1 << 31;
+/// Between two advertisements of a sender that stands by.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+/// What another sender was told of is not asked again before it can have come.
+const REFERRED: Duration = Duration::from_secs(1);
 /// Answers that wait for the socket.
 const ANSWERS_MAX: usize = 4096;
 
@@ -90,6 +94,10 @@ const ANSWERS_MAX: usize = 4096;
 pub struct SenderEngine {
     config: EngineConfig,
     state: SenderState,
+    /// The state follows the sender's role; else content alone makes it active.
+    has_role: bool,
+    /// Draining because another sender goes first.
+    is_yielding: bool,
     schedule: Schedule,
     feedback: Feedback,
     foresight: Foresight,
@@ -136,6 +144,7 @@ struct Said {
     all_came: bool,
     finished: bool,
     session_ending: bool,
+    drained: bool,
 }
 
 impl SenderEngine {
@@ -145,6 +154,8 @@ impl SenderEngine {
         let rate = config.rate;
         Self {
             state: SenderState::Starting,
+            has_role: false,
+            is_yielding: false,
             schedule: Schedule::new(config.schedule),
             feedback: Feedback::new(),
             foresight: Foresight::default(),
@@ -214,13 +225,26 @@ impl SenderEngine {
     }
 
     /// Echoes a recent advertisement of this session.
-    fn is_fresh(&self, now: Time, nack: &Nack) -> bool {
+    #[must_use]
+    pub fn is_fresh(&self, now: Time, nack: &Nack) -> bool {
         let age = now.since(Time(nack.time)).saturating_sub(nack.hold);
         nack.channel == self.config.channel
             && nack.session == self.config.session
             && nack.sequence <= self.sequence
             && nack.time <= now.0
             && age <= ECHO_AGE_MAX
+    }
+
+    /// Answers a NACK that is not served here: another sender serves.
+    pub fn refer(&mut self, from: SocketAddr, run: RunId, packet: u64, nack: &Nack) {
+        let (channel, session) = (self.config.channel, self.config.session);
+        let (nonce, status) = (nack.nonce, NackStatus::PrimaryAlive);
+        if self.answers.len() < ANSWERS_MAX {
+            let wait = REFERRED;
+            let answer =
+                NackAnswer { channel, session, run, nack: packet, nonce, status, wait, ..NackAnswer::default() };
+            self.answers.push_back((from, answer));
+        }
     }
 
     fn demands(&mut self, now: Time, nack: &Nack) -> NackAnswer {
@@ -344,10 +368,10 @@ impl SenderEngine {
                 self.config.rate = rate;
                 self.pacer.set_rate(now, rate, default_burst(rate));
             }
-            Command::Drain => self.steer(now, SenderState::Draining),
-            Command::Pause => self.steer(now, SenderState::Paused),
-            Command::Resume => {
-                self.steer(now, if self.manifest.is_some() { SenderState::Active } else { SenderState::Starting });
+            Command::Drain => {
+                self.state = SenderState::Draining;
+                self.is_yielding = false;
+                self.advertise_at = now;
             }
             Command::Resend(objects) => {
                 for id in objects {
@@ -357,14 +381,35 @@ impl SenderEngine {
                     }
                 }
             }
+            Command::Become(state) => self.become_state(now, state),
+            Command::Lacks(objects) => {
+                for id in objects {
+                    if let Some(job) = self.schedule.gone(id) {
+                        self.release(&job);
+                    }
+                }
+            }
         }
         self.advance(now);
     }
 
-    fn steer(&mut self, now: Time, state: SenderState) {
+    fn become_state(&mut self, now: Time, state: SenderState) {
+        self.has_role = true;
         self.state = state;
+        self.said.drained = false;
         self.said.finished = false;
+        self.is_yielding = state == SenderState::Draining;
         self.advertise_at = now;
+        match state {
+            SenderState::Active => {}
+            SenderState::Draining => self.schedule.jobs.iter_mut().for_each(Job::cut_short),
+            SenderState::Starting | SenderState::Standby | SenderState::Paused => {
+                for job in self.schedule.stop() {
+                    self.release(&job);
+                }
+                self.promises = Promises::new();
+            }
+        }
     }
 
     fn publish(&mut self, now: Time, publication: Publication) {
@@ -397,7 +442,7 @@ impl SenderEngine {
         self.started.get_or_insert(now);
         self.published_at = now;
         self.last_demand = now;
-        if self.state == SenderState::Starting {
+        if self.state == SenderState::Starting && !self.has_role {
             self.state = SenderState::Active;
         }
         self.advertise_at = now;
@@ -584,6 +629,10 @@ impl SenderEngine {
     }
 
     fn report(&mut self, now: Time) {
+        if self.is_yielding && self.nothing_is_open() && !self.said.drained {
+            self.said.drained = true;
+            self.events.push_back(Event::Drained);
+        }
         if self.data_packets > SESSION_PACKETS_MAX && !self.said.session_ending {
             self.said.session_ending = true;
             self.events.push_back(Event::SessionEnding);
@@ -608,7 +657,7 @@ impl SenderEngine {
             return None;
         }
         if self.state == SenderState::Draining {
-            return self.schedule.jobs.iter().all(|j| matches!(j.phase, Phase::Closing { .. })).then_some(Time::ZERO);
+            return (!self.is_yielding && self.nothing_is_open()).then_some(Time::ZERO);
         }
         let once = self.config.once?;
         // All may have been sent by an earlier run: whom it expects it waits for all the same.
@@ -617,6 +666,11 @@ impl SenderEngine {
         let quiet = once.linger.max(self.feedback.window() * 2 + self.feedback.grtt()).max(patience);
         let since = self.manifest_sent_at?.max(self.last_demand).max(self.last_incomplete).max(self.last_symbol);
         idle.then_some(since + quiet)
+    }
+
+    /// Every job has sent what it had.
+    fn nothing_is_open(&self) -> bool {
+        self.schedule.jobs.iter().all(|j| matches!(j.phase, Phase::Closing { .. }))
     }
 
     /// Receivers that reported this manifest complete, those included that left since then.
@@ -705,12 +759,26 @@ impl SenderEngine {
         Some(Transmit::Symbols(run))
     }
 
+    /// Between two advertisements: whoever sends nothing has little to tell.
+    fn interval(&self) -> Duration {
+        match self.state {
+            SenderState::Standby | SenderState::Paused => self.config.schedule.interval.max(STANDBY_INTERVAL),
+            SenderState::Starting | SenderState::Active | SenderState::Draining => self.config.schedule.interval,
+        }
+    }
+
+    /// Sequence of the last advertisement.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
     fn advertisement(&mut self, now: Time) -> Transmit {
         self.sequence += 1;
         self.advertised_at = Some(now);
         self.advertised_size = self.feedback.group_size();
-        let interval = self.config.schedule.interval;
-        let is_new = self.manifest.is_some() && now < self.announced_at();
+        let interval = self.interval();
+        let is_new = self.state == SenderState::Active && self.manifest.is_some() && now < self.announced_at();
         self.advertise_at = now + if is_new { ANNOUNCE_INTERVAL.min(interval) } else { interval };
         let first_pass = self.schedule.first_pass_cursor();
         Transmit::Advertisement(Box::new(Advertisement {
@@ -720,7 +788,7 @@ impl SenderEngine {
             sequence: self.sequence,
             start_number: self.config.start_number,
             time: now.0,
-            interval: self.config.schedule.interval,
+            interval,
             generation: self.manifest.as_ref().map_or_else(Default::default, |(_, m)| m.head().generation),
             manifest: self.manifest.as_ref().map(|(reference, _)| *reference),
             certificate: self.config.certificate,
@@ -739,6 +807,7 @@ impl SenderEngine {
             finished: self.finished.iter().copied().collect(),
             data_packets: self.data_packets,
             manifest_sent: self.schedule.manifest_sent(),
+            rank: 0,
             // No engine knows the wall clock.
             wall_ms: 0,
         }))

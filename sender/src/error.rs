@@ -30,6 +30,15 @@ pub enum RunError {
     /// The NACK socket.
     #[error("NACKs cannot be listened for: {0}")]
     Listen(#[source] NetError),
+    /// Another sender's address.
+    #[error("the address of sender {peer} cannot be found: {source}; check --peer")]
+    Peer {
+        /// As it was given.
+        peer: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The socket for those who pull.
     #[error("QUIC cannot be served, on the port after that of NACKs: {0}")]
     Unicast(#[source] QuicError),
@@ -131,6 +140,7 @@ impl RunError {
             | Self::OtherChannel { .. }
             | Self::MayNotPublish { .. }
             | Self::Emptied { .. }
+            | Self::Peer { .. }
             | Self::Manifest { .. } => true,
             Self::Store(error) => {
                 matches!(error, StoreError::Locked(_) | StoreError::NewerVersion { .. } | StoreError::Io { .. })

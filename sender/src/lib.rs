@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: a whole sending node, from its configuration to its summary.
 //! - [`engine`]: every decision, without sockets, files or clock.
+//! - [`role`]: who serves, and who stands by.
 //! - [`node`]: one channel complete, with keys, blocks and sealed datagrams, and still without any of these.
 //! - [`library`]: the content: walk, hash, packs, manifest, and where each block's bytes are.
 //! - `driver` (private): sockets, disk and tasks around them.
@@ -11,12 +12,14 @@ pub mod config;
 mod driver;
 pub mod engine;
 mod error;
+mod follow;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub mod library;
 pub mod node;
 mod publish;
 mod report;
+pub mod role;
 mod scanner;
 mod state;
 mod strangers;

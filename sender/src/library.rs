@@ -24,6 +24,7 @@ mod content;
 mod former;
 mod gather;
 mod hashing;
+mod held;
 mod packs;
 mod plan;
 mod problem;
@@ -34,6 +35,7 @@ mod tests;
 mod walk;
 
 pub use content::{BlockError, Content};
+pub(crate) use held::{Held, held};
 pub use problem::{Problem, ProblemKind};
 
 use cache::HashCache;

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `blocks` | which blocks are in memory, and for how many jobs |
 //! | `keys` | datagrams as sealed bytes |
-//! | `nacks` | opens the NACKs of a channel |
+//! | `nacks` | opens what comes to the NACK port |
+//! | `standing` | the role: what it makes of NACKs, probes in and out |
 //! | `steering` | what an admin tells it |
 //! | `tally` | progress, troubles, the summary |
 //! | `watch` | what is wrong now |
@@ -17,6 +18,7 @@
 mod blocks;
 mod keys;
 mod nacks;
+mod standing;
 mod steering;
 mod tally;
 mod watch;
@@ -27,17 +29,18 @@ use std::time::Duration;
 
 use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
-use nackcast_common::keys::{EpochSecret, SigningKey};
+use nackcast_common::keys::{EpochSecret, SigningKey, VerifyingKey};
 use nackcast_common::mutation::{Mutation, planted};
-use nackcast_proto::wire::SenderState;
 use nackcast_proto::wire::header::DatagramType;
+use nackcast_proto::wire::{Role, SenderCertificate, SenderState};
 
 pub use blocks::{BlockId, Made, MakeError, Order};
 use blocks::{Blocks, Request};
 use keys::SessionKeys;
 #[cfg(test)]
 pub(crate) use nacks::tests::sealed as sealed_nack;
-pub use nacks::{HeardNack, NackOpener, Refused};
+pub use nacks::{Heard, HeardNack, HeardProbe, NackOpener, Refused};
+use standing::Waiting;
 use tally::Tally;
 pub use tally::Trouble;
 pub use watch::Limits;
@@ -45,9 +48,13 @@ use watch::Watch;
 
 use crate::engine::{self, Command, Done, EngineConfig, Event, Publication, SenderEngine, Snapshot, Transmit};
 use crate::report::{ChannelProgress, ChannelSummary};
+use crate::role::{RoleConfig, RoleMachine};
 
 /// What is under way when the node ends gets so long.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// So many blocks in a row that cannot be made: the disk is gone.
+const UNREADABLE: u32 = 3;
 
 /// What a node is made with.
 #[derive(Clone, Debug)]
@@ -58,6 +65,10 @@ pub struct NodeConfig {
     pub secret: EpochSecret,
     /// Signs what the sender says.
     pub signer: SigningKey,
+    /// Certifies the other senders.
+    pub publisher: VerifyingKey,
+    /// The role's part; what it is for stands in the engine's, too.
+    pub role: RoleConfig,
     /// The engine's part. Its session must be new: no other run may have had it.
     pub engine: EngineConfig,
 }
@@ -71,6 +82,8 @@ pub enum Destination {
     Data,
     /// To a receiver.
     Receiver(SocketAddr),
+    /// To another sender's NACK port, from ours.
+    Sender(SocketAddr),
 }
 
 /// What [`SenderNode::poll_transmit`] wrote.
@@ -153,6 +166,16 @@ pub struct SenderNode {
     epoch: Epoch,
     secret: EpochSecret,
     signer: SigningKey,
+    publisher: VerifyingKey,
+    certificate: SenderCertificate,
+    role_of_sender: Role,
+    start_number: StartNumber,
+    role: RoleMachine,
+    waiting: Waiting,
+    /// Blocks could be read lately.
+    can_read: bool,
+    failed_in_row: u32,
+    can_send: bool,
     engine: SenderEngine,
     keys: SessionKeys,
     blocks: Blocks,
@@ -175,9 +198,18 @@ impl SenderNode {
     /// A node without content; it advertises from the first timeout on.
     #[must_use]
     pub fn new(config: NodeConfig) -> Self {
-        let NodeConfig { name, secret, signer, engine } = config;
+        let NodeConfig { name, secret, signer, publisher, role, engine } = config;
         let (id, epoch) = (engine.channel, engine.epoch);
-        Self {
+        let role = RoleMachine::new(role, engine.session, engine.start_number);
+        let mut node = Self {
+            publisher,
+            certificate: engine.certificate,
+            role_of_sender: engine.role,
+            start_number: engine.start_number,
+            waiting: Waiting::default(),
+            can_read: true,
+            failed_in_row: 0,
+            can_send: true,
             id,
             epoch,
             keys: SessionKeys::new(&secret, id, epoch, engine.session),
@@ -195,19 +227,20 @@ impl SenderNode {
             is_finished: false,
             drain_until: None,
             watch: Watch::default(),
-        }
+            role,
+        };
+        let first = match node.role_of_sender {
+            Role::Primary => SenderState::Starting,
+            Role::Backup => SenderState::Standby,
+        };
+        node.engine.handle_command(Time::ZERO, Command::Become(first));
+        node
     }
 
     /// What opens this channel's NACKs; whoever reads the NACK port has it.
     #[must_use]
     pub fn opener(&self) -> NackOpener {
         NackOpener::new(self.id, self.epoch, self.secret.clone())
-    }
-
-    /// A NACK of this channel.
-    pub fn handle_nack(&mut self, now: Time, heard: &HeardNack) {
-        self.engine.handle_nack(now, heard.from, heard.run, heard.packet, &heard.nack);
-        self.settle(now);
     }
 
     /// A [`Work::Make`] was carried out.
@@ -219,6 +252,11 @@ impl SenderNode {
             self.watch.on_unmade(error);
         }
         let sound = made.result.is_ok();
+        self.failed_in_row = if sound { 0 } else { self.failed_in_row + 1 };
+        if sound || self.failed_in_row >= UNREADABLE {
+            self.can_read = sound;
+            self.look_at_ability(now);
+        }
         let (answered, next) = self.blocks.take(made);
         for _ in 0..answered {
             self.engine.handle_done(now, Done::Prepared { object, block, sound });
@@ -239,6 +277,8 @@ impl SenderNode {
     pub fn handle_scanned(&mut self, now: Time, result: ScanResult) {
         let ScanResult { publication, is_read, answers, troubles } = result;
         self.scans_answered = self.scans_answered.max(answers);
+        self.can_read = is_read || publication.is_some();
+        self.failed_in_row = 0;
         self.watch.on_scan(&troubles);
         troubles.into_iter().for_each(|trouble| self.tally.note(trouble));
         if let Some(publication) = publication {
@@ -247,6 +287,8 @@ impl SenderNode {
             // The bytes may be there again.
             self.publish(now, Publication { fresh: false, ..published });
         }
+        self.look_at_ability(now);
+        self.settle(now);
     }
 
     /// Serves a manifest from now on.
@@ -260,6 +302,13 @@ impl SenderNode {
         self.published = Some(Publication { passes: Vec::new(), ..publication.clone() });
         (self.is_short, self.is_finished) = (false, false);
         self.engine.handle_command(now, Command::Publish(Box::new(publication)));
+        self.role.handle_content(now);
+        self.settle(now);
+    }
+
+    /// The bytes of these objects of the publication are not here (yet).
+    pub fn lacks(&mut self, now: Time, objects: Vec<ObjectId>) {
+        self.engine.handle_command(now, Command::Lacks(objects));
         self.settle(now);
     }
 
@@ -269,6 +318,8 @@ impl SenderNode {
         let session = if planted(Mutation::RollKeepsSession) { self.keys.session } else { session };
         self.keys = SessionKeys::new(&self.secret, self.id, self.epoch, session);
         tracing::info!(channel = self.tally.name(), %session, "a new session");
+        self.start_number = number;
+        self.role.handle_roll(session, number);
         self.engine.handle_command(now, Command::Roll(session, number));
         self.settle(now);
     }
@@ -291,6 +342,7 @@ impl SenderNode {
 
     /// A deadline passed.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.role.handle_timeout(now);
         self.engine.handle_timeout(now);
         self.settle(now);
     }
@@ -302,6 +354,9 @@ impl SenderNode {
 
     /// Makes `out` the next thing to send now, whatever it held before.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Datagrams> {
+        if let Some(datagrams) = self.poll_to_sender(now, out) {
+            return Some(datagrams);
+        }
         loop {
             let transmit = self.engine.poll_transmit(now)?;
             if let Some(datagrams) = self.seal(now, transmit, out) {
@@ -312,6 +367,9 @@ impl SenderNode {
 
     /// The same without content: for a driver whose data socket is full.
     pub fn poll_control(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Datagrams> {
+        if let Some(datagrams) = self.poll_to_sender(now, out) {
+            return Some(datagrams);
+        }
         let transmit = self.engine.poll_control(now)?;
         self.seal(now, transmit, out)
     }
@@ -320,7 +378,8 @@ impl SenderNode {
     #[must_use]
     pub fn poll_deadline(&self, now: Time) -> Option<Deadline> {
         let drain = self.drain_until.map(|at| Deadline { at, why: "drain" });
-        Deadline::earlier(self.engine.poll_deadline(now), drain)
+        let engine = Deadline::earlier(self.engine.poll_deadline(now), drain);
+        Deadline::earlier(engine, self.role.poll_deadline())
     }
 
     /// Whether the channel is done.
@@ -376,8 +435,8 @@ impl SenderNode {
             if let Some(work) = self.engine.poll_work() {
                 self.on_work(now, work);
             } else if let Some(event) = self.engine.poll_event() {
-                self.on_event(event);
-            } else {
+                self.on_event(now, event);
+            } else if !self.settle_role(now) {
                 return;
             }
         }
@@ -395,7 +454,7 @@ impl SenderNode {
         }
     }
 
-    fn on_event(&mut self, event: Event) {
+    fn on_event(&mut self, now: Time, event: Event) {
         let channel = self.tally.name();
         match event {
             Event::ObjectChanged(object) => {
@@ -406,6 +465,7 @@ impl SenderNode {
             Event::FirstPassOver(generation) => tracing::info!(channel, %generation, "first pass over"),
             Event::SessionEnding => self.want_roll(),
             Event::Finished => self.is_finished = true,
+            Event::Drained => self.role.handle_drained(now),
             Event::ReceiverHeard => tracing::debug!(channel, "a receiver was heard for the first time"),
             Event::ReceiverComplete(manifest) => tracing::debug!(channel, %manifest, "a receiver is complete"),
         }
@@ -430,6 +490,7 @@ impl SenderNode {
                 filled.map(|len| Datagrams { to: Destination::Data, len })
             }
             Transmit::Advertisement(mut advertisement) => {
+                advertisement.rank = self.role.rank();
                 advertisement.wall_ms = self.watch.wall_ms(now);
                 let body = advertisement.encode(&self.signer);
                 self.keys.seal_advertised(DatagramType::Advertisement, &body, out);
@@ -441,7 +502,7 @@ impl SenderNode {
             }
             Transmit::Answer(to, answer) => {
                 let body = answer.encode((answer.nonce != 0).then_some(&self.signer));
-                self.keys.seal_answer(&body, out);
+                self.keys.seal_answer(DatagramType::NackAnswer, &body, out);
                 Some(Datagrams { to: Destination::Receiver(to), len: out.len() })
             }
         };

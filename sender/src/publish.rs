@@ -4,7 +4,7 @@
 //! network.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -85,7 +85,12 @@ pub(crate) struct ManifestStore {
 
 impl ManifestStore {
     pub(crate) fn new(state: &Path, channel: ChannelId) -> Self {
-        Self { archive: Archive::new(nackcast_common::files::linux(), state.join(format!("manifest-{channel}"))) }
+        Self::at(state.join(format!("manifest-{channel}")))
+    }
+
+    /// Where somebody else keeps it.
+    pub(crate) fn at(directory: PathBuf) -> Self {
+        Self { archive: Archive::new(nackcast_common::files::linux(), directory) }
     }
 
     /// The generation that was stored last, if there is one.
@@ -102,6 +107,11 @@ impl ManifestStore {
         let by_digest: HashMap<Digest, Bytes> = parts.iter().map(|p| (p.digest, p.bytes.clone())).collect();
         let manifest = parsed.assemble(|digest| by_digest.get(digest).cloned())?;
         Ok(Some(Published { reference, manifest: Arc::new(manifest), parts }))
+    }
+
+    /// The hash of the root in force.
+    pub(crate) fn current(&self) -> Result<Option<Digest>, ArchiveError> {
+        Ok(self.archive.current()?.map(|(hash, _)| hash))
     }
 
     /// Stores a generation; durable when this returns. Files of earlier ones are removed.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nackcast_common::clock::Clock;
 use nackcast_common::control::{Reply, Scan};
-use nackcast_common::ids::{Epoch, Generation};
+use nackcast_common::ids::{Epoch, Generation, ObjectId};
 use nackcast_common::keys::{SigningKey, VerifyingKey};
 use nackcast_common::manifest::{Head, Manifest};
 use nackcast_proto::manifest;
@@ -60,6 +60,8 @@ pub(crate) struct Scanned {
     pub(crate) problems: Vec<Trouble>,
     /// The highest [`Request::Soon`] that this scan answers.
     pub(crate) answers: u64,
+    /// Objects of the manifest whose bytes are not here.
+    pub(crate) lacks: Vec<ObjectId>,
 }
 
 /// What a scanner works with.
@@ -249,7 +251,7 @@ impl Scanner {
             problems: problems.iter().map(|trouble| trouble.line.clone()).collect(),
             ..Scan::default()
         };
-        (Scanned { content: Some(content), published, problems, answers: self.answers }, outcome)
+        (Scanned { content: Some(content), published, problems, answers: self.answers, lacks: Vec::new() }, outcome)
     }
 
     fn failed(&mut self, error: &RunError) -> (Scanned, Scan) {
@@ -258,7 +260,8 @@ impl Scanner {
         let generation = self.publisher.as_ref().and_then(Publisher::generation).unwrap_or_default().0;
         let outcome = Scan { generation, problems: vec![error.to_string()], ..Scan::default() };
         let trouble = Trouble { line: error.to_string(), is_failure: true };
-        (Scanned { content: None, published: None, problems: vec![trouble], answers: self.answers }, outcome)
+        let problems = vec![trouble];
+        (Scanned { content: None, published: None, problems, answers: self.answers, lacks: Vec::new() }, outcome)
     }
 }
 

@@ -4,6 +4,7 @@
 //! - Start numbers, which only grow, also when the clock went back.
 //! - Pass counts of the current round: durable before the pass begins, so that a restart never gives an object
 //!   more passes than allowed.
+//! - When a primary started last, and how long it held off: see [`hold_off`].
 //! - Which generation was published last, so that numbering goes on when the stored manifest is lost.
 //!
 //! Everything here blocks.
@@ -17,6 +18,7 @@ use nackcast_common::ids::{ChannelId, Digest, Generation, ObjectId, StartNumber}
 use nackcast_common::store::{Batch, Store, StoreError, Table};
 
 use crate::error::RunError;
+use crate::role::hold::{LastStart, hold_off};
 
 /// Bytes of a channel id at the front of a key.
 const CHANNEL_LEN: usize = 16;
@@ -29,6 +31,7 @@ pub(crate) struct NodeState {
     starts: Table,
     passes: Table,
     published: Table,
+    returns: Table,
 }
 
 impl NodeState {
@@ -45,7 +48,8 @@ impl NodeState {
         }
         claim(dir, &store, channels)?;
         let (starts, passes, published) = (store.tree("starts")?, store.tree("passes")?, store.tree("published")?);
-        Ok(Self { dir: dir.to_owned(), store, starts, passes, published })
+        let returns = store.tree("returns")?;
+        Ok(Self { dir: dir.to_owned(), store, starts, passes, published, returns })
     }
 
     /// Where it is.
@@ -60,6 +64,20 @@ impl NodeState {
         self.starts.put(&channel.0, &next.to_be_bytes())?;
         self.store.flush()?;
         Ok(StartNumber(next))
+    }
+
+    /// How long a primary holds off at this start, by its last one; durable when this returns.
+    pub(crate) fn hold_off(&self, channel: ChannelId, base: Duration, wall_ms: u64) -> Result<Duration, StoreError> {
+        let last = self.returns.get(&channel.0)?.and_then(|bytes| {
+            let (at, hold) = bytes.split_first_chunk::<8>()?;
+            let hold = Duration::from_millis(u64::from_be_bytes(hold.try_into().ok()?));
+            Some(LastStart { wall_ms: u64::from_be_bytes(*at), hold })
+        });
+        let hold = hold_off(base, last, wall_ms);
+        let hold_ms = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
+        self.returns.put(&channel.0, &[wall_ms.to_be_bytes(), hold_ms.to_be_bytes()].concat())?;
+        self.store.flush()?;
+        Ok(hold)
     }
 
     /// Keeps the counts of passes that begin now; durable when this returns.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use nackcast_common::units::{ByteCount, RateLimit};
+use nackcast_proto::wire::Role;
 use serde::Deserialize;
 
 use super::values::{ChannelSource, HostPort, Listen, ModeMask, PriorityRule, from_text, list_from_text};
@@ -20,9 +21,18 @@ use super::values::{ChannelSource, HostPort, Listen, ModeMask, PriorityRule, fro
 pub(crate) enum RoleOption {
     /// Publishes and sends
     Primary,
-    /// Not available in this version
-    #[value(hide = true)]
+    /// Receives what the primary sends, and serves it while no primary does
     Backup,
+}
+
+impl RoleOption {
+    /// As it stands on the wire.
+    pub(crate) const fn role(self) -> Role {
+        match self {
+            Self::Primary => Role::Primary,
+            Self::Backup => Role::Backup,
+        }
+    }
 }
 
 /// When a receiver pulls.
@@ -45,9 +55,23 @@ pub(crate) struct SendOptions {
     #[arg(long, value_name = "FILE=DIR", value_parser = OsStringValueParser::new().try_map(ChannelSource::from_os))]
     #[serde(deserialize_with = "list_from_text")]
     pub(crate) channel: Vec<ChannelSource>,
-    /// What this sender is for: primary [default: primary]
+    /// What this sender is for: primary, or backup, as `nackcast standby` is [default: primary]
     #[arg(long, value_enum, hide_possible_values = true)]
     pub(crate) role: Option<RoleOption>,
+    /// Another sender of these channels, which is asked before this one takes over; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    #[serde(deserialize_with = "list_from_text")]
+    pub(crate) peer: Vec<HostPort>,
+    /// Order among several backups, the best has 0; each needs its own [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) rank: Option<u32>,
+    /// How long a sender that yields to another one may finish its blocks [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) drain_limit: Option<Duration>,
+    /// Backup: replace differing files in a directory that nackcast did not fill
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) overwrite: Option<bool>,
     /// Name or address of the network interface [default: the default route's]
     #[arg(long, value_name = "NAME|ADDR")]
     pub(crate) interface: Option<String>,
@@ -247,9 +271,10 @@ impl SendOptions {
     /// These options, and `below` where nothing is given.
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
-            values: role interface listen rate unicast_rate ttl dscp max_passes period max_jobs round_quiet rescan no_watch
-                symbol_size block_size admin admin_cert admin_key admin_ca http state once expect linger json,
-            lists: channel exclude priority)
+            values: role rank drain_limit overwrite interface listen rate unicast_rate ttl dscp max_passes period max_jobs
+                round_quiet rescan no_watch symbol_size block_size admin admin_cert admin_key admin_ca http state once
+                expect linger json,
+            lists: channel peer exclude priority)
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(5);
 const SEED: u64 = 2;
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 192, 7, 7);
-const GROUP_PORT: u16 = 7600;
-const NACK_PORT: u16 = 7701;
+pub(crate) const GROUP_PORT: u16 = 7600;
+pub(crate) const NACK_PORT: u16 = 7701;
 /// What tests send with, in bits per second.
 const RATE: u64 = 200_000_000;
 /// Bytes of one second at that rate, headers included.
@@ -51,15 +51,20 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// The network, the channel and where everything lies.
 pub(crate) struct Site {
-    network: Network,
+    pub(crate) network: Network,
     place: TempDir,
 }
 
 impl Site {
     /// A site with so many receivers, `receiver-1` and so on, that lose this share of what is sent to them.
     pub(crate) fn new(receivers: usize, loss: f64) -> Self {
+        Self::with_hosts(&["sender", "observer"], receivers, loss)
+    }
+
+    /// The same with these hosts beside the receivers.
+    pub(crate) fn with_hosts(hosts: &[&str], receivers: usize, loss: f64) -> Self {
         let names: Vec<String> = (1..=receivers).map(receiver_name).collect();
-        let hosts: Vec<&str> = ["sender", "observer"].into_iter().chain(names.iter().map(String::as_str)).collect();
+        let hosts: Vec<&str> = hosts.iter().copied().chain(names.iter().map(String::as_str)).collect();
         let network = Network::build(&hosts, SEED).unwrap();
         for name in &names {
             network.fabric().set_link(name, Direction::ToHost, Link { loss, ..Link::default() }).unwrap();
@@ -91,15 +96,15 @@ impl Site {
         self.path(&receiver_name(receiver))
     }
 
-    fn state(&self, node: &str) -> PathBuf {
+    pub(crate) fn state(&self, node: &str) -> PathBuf {
         self.path("state").join(node)
     }
 
-    fn sender_addr(&self) -> Ipv4Addr {
+    pub(crate) fn sender_addr(&self) -> Ipv4Addr {
         self.network.host("sender").addr_v4()
     }
 
-    fn start(&self, name: &str, arguments: Vec<std::ffi::OsString>) -> Process {
+    pub(crate) fn start(&self, name: &str, arguments: Vec<std::ffi::OsString>) -> Process {
         let host = self.network.host(name);
         Process::spawn(host, name, program(), arguments, &[("RUST_LOG", "nackcast=info")], self.place.path()).unwrap()
     }
@@ -174,7 +179,7 @@ impl Site {
         self.network.host(&receiver_name(receiver)).overflows().unwrap()
     }
 
-    fn counters(&self, host: &str, direction: Direction) -> Counters {
+    pub(crate) fn counters(&self, host: &str, direction: Direction) -> Counters {
         let counters = self.network.fabric().counters(host, direction).unwrap();
         assert_eq!(counters.dropped_by_machine, 0, "this machine is too slow to count bytes on {host}");
         counters
@@ -191,7 +196,7 @@ impl Site {
     }
 
     /// A socket on the observer's host that hears one of the channel's groups.
-    fn listen(&self, port: u16) -> UdpSocket {
+    pub(crate) fn listen(&self, port: u16) -> UdpSocket {
         let observer = self.network.host("observer");
         let bind = || {
             let socket = UdpSocket::bind(SocketAddrV4::new(GROUP, port)).unwrap();
@@ -229,11 +234,11 @@ impl Site {
     }
 }
 
-fn receiver_name(number: impl std::fmt::Display) -> String {
+pub(crate) fn receiver_name(number: impl std::fmt::Display) -> String {
     format!("receiver-{number}")
 }
 
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_nackcast"))
 }
 

@@ -127,6 +127,8 @@ pub struct Advertisement {
     pub data_packets: u64,
     /// The manifest's own first pass is over.
     pub manifest_sent: bool,
+    /// Order among senders of one role: the best has 0.
+    pub rank: u32,
     /// The sender's wall clock in milliseconds since 1970, so that people hear of one that is wrong; 0: not told.
     pub wall_ms: u64,
 }
@@ -242,6 +244,7 @@ impl Advertisement {
             finished: self.finished.iter().map(|f| pb::FinishedPass { object: f.object.0, serial: f.serial }).collect(),
             data_packets: self.data_packets,
             manifest_sent: self.manifest_sent,
+            rank: self.rank,
             wall_ms: self.wall_ms,
         }
     }
@@ -282,6 +285,7 @@ impl Advertisement {
                 .collect(),
             data_packets: m.data_packets,
             manifest_sent: m.manifest_sent,
+            rank: m.rank,
             wall_ms: m.wall_ms,
         })
     }

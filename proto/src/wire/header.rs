@@ -38,6 +38,10 @@ pub enum DatagramType {
     Nack = 5,
     /// The answer, to the NACK's source.
     NackAnswer = 6,
+    /// A sender's question to another one, to its NACK port.
+    Probe = 7,
+    /// The answer, to the question's source.
+    ProbeAnswer = 8,
 }
 
 /// A parsed header. Nothing in it is to be believed before the datagram opened.
@@ -64,6 +68,8 @@ impl DatagramType {
             4 => Self::StreamSymbol,
             5 => Self::Nack,
             6 => Self::NackAnswer,
+            7 => Self::Probe,
+            8 => Self::ProbeAnswer,
             _ => return None,
         })
     }
@@ -74,8 +80,8 @@ impl DatagramType {
         match self {
             Self::Advertisement | Self::Digest => Flow::Advertisement,
             Self::Symbol | Self::StreamSymbol => Flow::Data,
-            Self::Nack => Flow::ToSender,
-            Self::NackAnswer => Flow::ToReceiver,
+            Self::Nack | Self::Probe => Flow::ToSender,
+            Self::NackAnswer | Self::ProbeAnswer => Flow::ToReceiver,
         }
     }
 }
@@ -151,7 +157,7 @@ mod tests {
         let mut bytes = [0; LEN + TAG_LEN];
         header.write(bytes.first_chunk_mut().unwrap());
         assert_eq!(Header::read(&bytes), Ok(header));
-        for (at, value) in [(0, 0x40), (0, 0xc1), (0, 2), (1, 0), (1, 7), (2, 0), (2, 9)] {
+        for (at, value) in [(0, 0x40), (0, 0xc1), (0, 2), (1, 0), (1, 9), (2, 0), (2, 9)] {
             let mut bad = bytes;
             bad[at] = value;
             assert_eq!(Header::read(&bad), Err(WireError::Header), "byte {at} = {value}");

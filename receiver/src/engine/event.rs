@@ -261,6 +261,8 @@ pub enum Event {
     SourceDropped(SourceId, ObjectId),
     /// The dataset is whole and verified.
     Complete(Generation),
+    /// No sender answered in several cycles of NACKs.
+    NoSenderAnswers,
 }
 
 /// Counters and state, for displays.

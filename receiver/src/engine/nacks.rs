@@ -42,6 +42,8 @@ const ALIVE_PER_SECOND: u32 = 100;
 /// The first report to a sender is spread over so long: it goes out before that sender knows how many receivers there
 /// are, and ends before a first pass begins.
 const GREETING: Duration = Duration::from_millis(200);
+/// A block that gets nothing for three intervals, or for so long, is asked for.
+const STALL_MAX: Duration = Duration::from_secs(1);
 /// Blocks asked for in one cycle, over all objects.
 const BLOCKS_PER_CYCLE: usize = 8192;
 /// NACKs of which the answer is waited for: those of many windows.
@@ -73,12 +75,11 @@ pub(super) struct Cycle {
     /// What a sender has no passes left for, and what it does not have.
     unicast: BTreeSet<ObjectId>,
     unknown: BTreeSet<ObjectId>,
-    /// Cycles that nobody answered, and since when the one that goes on waits.
-    unanswered: u32,
-    unanswered_since: Option<Time>,
     report: Option<Report>,
     nonce: u64,
     said: Vec<Event>,
+    /// Window and size of the group, as an active sender told them last: who stands by does not know them.
+    crowd: (Duration, u32),
     /// Say that we are here then, if nothing else was said.
     alive_at: Option<Time>,
     /// When the last NACK or report was sent.
@@ -94,6 +95,14 @@ pub(super) struct Asked {
     missing: RangeSet,
     /// What it named by id.
     ids: Vec<ObjectId>,
+    /// It asked for nothing.
+    report: bool,
+}
+
+impl Asked {
+    pub(super) const fn is_report(&self) -> bool {
+        self.report
+    }
 }
 
 #[derive(Debug)]
@@ -119,11 +128,10 @@ impl Cycle {
             refused: BTreeMap::new(),
             unicast: BTreeSet::new(),
             unknown: BTreeSet::new(),
-            unanswered: 0,
-            unanswered_since: None,
             report: None,
             nonce: 0,
             said: Vec::new(),
+            crowd: (Duration::ZERO, 0),
             alive_at: None,
             said_at: Time::ZERO,
         }
@@ -220,23 +228,6 @@ impl Cycle {
         self.unknown.remove(&id);
     }
 
-    /// Cycles of NACKs in a row that nobody answered.
-    pub(super) const fn unanswered(&self) -> u32 {
-        self.unanswered
-    }
-
-    /// Something is asked; a cycle that waited for so long without an answer is over.
-    fn count_cycle(&mut self, now: Time, patience: Duration) {
-        match self.unanswered_since {
-            None => self.unanswered_since = Some(now),
-            Some(since) if now >= since + patience => {
-                self.unanswered = self.unanswered.saturating_add(1);
-                self.unanswered_since = Some(now);
-            }
-            Some(_) => {}
-        }
-    }
-
     /// True the first time.
     pub(super) fn say_once(&mut self, event: &Event) -> bool {
         let new = !self.said.contains(event);
@@ -248,9 +239,9 @@ impl Cycle {
     }
 
     /// The next NACK's packet number; it may be answered from now on.
-    fn sent(&mut self, now: Time, session: SessionId, missing: RangeSet, ids: Vec<ObjectId>) -> u64 {
+    fn sent(&mut self, asked: Asked) -> u64 {
         let packet = self.packets.take(1).start;
-        self.asked.insert(packet, Asked { at: now, session, missing, ids });
+        self.asked.insert(packet, asked);
         if self.asked.len() > ASKED_MAX {
             self.asked.pop_first();
         }
@@ -263,7 +254,6 @@ impl Cycle {
         if self.asked.get(&answer.nack)?.session != answer.session {
             return None;
         }
-        (self.unanswered, self.unanswered_since) = (0, None);
         self.asked.remove(&answer.nack)
     }
 
@@ -369,14 +359,25 @@ impl ReceiverEngine {
         self.send_report(now);
         let Some((_, session)) = self.sessions.chosen() else { return };
         let advertisement = &session.advertisement;
-        let serves = matches!(advertisement.state, SenderState::Active | SenderState::Draining);
-        if !serves || self.keeping.is_stopped() {
-            self.cycle.look_at = None;
+        let wait = match advertisement.state {
+            SenderState::Active | SenderState::Draining => None,
+            SenderState::Standby => self.sessions.choice.standby_from(now, &self.sessions),
+            SenderState::Starting | SenderState::Paused => Some(Time::NEVER),
+        };
+        let is_stopped = self.keeping.is_stopped();
+        if wait.is_some() || is_stopped {
+            self.cycle.look_at = wait.filter(|at| *at < Time::NEVER && !is_stopped);
             self.cycle.look = false;
             self.cycle.nack_at = None;
             return;
         }
         let (window, size, grtt) = (advertisement.nack_window, advertisement.group_size, advertisement.grtt);
+        let (window, size) = if advertisement.state == SenderState::Active {
+            self.cycle.crowd = (window, size);
+            (window, size)
+        } else {
+            (window.max(self.cycle.crowd.0), size.max(self.cycle.crowd.1))
+        };
         match self.cycle.nack_at {
             Some(at) if now >= at => {
                 self.cycle.nack_at = None;
@@ -404,7 +405,7 @@ impl ReceiverEngine {
         let mut needs = Needs::default();
         let Some((_, session)) = self.sessions.chosen() else { return needs };
         let advertisement = &session.advertisement;
-        let patience = (advertisement.interval * 3).max(advertisement.nack_window * 2);
+        let patience = (advertisement.interval * 3).min(STALL_MAX).max(advertisement.nack_window * 2);
         let manifest_sent = advertisement.manifest_sent;
         let (cursor, since) = (advertisement.first_pass_cursor, advertisement.first_pass_since);
         let mut blocks_left = BLOCKS_PER_CYCLE;
@@ -468,12 +469,22 @@ impl ReceiverEngine {
 
     /// Sends what is short, within the budget. What was asked is not asked again before an answer can be here.
     fn ask(&mut self, now: Time, window: Duration, grtt: Duration) {
-        let Needs { mut ids, mut short, mut missing, look_again } = self.needs(now);
+        let mut needs = self.needs(now);
+        if !needs.is_empty() {
+            let before = self.sessions.chosen().map(|(id, _)| id);
+            if self.sessions.turn(now, self.config.nack_retry) {
+                self.events.push_back(Event::NoSenderAnswers);
+            }
+            if self.sessions.chosen().map(|(id, _)| id) != before {
+                // Another sender, of which other things are to be asked.
+                self.cycle.quiet_missing.clear();
+                needs = self.needs(now);
+            }
+        }
+        let Needs { mut ids, mut short, mut missing, look_again } = needs;
         self.cycle.look_at = look_again;
         self.cycle.looked_at = now;
         let Some(base) = self.nack_base(now) else { return };
-        let patience = self.cycle_patience();
-        self.cycle.count_cycle(now, patience);
         let quiet = now + self.config.nack_retry.max(window).max(grtt);
         self.cycle.hold_until = now + window;
         let mut asked = RangeSet::new();
@@ -499,7 +510,8 @@ impl ReceiverEngine {
             self.counters.nacks += 1;
             self.counters.nack_bytes += nack.encode().len() as u64;
             let ids = nack.missing_ids.iter().copied().chain(nack.short.iter().map(|short| short.object)).collect();
-            let packet = self.cycle.sent(now, nack.session, named, ids);
+            let asked = Asked { at: now, session: nack.session, missing: named, ids, report: false };
+            let packet = self.cycle.sent(asked);
             self.transmits.push_back(Transmit { to: base.0, packet, nack });
         }
         for index in asked.iter() {
@@ -572,7 +584,9 @@ impl ReceiverEngine {
                 report.retry = (report.retry * 2).min(REPORT_RETRY_MAX);
                 if let Some((to, nack)) = self.nack_base(now) {
                     self.counters.nacks += 1;
-                    let packet = self.cycle.sent(now, nack.session, RangeSet::new(), Vec::new());
+                    let (missing, ids) = (RangeSet::new(), Vec::new());
+                    let asked = Asked { at: now, session: nack.session, missing, ids, report: true };
+                    let packet = self.cycle.sent(asked);
                     if let Some(report) = &mut self.cycle.report {
                         report.sent.get_or_insert(packet);
                     }

@@ -3,8 +3,8 @@
 //! An object may be pulled
 //! - when a sender answered that it has no passes left for it (`unicast`), until a sender answers otherwise;
 //! - where configured, when a sender answered that it does not have it (`unknown`), until one answers otherwise;
-//! - when no sender answered for [`SILENT_CYCLES`] cycles of NACKs, or none was heard for as long: everything, until
-//!   one is heard again, or answers.
+//! - when no sender answered for [`CYCLES_MAX`] cycles of NACKs, or none was heard for as long: everything, until one is
+//!   heard again, or answers.
 //!
 //! A pulled block is verified and kept by the same orders as one that was multicast; whichever comes first counts.
 
@@ -15,12 +15,11 @@ use nackcast_common::ids::{Generation, ObjectId, ObjectIndex};
 use nackcast_proto::wire::ManifestRef;
 
 use super::ReceiverEngine;
+use super::choice::CYCLES_MAX;
 use super::event::{BlockOutcome, Event, Work};
 use super::object::{Class, Reception};
 use super::pull::{PullEnd, PullOrder, PullWhen, RequestId, SourceId};
 
-/// Cycles of NACKs that nobody answers before everything may be pulled.
-const SILENT_CYCLES: u32 = 3;
 /// Tries in a cycle: two to the primary, two to a backup.
 const CYCLE_TRIES: u32 = 4;
 /// Objects looked at in one search for something to pull.
@@ -110,7 +109,7 @@ impl ReceiverEngine {
     }
 
     /// How long nobody must answer before a cycle counts.
-    pub(super) fn cycle_patience(&self) -> Duration {
+    fn cycle_patience(&self) -> Duration {
         let (window, grtt) = self
             .sessions
             .chosen()
@@ -121,12 +120,12 @@ impl ReceiverEngine {
     /// Since when nobody is heard, and until when that is no reason to pull.
     fn alone_at(&self) -> Option<Time> {
         let since = self.alone_since.filter(|_| self.sessions.len() == 0)?;
-        Some(since + self.cycle_patience() * SILENT_CYCLES)
+        Some(since + self.cycle_patience() * CYCLES_MAX)
     }
 
     /// No sender answers.
     fn is_alone(&self, now: Time) -> bool {
-        self.cycle.unanswered() >= SILENT_CYCLES || self.alone_at().is_some_and(|at| now >= at)
+        self.sessions.choice.is_unanswered() || self.alone_at().is_some_and(|at| now >= at)
     }
 
     fn may_pull(&self, alone: bool, id: ObjectId) -> bool {

@@ -14,12 +14,14 @@ use nackcast_common::ids::SessionId;
 use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::{Advertisement, Role, SenderState};
 
+use super::choice::Choice;
+
 /// Sessions at once: a primary, a few backups, and their runs before a restart.
 pub(super) const SESSIONS_MAX: usize = 16;
 /// Intervals without an advertisement after which a sender is lost.
 const SILENT_INTERVALS: u32 = 3;
 /// And at least so long: a short interval must not make a hiccup a loss.
-const SILENT_MIN: Duration = Duration::from_millis(1500);
+pub(super) const SILENT_MIN: Duration = Duration::from_millis(1500);
 /// A packet number may run ahead of the last advertisement by so much: more than any link carries in its interval.
 const PACKETS_AHEAD_MAX: u64 = 1 << 24;
 /// Loss is estimated over windows of so many packets, and at first over fewer: a sender reckons with it before content
@@ -59,6 +61,7 @@ pub(super) enum Heard {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
+    pub(super) choice: Choice,
 }
 
 impl Sessions {
@@ -126,7 +129,10 @@ impl Sessions {
         let is_lost = |s: &Session| now >= s.lost_at() && !planted(Mutation::SilenceNotSeen);
         let lost: Vec<_> = self.sessions.iter().filter(|(_, s)| is_lost(s)).map(|(id, _)| *id).collect();
         for id in &lost {
-            self.sessions.remove(id);
+            let session = self.sessions.remove(id);
+            if let Some(session) = session.filter(|s| s.advertisement.state == SenderState::Active) {
+                self.choice.on_lost(session.heard_at);
+            }
         }
         lost
     }
@@ -136,13 +142,28 @@ impl Sessions {
         self.sessions.values().filter(|_| !planted(Mutation::SilenceNotSeen)).map(Session::lost_at).min()
     }
 
-    /// Whom to ask: an active primary before an active backup, the latest start first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
+        self.sessions.iter()
+    }
+
+    /// Whom to ask: see [`Choice`].
     pub(super) fn chosen(&self) -> Option<(SessionId, &Session)> {
-        let rank = |s: &Session| {
-            let active = matches!(s.advertisement.state, SenderState::Active | SenderState::Draining);
-            (active, s.advertisement.role == Role::Primary, s.advertisement.start_number)
-        };
-        self.sessions.iter().max_by_key(|(_, s)| rank(s)).map(|(id, s)| (*id, s))
+        self.choice.of(self.sessions.iter())
+    }
+
+    /// Looks at the choice with what is heard now.
+    pub(super) fn choose(&mut self, now: Time) {
+        let mut choice = std::mem::take(&mut self.choice);
+        choice.follow(now, self);
+        self.choice = choice;
+    }
+
+    /// Before a NACK; true when no sender answers.
+    pub(super) fn turn(&mut self, now: Time, retry: Duration) -> bool {
+        let mut choice = std::mem::take(&mut self.choice);
+        let nobody = choice.turn(now, retry, self);
+        self.choice = choice;
+        nobody
     }
 
     /// Milliseconds since a primary was heard.

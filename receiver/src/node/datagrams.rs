@@ -78,15 +78,21 @@ impl ReceiverNode {
                     Some(_) | None => self.listening.refused += 1,
                 }
             }
-            DatagramType::Symbol | DatagramType::StreamSymbol | DatagramType::Nack | DatagramType::NackAnswer => {
-                self.listening.malformed += 1;
-            }
+            DatagramType::Symbol
+            | DatagramType::StreamSymbol
+            | DatagramType::Nack
+            | DatagramType::NackAnswer
+            | DatagramType::Probe
+            | DatagramType::ProbeAnswer => self.listening.malformed += 1,
         }
         self.drain(now);
     }
 
     fn heard(&mut self, now: Time, from: SocketAddr, advertisement: &Advertisement) {
         self.listening.opened_at = Some(now);
+        if self.config.own_sender == Some(advertisement.certificate.sender_key) {
+            return; // whoever sends from what is received here has nothing for us
+        }
         if let Some(reference) = advertisement.manifest
             && self.engine.would_follow(&reference, advertisement.generation)
         {

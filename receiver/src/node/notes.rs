@@ -76,6 +76,7 @@ impl Notes {
                      asked for again until a new round begins"
                 ),
             ),
+            Event::NoSenderAnswers => self.say(now, "no sender answers: it is asked again and again"),
             // The node says it, who knows its name.
             Event::SourceDropped(..) => {}
             Event::Unknown(count) => self.say(now, &format!("the sender does not have {count} objects")),

@@ -210,6 +210,7 @@ impl Rig {
             memory: 32 << 20,
             scan: Duration::from_secs(600),
             once: true,
+            own_sender: None,
         };
         let node = ReceiverNode::new(Time::ZERO, config);
         let Workers { blocks, dataset, shelf, .. } = workers;

@@ -65,6 +65,7 @@ impl Watch {
             | Event::UnicastWanted(_)
             | Event::Unknown(_)
             | Event::SourceDropped(..)
+            | Event::NoSenderAnswers
             | Event::Complete(_) => {}
         }
     }

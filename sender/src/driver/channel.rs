@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::origin::Origin;
 use super::outlet::{Outlet, Sockets};
+use super::peers::HeardPeer;
 use super::shelf::Served;
 use crate::library;
-use crate::node::{Ending, HeardNack, Made, Order, ScanResult, SenderNode, Trouble, Work};
+use crate::node::{Ending, Heard, Made, Order, ScanResult, SenderNode, Trouble, Work};
 use crate::report::{ChannelSummary, Progress};
 use crate::scanner::{self, Scanned};
 use crate::state::NodeState;
@@ -63,7 +64,8 @@ pub(crate) struct ChannelParts {
 /// Where a channel's task hears and speaks.
 #[derive(Debug)]
 pub(crate) struct ChannelPorts {
-    pub(crate) nacks: mpsc::Receiver<HeardNack>,
+    pub(crate) nacks: mpsc::Receiver<Heard>,
+    pub(crate) peers: mpsc::Receiver<HeardPeer>,
     pub(crate) asked: mpsc::Receiver<Ask>,
     pub(crate) scanned: mpsc::Receiver<Scanned>,
     pub(crate) scans: mpsc::Sender<scanner::Request>,
@@ -117,7 +119,8 @@ pub(crate) struct Channel {
 #[derive(Debug)]
 enum Wake {
     Shutdown,
-    Nack(HeardNack),
+    Heard(Heard),
+    Peer(Box<HeardPeer>),
     Asked(Ask),
     Made(Made),
     Recorded(Vec<ObjectId>),
@@ -189,7 +192,8 @@ impl Channel {
         tokio::select! {
             biased;
             () = self.ports.shutdown.cancelled(), if !self.is_draining => Wake::Shutdown,
-            Some(heard) = self.ports.nacks.recv() => Wake::Nack(heard),
+            Some(heard) = self.ports.nacks.recv() => Wake::Heard(heard),
+            Some(heard) = self.ports.peers.recv() => Wake::Peer(Box::new(heard)),
             Some(ask) = self.ports.asked.recv() => Wake::Asked(ask),
             Some(made) = self.making.join_next() => Wake::Made(flat(made.and_then(|inner| inner))),
             Some(objects) = self.ports.recorded.recv() => Wake::Recorded(objects),
@@ -204,7 +208,8 @@ impl Channel {
         let now = self.clock.now();
         match wake {
             Wake::Shutdown => self.drain(now),
-            Wake::Nack(heard) => self.node.handle_nack(now, &heard),
+            Wake::Heard(heard) => self.on_heard(now, &heard),
+            Wake::Peer(heard) => self.node.handle_advertisement(now, heard.from, &heard.advertisement),
             Wake::Asked(ask) => self.answer(now, ask),
             Wake::Made(made) => self.node.handle_made(now, made),
             Wake::Recorded(objects) => self.node.handle_recorded(now, &objects),
@@ -219,7 +224,7 @@ impl Channel {
         let now = self.clock.now();
         for _ in 0..NACKS_MAX {
             let Ok(heard) = self.ports.nacks.try_recv() else { break };
-            self.node.handle_nack(now, &heard);
+            self.on_heard(now, &heard);
         }
         if let Ok(ask) = self.ports.asked.try_recv() {
             self.answer(now, ask);
@@ -238,6 +243,9 @@ impl Channel {
         }
         if now >= self.report_at {
             self.report_at = now + TICK;
+            self.node.handle_can_send(now, self.outlet.trouble().is_none());
+            // They are in the log.
+            while self.node.poll_role_event().is_some() {}
             self.report(now);
         }
         if !self.is_draining && self.ports.shutdown.is_cancelled() {
@@ -268,8 +276,15 @@ impl Channel {
         self.report(now);
     }
 
+    fn on_heard(&mut self, now: Time, heard: &Heard) {
+        match heard {
+            Heard::Nack(nack) => self.node.handle_nack(now, nack),
+            Heard::Probe(probe) => self.node.handle_probe(now, probe),
+        }
+    }
+
     fn on_scanned(&mut self, now: Time, scanned: Scanned) {
-        let Scanned { content, published, problems, answers } = scanned;
+        let Scanned { content, published, problems, answers, lacks } = scanned;
         let is_read = content.is_some();
         self.origin.content = content.or_else(|| self.origin.content.take());
         let mut offer = None;
@@ -284,6 +299,9 @@ impl Channel {
             served.offer = offer.or_else(|| served.offer.take());
         });
         self.node.handle_scanned(now, ScanResult { publication, is_read, answers, troubles: problems });
+        if !lacks.is_empty() {
+            self.node.lacks(now, lacks);
+        }
         self.say_how_it_is();
     }
 

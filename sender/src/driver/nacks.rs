@@ -1,4 +1,4 @@
-//! NACKs from the socket to the channels.
+//! NACKs, and what other senders ask and answer, from the socket to the channels.
 //!
 //! - One socket serves all channels of the node; whose a NACK is shows when it opens with that channel's key.
 //! - A channel that is busy loses NACKs (which are asked again) and never holds up the others.
@@ -12,7 +12,7 @@ use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::node::{HeardNack, NackOpener, Refused};
+use crate::node::{Heard, NackOpener, Refused};
 
 /// NACKs that wait for a channel; the sender wants about 256 in a window.
 pub(crate) const QUEUE_LEN: usize = 1024;
@@ -25,7 +25,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) opener: NackOpener,
-    pub(crate) queue: mpsc::Sender<HeardNack>,
+    pub(crate) queue: mpsc::Sender<Heard>,
 }
 
 /// Datagrams that came to nothing, by reason.
@@ -145,7 +145,7 @@ mod tests {
         for (i, queued) in queues.iter_mut().enumerate() {
             for number in [5, 6] {
                 router.take(from(), &mut sealed(&secrets[i], channels[i], 77, number));
-                let heard = queued.try_recv().unwrap();
+                let Heard::Nack(heard) = queued.try_recv().unwrap() else { panic!("a NACK") };
                 assert_eq!((heard.run, heard.packet, heard.nack.time), (RunId(77), number, number));
             }
         }

@@ -142,7 +142,7 @@ impl Outlet {
 
     fn send_control(&mut self, now: Time, to: Destination, datagram: &[u8]) {
         match to {
-            Destination::Receiver(to) => self.answer(to, datagram),
+            Destination::Receiver(to) | Destination::Sender(to) => self.answer(to, datagram),
             // A batch is sent as one; it is never control.
             Destination::Advertised | Destination::Data => self.advertise(now, datagram),
         }

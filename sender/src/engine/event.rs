@@ -68,10 +68,11 @@ pub enum Command {
     SetRate(RateLimit),
     /// Finish running jobs, start none.
     Drain,
-    /// Send nothing but advertisements and answers.
-    Pause,
-    /// Go on after a pause or a drain.
-    Resume,
+    /// What the sender's role wants. Active: all as usual. Draining: blocks under way are finished, then
+    /// [`Event::Drained`]. Every other state: no content is sent, and what was asked for is forgotten.
+    Become(SenderState),
+    /// The bytes of these objects are not here (yet): the answer is `unknown`. The next publication asks anew.
+    Lacks(Vec<ObjectId>),
     /// Begin a new round for these objects, with a pass to everybody; those that are not here are left out.
     Resend(Vec<ObjectId>),
 }
@@ -160,6 +161,8 @@ pub enum Event {
     SessionEnding,
     /// `once`: nothing more is asked for.
     Finished,
+    /// [`Command::Become`] draining: no block is under way any more.
+    Drained,
     /// A receiver was heard for the first time.
     ReceiverHeard,
     /// A receiver reported the manifest with this hash complete.

@@ -254,6 +254,15 @@ impl Job {
         Ok(new)
     }
 
+    /// Only the blocks that are being sent, and nothing after them.
+    pub(super) fn cut_short(&mut self) {
+        self.source = RangeSet::new();
+        self.again = RangeSet::new();
+        self.wanted.clear();
+        self.later.clear();
+        self.repair_budget = 0;
+    }
+
     /// Everything was sent. Whoever asks has asked after `window`; with nothing else to send (`is_last`) the pass stays
     /// open longer, so that what is asked late need not wait for another one.
     pub(super) fn close(&mut self, now: Time, window: Duration, is_last: bool) {

@@ -437,6 +437,23 @@ impl Schedule {
         Some(self.jobs.remove(at))
     }
 
+    /// No pass goes on, and none waits but first passes. Returns the jobs that ran.
+    pub(super) fn stop(&mut self) -> Vec<Job> {
+        let running = self.jobs.iter().map(|job| job.object);
+        let waiting = self.waiting.iter().map(|(_, id)| *id);
+        let ids: Vec<_> = running.chain(waiting).chain(self.pool.iter().map(|(_, id)| *id)).collect();
+        for id in ids {
+            if let Some(object) = self.objects.get_mut(&id) {
+                leave(&mut self.covered, &mut self.pool_symbols, object);
+                object.state = State::Idle;
+                object.demand = Demand::default();
+            }
+        }
+        self.waiting.clear();
+        self.pool.clear();
+        std::mem::take(&mut self.jobs)
+    }
+
     /// When something here is due.
     pub(super) fn next_due(&self) -> Option<Time> {
         let waiting = self.waiting.first().map(|(eligible, _)| *eligible);

@@ -32,6 +32,8 @@ pub(super) enum ObjectSource {
     Memory(Arc<[u8]>),
     /// In a file of the cache directory (a long one).
     Spilled { path: PathBuf, file: Arc<File> },
+    /// Not here (yet).
+    Absent,
 }
 
 /// One file of a pack.
@@ -67,6 +69,9 @@ pub enum BlockError {
         /// Which file of the cache directory.
         path: PathBuf,
     },
+    /// The bytes are not in this directory.
+    #[error("object {0} is not here yet")]
+    Absent(ObjectIndex),
     /// The manifest has no such block.
     #[error("object {0} has no block {1}")]
     NoSuchBlock(ObjectIndex, u32),
@@ -106,7 +111,7 @@ impl Content {
         match self.sources.get(object.as_usize())? {
             ObjectSource::File(path) => Some(path),
             ObjectSource::Pack(members) => members.first().map(|m| &m.path),
-            ObjectSource::Memory(_) | ObjectSource::Spilled { .. } => None,
+            ObjectSource::Memory(_) | ObjectSource::Spilled { .. } | ObjectSource::Absent => None,
         }
     }
 
@@ -158,6 +163,7 @@ impl Content {
             }
             ObjectSource::Spilled { path, file } => read_range(file, span.start, span.length as u64, buffer)
                 .map_err(|_| BlockError::HashList { path: path.clone() }),
+            ObjectSource::Absent => Err(BlockError::Absent(object)),
         }
     }
 
@@ -233,6 +239,7 @@ impl Content {
             ObjectSource::Pack(members) => self.changed_member(members, span),
             ObjectSource::Memory(_) => BlockError::HashList { path: PathBuf::from("(memory)") },
             ObjectSource::Spilled { path, .. } => BlockError::HashList { path: path.clone() },
+            ObjectSource::Absent => BlockError::Absent(object),
         }
     }
 

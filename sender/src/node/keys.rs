@@ -21,8 +21,11 @@ pub(super) struct SessionKeys {
     advertisement: FlowKey,
     data: FlowKey,
     answer: FlowKey,
+    /// To other senders, as a receiver's run seals its NACKs.
+    question: FlowKey,
     advertisements: PacketNumbers,
     answers: PacketNumbers,
+    questions: PacketNumbers,
 }
 
 impl SessionKeys {
@@ -35,14 +38,16 @@ impl SessionKeys {
             advertisement: key(Flow::Advertisement),
             data: key(Flow::Data),
             answer: key(Flow::ToReceiver),
+            question: key(Flow::ToSender),
             advertisements: PacketNumbers::new(),
             answers: PacketNumbers::new(),
+            questions: PacketNumbers::new(),
         }
     }
 
     /// Whether one of the control flows used its packet numbers up; the engine watches the data flow's.
     pub(super) const fn must_roll(&self) -> bool {
-        self.advertisements.must_roll() || self.answers.must_roll()
+        self.advertisements.must_roll() || self.answers.must_roll() || self.questions.must_roll()
     }
 
     /// Makes `out` a datagram of the advertisement group.
@@ -51,10 +56,16 @@ impl SessionKeys {
         self.header(datagram_type, number).seal(&self.advertisement, body, out);
     }
 
-    /// Makes `out` an answer to a receiver.
-    pub(super) fn seal_answer(&mut self, body: &[u8], out: &mut Vec<u8>) {
+    /// Makes `out` an answer to a receiver, or to another sender.
+    pub(super) fn seal_answer(&mut self, datagram_type: DatagramType, body: &[u8], out: &mut Vec<u8>) {
         let number = self.answers.take(1).start;
-        self.header(DatagramType::NackAnswer, number).seal(&self.answer, body, out);
+        self.header(datagram_type, number).seal(&self.answer, body, out);
+    }
+
+    /// Makes `out` a question to another sender, or a NACK that is forwarded to it.
+    pub(super) fn seal_question(&mut self, datagram_type: DatagramType, body: &[u8], out: &mut Vec<u8>) {
+        let number = self.questions.take(1).start;
+        self.header(datagram_type, number).seal(&self.question, body, out);
     }
 
     fn header(&self, datagram_type: DatagramType, packet_number: u64) -> Header {
@@ -156,7 +167,7 @@ mod tests {
             // What the buffer held before is gone.
             let (mut digest, mut answer) = (vec![7; 3], vec![7; 3000]);
             keys.seal_advertised(DatagramType::Digest, b"body", &mut digest);
-            keys.seal_answer(b"body", &mut answer);
+            keys.seal_answer(DatagramType::NackAnswer, b"body", &mut answer);
             for (mut datagram, flow) in [(digest, Flow::Advertisement), (answer, Flow::ToReceiver)] {
                 let head = Header::read(&datagram).unwrap();
                 assert_eq!((head.flow, head.packet_number), (flow, number));

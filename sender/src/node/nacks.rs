@@ -1,4 +1,4 @@
-//! Opens a channel's NACKs.
+//! Opens what comes to a channel's NACK port: NACKs of receivers, probes of other senders and their answers.
 //!
 //! A flood does no harm: what is not ours costs one look or one try to open. Keys are kept of runs whose NACK
 //! opened, and of no others, so that garbage cannot push them out.
@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use nackcast_common::ids::{ChannelId, Epoch, RunId};
 use nackcast_common::keys::{EpochSecret, Flow};
 use nackcast_common::seal::FlowKey;
-use nackcast_proto::wire::Nack;
 use nackcast_proto::wire::header::{self, DatagramType, Header};
 use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
+use nackcast_proto::wire::{Nack, ProbeKind};
 
 use super::keys::epoch_low;
 
@@ -31,11 +31,33 @@ pub struct HeardNack {
     pub nack: Nack,
 }
 
+/// A probe or its answer that opened. It is not verified yet.
+#[derive(Clone, Debug)]
+pub struct HeardProbe {
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// Which of the two.
+    pub kind: ProbeKind,
+    /// The run that sealed it.
+    pub session: u64,
+    /// The signed message.
+    pub body: Vec<u8>,
+}
+
+/// What opened.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// Of a receiver.
+    Nack(HeardNack),
+    /// Of another sender.
+    Probe(HeardProbe),
+}
+
 /// Why a datagram came to nothing. The caller counts it and drops it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// By its header it is no NACK.
-    #[error("the datagram is no NACK")]
+    /// By its header it is not for this port.
+    #[error("the datagram is neither NACK nor probe")]
     Malformed,
     /// The channel's key does not open it; another channel's may.
     #[error("the channel's key does not open the datagram")]
@@ -72,17 +94,38 @@ impl NackOpener {
     /// Opens a datagram from the NACK port. Its bytes are worth nothing afterwards.
     ///
     /// # Errors
-    /// When it is no NACK of this channel.
-    pub fn open(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<HeardNack, Refused> {
+    /// When it is nothing that this channel takes on its NACK port.
+    pub fn open(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<Heard, Refused> {
         let head = Header::read(datagram).map_err(|_| Refused::Malformed)?;
-        if head.datagram_type != DatagramType::Nack || datagram.len() > DATAGRAM_LEN_MAX {
+        if datagram.len() > DATAGRAM_LEN_MAX {
             return Err(Refused::Malformed);
         }
-        let run = RunId(head.session);
-        let body = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?;
-        match Nack::decode(body) {
-            Ok(nack) if nack.channel == self.channel => Ok(HeardNack { from, run, packet: head.packet_number, nack }),
-            Ok(_) | Err(_) => Err(Refused::Invalid),
+        let (run, session) = (RunId(head.session), head.session);
+        match head.datagram_type {
+            DatagramType::Nack => {
+                let body = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?;
+                match Nack::decode(body) {
+                    Ok(nack) if nack.channel == self.channel => {
+                        Ok(Heard::Nack(HeardNack { from, run, packet: head.packet_number, nack }))
+                    }
+                    Ok(_) | Err(_) => Err(Refused::Invalid),
+                }
+            }
+            DatagramType::Probe => {
+                let body = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?.to_vec();
+                Ok(Heard::Probe(HeardProbe { from, kind: ProbeKind::Question, session, body }))
+            }
+            DatagramType::ProbeAnswer => {
+                let key = self.secret.flow_key(self.channel, session, Flow::ToReceiver);
+                let body = key.open_in_place(head.packet_number, header::LEN, datagram);
+                let body = body.map_err(|_| Refused::Unopened)?.to_vec();
+                Ok(Heard::Probe(HeardProbe { from, kind: ProbeKind::Answer, session, body }))
+            }
+            DatagramType::Advertisement
+            | DatagramType::Digest
+            | DatagramType::Symbol
+            | DatagramType::StreamSymbol
+            | DatagramType::NackAnswer => Err(Refused::Malformed),
         }
     }
 

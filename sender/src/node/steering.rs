@@ -9,6 +9,7 @@ use nackcast_common::units::RateLimit;
 
 use super::SenderNode;
 use crate::engine::Command;
+use crate::role::{RoleCommand, State};
 
 impl SenderNode {
     /// Sends this fast from now on.
@@ -28,24 +29,28 @@ impl SenderNode {
         }
         tracing::info!(channel = self.tally.name(), ?steer, "by command");
         self.is_finished = false;
-        self.engine.handle_command(
+        self.handle_role_command(
             now,
             match steer {
-                Steer::Pause => Command::Pause,
-                Steer::Drain => Command::Drain,
-                Steer::Resume => Command::Resume,
+                Steer::Pause => RoleCommand::Pause,
+                Steer::Drain => RoleCommand::Drain,
+                Steer::Resume => RoleCommand::Resume,
             },
         );
-        self.settle(now);
         Ok(())
     }
 
     /// Gives objects a new round, and sends them to everybody. `wanted` are ids in hex digits, or paths; none: all.
     ///
     /// # Errors
-    /// When nothing is served yet, or one of them is no object of the generation that is.
+    /// When this sender does not send now, or one of them is no object of the generation that is served.
     pub fn resend(&mut self, now: Time, wanted: &[String]) -> Result<u64, Refusal> {
         let objects = self.objects_named(wanted)?;
+        if self.role_state() != State::Active {
+            return Err(Refusal::NotNow(
+                "this sender does not send now: it stands by, or was paused or drained".to_owned(),
+            ));
+        }
         let count = objects.len() as u64;
         tracing::info!(channel = self.tally.name(), objects = count, "sent again by command");
         self.is_finished = false;

@@ -45,6 +45,10 @@ struct Bench {
 
 impl Bench {
     fn new(once: Option<Once>) -> Self {
+        Self::with(once, Role::Primary, 11, Vec::new())
+    }
+
+    fn with(once: Option<Once>, role: Role, session: u64, peers: Vec<SocketAddr>) -> Self {
         let (publisher, signer) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
         let secret = EpochSecret::from_slice(&[3; 32]).unwrap();
         let geometry = Geometry::default();
@@ -72,10 +76,10 @@ impl Bench {
         let encoded = encode(&manifest, &publisher).unwrap();
         let engine = EngineConfig {
             channel: CHANNEL,
-            session: SessionId(11),
+            session: SessionId(session),
             start_number: StartNumber(1),
             epoch: Epoch(1),
-            role: Role::Primary,
+            role,
             certificate: SenderCertificate::issue(&publisher, CHANNEL, signer.verifying_key()),
             data_group: "239.1.1.1:7602".parse().unwrap(),
             nack_port: 7701,
@@ -84,7 +88,14 @@ impl Bench {
             schedule: ScheduleConfig::default(),
             once,
         };
-        let config = NodeConfig { name: "news".to_owned(), secret: secret.clone(), signer, engine };
+        let config = NodeConfig {
+            name: "news".to_owned(),
+            secret: secret.clone(),
+            signer,
+            publisher: publisher.verifying_key(),
+            role: RoleConfig { peers, ..RoleConfig::new(role, 7) },
+            engine,
+        };
         Self {
             node: SenderNode::new(config),
             secret,
@@ -174,6 +185,7 @@ impl Bench {
                 }
                 Destination::Advertised => assert_eq!(head.datagram_type, DatagramType::Digest),
                 Destination::Receiver(_) => assert_eq!(head.datagram_type, DatagramType::NackAnswer),
+                Destination::Sender(_) => panic!("there is no other sender"),
             }
         }
         symbols
@@ -249,6 +261,7 @@ fn a_nack_is_opened_and_answered_to_whoever_sent_it() {
     bench.run(Duration::from_secs(10));
     let from = "192.0.2.5:4000".parse().unwrap();
     let heard = bench.node.opener().open(from, &mut sealed_nack(&bench.secret, CHANNEL, 5, 3)).unwrap();
+    let Heard::Nack(heard) = heard else { panic!("a NACK") };
     assert_eq!((heard.run, heard.packet), (RunId(5), 3));
     // It echoes the last advertisement, as a receiver's does.
     let mut heard = heard;
@@ -315,4 +328,130 @@ fn draining_ends_when_what_runs_is_sent_or_time_is_up() {
     bench.node.drain(bench.now);
     assert_eq!(bench.node.ending(bench.now), Ending::WhenSent);
     assert_eq!(bench.node.ending(bench.now + DRAIN_MAX), Ending::Now);
+}
+
+/// Hands what one node sent to another sender over to that one.
+fn deliver(from: &mut Bench, address: SocketAddr, to: &mut Bench) -> usize {
+    let mut opener = to.node.opener();
+    let mut count = 0;
+    for (destination, mut datagram) in std::mem::take(&mut from.sent) {
+        if !matches!(destination, Destination::Sender(_)) {
+            from.sent.push((destination, datagram));
+            continue;
+        }
+        count += 1;
+        match opener.open(address, &mut datagram).unwrap() {
+            Heard::Nack(nack) => to.node.handle_nack(to.now, &nack),
+            Heard::Probe(probe) => to.node.handle_probe(to.now, &probe),
+        }
+    }
+    count
+}
+
+fn address(of: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, of], 7701))
+}
+
+/// A NACK for the file to the backup, session 12.
+fn nack_to_backup(backup: &Bench) -> HeardNack {
+    let nack = nackcast_proto::wire::Nack {
+        channel: CHANNEL,
+        session: SessionId(12),
+        time: backup.now.0,
+        nonce: 5,
+        missing_ids: vec![backup.object],
+        ..nackcast_proto::wire::Nack::default()
+    };
+    HeardNack { from: address(9), run: RunId(5), packet: 1, nack }
+}
+
+/// A primary that sent everything, and a backup that knows where to ask it.
+fn primary_and_backup() -> (Bench, Bench) {
+    let mut primary = Bench::new(None);
+    let mut backup = Bench::with(None, Role::Backup, 12, vec![address(1)]);
+    primary.publish();
+    primary.run(Duration::from_secs(10));
+    let publication = backup.published.publication(false, Vec::new());
+    backup.node.publish(backup.now, publication);
+    backup.run(Duration::from_secs(10));
+    assert!(backup.symbols().is_empty(), "it stands by");
+    let advertised = backup.packet_numbers(12, Flow::Advertisement).len();
+    assert!((9..=12).contains(&advertised), "once a second: {advertised}");
+    primary.sent.clear();
+    backup.sent.clear();
+    (primary, backup)
+}
+
+#[test]
+fn a_backup_forwards_a_nack_to_a_primary_that_serves() {
+    let (mut primary, mut backup) = primary_and_backup();
+    let nack = nack_to_backup(&backup);
+    backup.node.handle_nack(backup.now, &nack);
+    backup.run(Duration::from_millis(5));
+    assert_eq!(deliver(&mut backup, address(2), &mut primary), 1, "it asks");
+    primary.run(Duration::from_millis(5));
+    assert_eq!(deliver(&mut primary, address(1), &mut backup), 1, "and is answered");
+    backup.run(Duration::from_millis(5));
+    let answers: Vec<_> = backup.sent.iter().filter(|(to, _)| *to == Destination::Receiver(address(9))).collect();
+    let [(_, answer)] = answers[..] else { panic!("one answer: {}", answers.len()) };
+    let mut answer = answer.clone();
+    let key = backup.secret.flow_key(CHANNEL, 12, Flow::ToReceiver);
+    let number = Header::read(&answer).unwrap().packet_number;
+    let body = key.open_in_place(number, header::LEN, &mut answer).unwrap();
+    let answer = nackcast_proto::wire::NackAnswer::decode(body, None).unwrap();
+    assert_eq!((answer.status, answer.nonce), (nackcast_proto::wire::NackStatus::PrimaryAlive, 5));
+    assert_eq!(deliver(&mut backup, address(2), &mut primary), 1, "the NACK is forwarded");
+    primary.run(Duration::from_secs(10));
+    primary.sent.retain(|(to, _)| !matches!(to, Destination::Sender(_)));
+    primary.assert_sent();
+    backup.run(Duration::from_secs(10));
+    assert_eq!(backup.packet_numbers(12, Flow::Data), [0; 0], "nothing of it comes from the backup");
+}
+
+#[test]
+fn a_backup_whose_primary_is_silent_serves_the_nack_that_it_holds() {
+    let (_, mut backup) = primary_and_backup();
+    let nack = nack_to_backup(&backup);
+    backup.node.handle_nack(backup.now, &nack);
+    backup.run(Duration::from_secs(10));
+    backup.sent.retain(|(to, _)| !matches!(to, Destination::Sender(_)));
+    backup.assert_sent();
+}
+
+#[test]
+fn a_sender_that_yields_ends_at_a_block_and_sends_no_more() {
+    let mut bench = Bench::new(None);
+    bench.publish();
+    bench.run(Duration::from_millis(900));
+    bench.node.handle_role_command(bench.now, crate::role::RoleCommand::Drain);
+    bench.run(Duration::from_secs(10));
+    assert_eq!(bench.node.role_state(), crate::role::State::Drained);
+    let symbols = bench.symbols();
+    for block in 0..bench.layout.block_count() {
+        let sent = symbols.iter().filter(|(id, _)| id.block == block && id.esi < bench.layout.source_symbols(block));
+        let count = sent.count();
+        assert!(count == 0 || count == usize::from(bench.layout.source_symbols(block)), "block {block}: {count}");
+    }
+    let before = bench.packet_numbers(11, Flow::Data).len();
+    bench.node.handle_role_command(bench.now, crate::role::RoleCommand::Resume);
+    bench.run(Duration::from_secs(3));
+    assert!(bench.packet_numbers(11, Flow::Data).len() >= before);
+}
+
+#[test]
+fn what_is_lacked_is_unknown_until_it_is_there() {
+    let mut bench = Bench::new(None);
+    let publication = bench.published.publication(false, Vec::new());
+    bench.node.publish(bench.now, publication.clone());
+    bench.node.lacks(bench.now, vec![bench.object]);
+    let mut nack = nack_to_backup(&bench);
+    nack.nack.session = SessionId(11);
+    bench.node.handle_nack(bench.now, &nack);
+    bench.run(Duration::from_secs(3));
+    assert!(bench.symbols().is_empty() && bench.scans.is_empty());
+    bench.node.publish(bench.now, publication);
+    (nack.packet, nack.nack.time) = (2, bench.now.0);
+    bench.node.handle_nack(bench.now, &nack);
+    bench.run(Duration::from_secs(10));
+    bench.assert_sent();
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use nackcast_common::alerts::{Finding, Kind, name_some};
 use nackcast_common::clock::Time;
 use nackcast_common::ids::Generation;
+use nackcast_proto::wire::Role;
 
 use super::{MakeError, SenderNode, Snapshot, Trouble};
 use crate::library::BlockError;
+use crate::role::{RoleEvent, State};
 
 /// When something that takes time takes too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub(super) struct Watch {
     published: Option<(Time, Generation)>,
     left_out: Vec<String>,
     unreadable: Happened,
+    took_over: Happened,
+    /// Who reaches only this backup, and what the primary said of itself.
+    asked: Option<String>,
+    two_active: Option<String>,
 }
 
 /// Something that happens now and then.
@@ -46,6 +52,34 @@ impl Watch {
     /// What to tell receivers of the wall clock; 0: it is not known.
     pub(super) fn wall_ms(&self, now: Time) -> u64 {
         self.wall_origin_ms.map_or(0, |origin| origin + now.0 / 1000)
+    }
+
+    /// The role changed, or found something wrong.
+    pub(super) fn on_role(&mut self, now: Time, role: Role, event: &RoleEvent) {
+        match event {
+            RoleEvent::Changed { from, to, why } => {
+                if let Some(what) = told_of_change(role, *from, *to) {
+                    self.took_over.times += 1;
+                    self.took_over.last = format!("{what}: {why}");
+                }
+            }
+            RoleEvent::OnlyBackupReached(told) => {
+                let receivers = told.receivers.iter().map(|(_, address)| address);
+                self.asked = Some(format!(
+                    "{} NACKs in {} came to this backup although another sender serves ({}), from: {}",
+                    told.count,
+                    minutes(now.since(told.since)),
+                    told.saw,
+                    name_some(receivers, told.receivers.len() as u64)
+                ));
+            }
+            RoleEvent::OnlyBackupReachedOver => self.asked = None,
+            RoleEvent::TwoActive { other, since } => {
+                let text = format!("session {other} is active beside this one for {}", minutes(now.since(*since)));
+                self.two_active = Some(text);
+            }
+            RoleEvent::TwoActiveOver => self.two_active = None,
+        }
     }
 
     pub(super) fn on_publish(&mut self, now: Time, generation: Generation) {
@@ -80,7 +114,7 @@ impl SenderNode {
 
     /// What is wrong now.
     pub(super) fn findings(&self, now: Time, snapshot: &Snapshot) -> Vec<Finding> {
-        let Watch { limits, published, left_out, unreadable, .. } = &self.watch;
+        let Watch { limits, published, left_out, unreadable, took_over, asked, two_active, .. } = &self.watch;
         let audience = self.engine.audience(now);
         let mut found = Vec::new();
         let (names, count) = &audience.silent;
@@ -116,10 +150,34 @@ impl SenderNode {
             let text = name_some(left_out, left_out.len() as u64);
             found.push(Finding::lasting(Kind::ContentLeftOut, "", text));
         }
-        if unreadable.times > 0 {
-            found.push(Finding::happened(Kind::DiskFailing, "", &unreadable.last, unreadable.times));
+        for (kind, happened) in [(Kind::DiskFailing, unreadable), (Kind::RoleChanged, took_over)] {
+            if happened.times > 0 {
+                found.push(Finding::happened(kind, "", &happened.last, happened.times));
+            }
+        }
+        for (kind, text) in [(Kind::BackupAsked, asked), (Kind::TwoSenders, two_active)] {
+            found.extend(text.as_ref().map(|text| Finding::lasting(kind, "", text)));
         }
         found
+    }
+}
+
+/// A change that somebody should look at, in words. Starts, ends and what an admin commanded are none.
+const fn told_of_change(role: Role, from: State, to: State) -> Option<&'static str> {
+    match (role, from, to) {
+        (Role::Backup, State::Standby | State::Probing, State::Active) => Some("this backup took over"),
+        (Role::Backup, State::Active, State::Draining { for_good: false, .. } | State::Standby) => {
+            Some("this backup hands back")
+        }
+        (Role::Primary, _, State::HoldingOff { .. }) => Some("this primary came back and lets the backup finish"),
+        (Role::Primary, _, State::Penalty { .. }) => {
+            Some("this primary failed soon after its returns, and leaves the channel to the backup for a while")
+        }
+        (Role::Primary, State::Active, State::Draining { for_good: false, .. }) => {
+            Some("this primary yields to another one")
+        }
+        (_, _, State::Blind) => Some("this sender can no longer read its content, or cannot send"),
+        _ => None,
     }
 }
 

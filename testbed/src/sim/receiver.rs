@@ -202,6 +202,7 @@ impl Receiver {
             memory: u64::from(self.spec.slots) * SLOT_BYTES,
             scan: Duration::from_millis(self.spec.scan_ms),
             once: false,
+            own_sender: None,
         };
         let node = ReceiverNode::new(self.clock.at(now), config);
         self.alive = Some(Alive { node, workers, blocks: Queue::default(), dataset: Queue::default() });

@@ -15,8 +15,9 @@ use nackcast_proto::wire::{Role, SenderCertificate};
 use nackcast_sender::ScheduleConfig;
 use nackcast_sender::engine::{EngineConfig, Publication};
 use nackcast_sender::node::{
-    Datagrams, HeardNack, Made, MakeError, NackOpener, NodeConfig, Order, ScanResult, SenderNode, Work,
+    Datagrams, Heard, HeardNack, Made, MakeError, NackOpener, NodeConfig, Order, ScanResult, SenderNode, Work,
 };
+use nackcast_sender::role::RoleConfig;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -176,7 +177,14 @@ impl Sender {
         let (secret, signer) = (identity.secret.clone(), identity.sender.clone());
         let start_number = self.next_number(now);
         let engine = EngineConfig { start_number, ..engine };
-        let mut node = SenderNode::new(NodeConfig { name: "sim".into(), secret, signer, engine });
+        let mut node = SenderNode::new(NodeConfig {
+            name: "sim".into(),
+            secret,
+            signer,
+            publisher: self.identity.publisher.verifying_key(),
+            role: RoleConfig::new(Role::Primary, 0),
+            engine,
+        });
         self.opener = node.opener();
         node.publish(now, self.publication(self.life == 1));
         node.handle_timeout(now);
@@ -239,7 +247,7 @@ impl Sender {
     pub fn read(&mut self, now: Time, from: SocketAddr, datagram: &Bytes) -> Option<HeardNack> {
         self.inbox = self.inbox.saturating_sub(1);
         let mut bytes = BytesMut::from(&datagram[..]);
-        let heard = self.opener.open(from, &mut bytes).ok()?;
+        let Heard::Nack(heard) = self.opener.open(from, &mut bytes).ok()? else { return None };
         self.node.as_mut()?.handle_nack(now, &heard);
         self.drain(now);
         Some(heard)

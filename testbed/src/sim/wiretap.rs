@@ -94,7 +94,7 @@ impl Wiretap {
                 Some(Said::Answer(signed.or_else(|_| NackAnswer::decode(body, None)).ok()?))
             }
             DatagramType::Symbol => Some(Said::Symbol(SymbolId::read(body).ok()?.0)),
-            DatagramType::StreamSymbol | DatagramType::Nack => None,
+            DatagramType::StreamSymbol | DatagramType::Nack | DatagramType::Probe | DatagramType::ProbeAnswer => None,
         }
     }
 

@@ -431,7 +431,7 @@ impl World {
                 match datagrams.to {
                     Destination::Advertised => self.multicast(Socket::Advertisement, &datagram),
                     Destination::Data => self.multicast(Socket::Data, &datagram),
-                    Destination::Receiver(to) => {
+                    Destination::Receiver(to) | Destination::Sender(to) => {
                         if let Some(receiver) = number(to).filter(|n| *n < self.scenario.receivers) {
                             self.deliver(receiver, Socket::Answer, &datagram);
                         }

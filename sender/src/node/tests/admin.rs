@@ -2,9 +2,10 @@
 
 use nackcast_common::alerts::Kind;
 use nackcast_common::control::{Refusal, Steer};
-use nackcast_proto::wire::{Nack, SenderState};
+use nackcast_proto::wire::Nack;
 
 use super::*;
+use crate::role::State;
 
 /// A NACK of a receiver's run, from an address of its own.
 fn nack(bench: &Bench, run: u64, packet: u64) -> HeardNack {
@@ -49,11 +50,12 @@ fn a_paused_sender_advertises_and_answers_and_sends_nothing_until_it_resumes() {
     let (data, advertised) = (data_sent(&bench), bench.packet_numbers(11, Flow::Advertisement).len());
     bench.run(Duration::from_secs(20));
     assert_eq!(data_sent(&bench), data);
-    assert!(bench.packet_numbers(11, Flow::Advertisement).len() > advertised + 50);
-    assert!(bench.sent.iter().any(|(to, _)| matches!(to, Destination::Receiver(_))));
+    assert!(bench.packet_numbers(11, Flow::Advertisement).len() > advertised + 10);
     assert_eq!(bench.node.progress(bench.now).state, "paused");
     assert_eq!(bench.node.ending(bench.now), Ending::Running);
     bench.node.steer(bench.now, Steer::Resume).unwrap();
+    bench.run(Duration::from_secs(1));
+    asks(&mut bench, 5, 2);
     bench.run(Duration::from_secs(20));
     bench.assert_sent();
     assert_eq!(bench.node.progress(bench.now).state, "idle");
@@ -78,10 +80,13 @@ fn a_drain_by_command_starts_no_job_and_ends_nothing() {
     let data = data_sent(&bench);
     bench.run(Duration::from_secs(20));
     assert_eq!((data_sent(&bench), bench.node.ending(bench.now)), (data, Ending::Running));
-    assert_eq!(bench.node.snapshot().state, Some(SenderState::Draining));
+    assert_eq!(bench.node.role_state(), State::Drained);
+    assert!(matches!(bench.node.resend(bench.now, &[]), Err(Refusal::NotNow(_))), "what is drained sends nothing");
     bench.node.steer(bench.now, Steer::Resume).unwrap();
+    bench.run(Duration::from_secs(1));
+    asks(&mut bench, 5, 2);
     bench.run(Duration::from_secs(20));
-    assert!(data_sent(&bench) > data, "what was asked meanwhile is sent");
+    assert!(data_sent(&bench) > data);
     bench.node.drain(bench.now);
     assert!(matches!(bench.node.steer(bench.now, Steer::Resume), Err(Refusal::NotNow(_))), "it is about to end");
 }
@@ -214,4 +219,39 @@ fn what_is_left_out_and_what_cannot_be_read_is_told() {
     }
     let found = bench.node.progress(bench.now).findings;
     assert!(found.iter().any(|f| f.kind == Kind::DiskFailing && f.text.contains("the disk is gone")), "{found:?}");
+}
+
+#[test]
+fn what_the_role_finds_wrong_is_told_until_it_is_over() {
+    use nackcast_proto::wire::Role;
+
+    use super::super::watch::Watch;
+    use crate::role::{OnlyBackupReached, RoleEvent};
+
+    let mut bench = served();
+    let told = |bench: &mut Bench, role, event| {
+        bench.node.watch.on_role(bench.now, role, &event);
+        kinds(bench)
+    };
+    let changed = |from, to| RoleEvent::Changed { from, to, why: "why" };
+    let none: [Kind; 0] = [];
+    assert_eq!(told(&mut bench, Role::Backup, changed(State::Waiting, State::Standby)), none, "a start");
+    assert_eq!(told(&mut bench, Role::Primary, changed(State::Asking, State::Active)), none, "a start");
+    assert_eq!(told(&mut bench, Role::Primary, changed(State::Active, State::Paused)), none, "by command");
+    let receivers = (0..30).map(|n| (RunId(n), format!("192.0.2.{n}:1").parse().unwrap())).take(20).collect();
+    let reached = OnlyBackupReached { receivers, count: 31, since: bench.now, saw: "Active".into() };
+    assert_eq!(told(&mut bench, Role::Backup, RoleEvent::OnlyBackupReached(reached)), [Kind::BackupAsked]);
+    let text = bench.node.progress(bench.now).findings[0].text.clone();
+    assert!(text.contains("31 NACKs") && text.contains("Active") && text.contains("192.0.2.19:1"), "{text}");
+    assert_eq!(told(&mut bench, Role::Backup, RoleEvent::OnlyBackupReachedOver), none);
+    let two = RoleEvent::TwoActive { other: SessionId(9), since: bench.now };
+    assert_eq!(told(&mut bench, Role::Primary, two), [Kind::TwoSenders]);
+    assert_eq!(told(&mut bench, Role::Primary, RoleEvent::TwoActiveOver), none);
+    assert_eq!(told(&mut bench, Role::Backup, changed(State::Probing, State::Active)), [Kind::RoleChanged]);
+    let yields = State::Draining { until: bench.now + Duration::from_secs(1), for_good: false };
+    assert_eq!(told(&mut bench, Role::Backup, changed(State::Active, yields)), [Kind::RoleChanged]);
+    let finding = &bench.node.progress(bench.now).findings[0];
+    assert_eq!((finding.times, finding.text.as_str()), (2, "this backup hands back: why"));
+    bench.node.watch = Watch::default();
+    assert_eq!(told(&mut bench, Role::Primary, changed(State::Active, State::Blind)), [Kind::RoleChanged]);
 }

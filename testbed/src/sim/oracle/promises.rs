@@ -181,6 +181,7 @@ mod tests {
             finished: Vec::new(),
             data_packets: 0,
             manifest_sent: true,
+            rank: 0,
             wall_ms: 0,
         }))
     }

@@ -1,0 +1,116 @@
+//! A backup: a receiver and a sender in one process. Admins see one node.
+//!
+//! What the receiver finds wrong stands beside what the sender does, and a scan that is asked for is the receiver's:
+//! the sender looks by itself at what is there.
+
+use nackcast_common::control::{Ask, Request};
+use nackcast_common::report::Progress;
+use nackcast_sender::{Config, Control, Summary};
+use tokio::sync::{mpsc, watch};
+
+use crate::failure::Failure;
+use crate::node::{self, Ports};
+
+/// Requests that wait for one of the two.
+const REQUESTS_MAX: usize = 64;
+
+/// Runs both: when one of the two ends, so does the other.
+pub(super) async fn run(sender: Config, receiver: nackcast_receiver::Config, ports: Ports) -> Result<Summary, Failure> {
+    let Ports { shutdown, requests, progress, files } = ports;
+    let (sent, sending) = watch::channel(Progress::default());
+    let (received, receiving) = watch::channel(Progress::default());
+    let (to_sender, asked_of_sender) = mpsc::channel(REQUESTS_MAX);
+    let (to_receiver, asked_of_receiver) = mpsc::channel(REQUESTS_MAX);
+    let control = nackcast_receiver::Control {
+        shutdown: shutdown.clone(),
+        requests: asked_of_receiver,
+        progress: received,
+        files,
+    };
+    let receive = async {
+        let result = nackcast_receiver::run(receiver, control).await;
+        shutdown.cancel();
+        result.map_err(|error| node::fail(error.is_usage(), error))
+    };
+    let control = Control { shutdown: shutdown.clone(), requests: asked_of_sender, progress: sent };
+    let send = async {
+        let result = nackcast_sender::run(sender, control).await;
+        shutdown.cancel();
+        result.map_err(|error| node::fail(error.is_usage(), error))
+    };
+    let last = (sending.clone(), receiving.clone());
+    let ended = async { tokio::join!(receive, send) };
+    let (received, sent) = tokio::select! {
+        ended = ended => ended,
+        () = hand_on(requests, to_sender, to_receiver) => unreachable!("it never ends"),
+        () = show(sending, receiving, &progress) => unreachable!("it never ends"),
+    };
+    progress.send_replace(together(&last.0.borrow(), &last.1.borrow()));
+    received?;
+    sent
+}
+
+/// Hands requests to the one of the two that they are for, for as long as it is polled.
+async fn hand_on(
+    mut requests: mpsc::Receiver<Request>,
+    to_sender: mpsc::Sender<Request>,
+    to_receiver: mpsc::Sender<Request>,
+) {
+    while let Some(request) = requests.recv().await {
+        let to = if matches!(request.ask, Ask::Scan { .. }) { &to_receiver } else { &to_sender };
+        // Whoever asks one that takes no more loses the answer, and so hears of it.
+        drop(to.try_send(request));
+    }
+    std::future::pending().await
+}
+
+/// Shows what both do, for as long as it is polled.
+async fn show(
+    mut sending: watch::Receiver<Progress>,
+    mut receiving: watch::Receiver<Progress>,
+    progress: &watch::Sender<Progress>,
+) {
+    // One that ended says no more; then the other will end, too.
+    while tokio::select! {
+        changed = sending.changed() => changed.is_ok(),
+        changed = receiving.changed() => changed.is_ok(),
+    } {
+        progress.send_replace(together(&sending.borrow_and_update(), &receiving.borrow_and_update()));
+    }
+    std::future::pending().await
+}
+
+/// What the sender does, and what the receiver finds wrong as well.
+fn together(sending: &Progress, receiving: &Progress) -> Progress {
+    let mut together = sending.clone();
+    for (row, received) in together.channels.iter_mut().zip(&receiving.channels) {
+        for finding in &received.findings {
+            // The same kind about the same thing would be one alert that is told in two ways.
+            if row.findings.iter().all(|own| (own.kind, &own.subject) != (finding.kind, &finding.subject)) {
+                row.findings.push(finding.clone());
+            }
+        }
+    }
+    together
+}
+
+#[cfg(test)]
+mod tests {
+    use nackcast_common::alerts::{Finding, Kind};
+    use nackcast_common::report::ChannelProgress;
+
+    use super::*;
+
+    #[test]
+    fn what_either_finds_wrong_is_told_once() {
+        let row = |kinds: &[Kind]| Progress {
+            channels: vec![ChannelProgress {
+                findings: kinds.iter().map(|kind| Finding::lasting(*kind, "", "x")).collect(),
+                ..ChannelProgress::default()
+            }],
+        };
+        let both = together(&row(&[Kind::ClockOff]), &row(&[Kind::ClockOff, Kind::KeyRejected]));
+        let kinds: Vec<_> = both.channels[0].findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(kinds, [Kind::ClockOff, Kind::KeyRejected]);
+    }
+}
