@@ -6,6 +6,7 @@
 //! - Every command shows examples at the end of its `--help`.
 
 pub(crate) mod asking;
+pub(crate) mod doctor;
 pub(crate) mod options;
 pub(crate) mod values;
 
@@ -16,7 +17,9 @@ use nackcast_common::units::{ByteCount, RateLimit};
 
 pub(crate) use self::asking::{
     AckArgs, AlertsArgs, NodeArgs, ObjectsArgs, PublishArgs, RateArgs, ResendArgs, ScanArgs, StatusArgs, SteerArgs,
+    TopArgs,
 };
+pub(crate) use self::doctor::DoctorArgs;
 use self::options::{ReceiveOptions, SendOptions};
 use self::values::{GroupPort, HostPort, Percent, Seeds};
 
@@ -87,6 +90,10 @@ Examples:
     Ack(AckArgs),
     /// Show a running node's objects with state and pass count
     Objects(ObjectsArgs),
+    /// Show a running node live on the terminal
+    Top(TopArgs),
+    /// Find out why nothing arrives: interface, route, firewall, MTU, TTL, querier, the way back
+    Doctor(DoctorArgs),
     /// Ask a running node to scan its directories now
     Scan(ScanArgs),
     /// Ask a running sender to scan and publish what changed

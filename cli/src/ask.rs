@@ -8,6 +8,7 @@ pub(crate) mod objects;
 pub(crate) mod scan;
 pub(crate) mod status;
 pub(crate) mod steer;
+pub(crate) mod top;
 
 use std::path::PathBuf;
 

@@ -7,6 +7,7 @@ mod ask;
 mod channel;
 mod config_file;
 mod demo;
+mod doctor;
 mod failure;
 mod keyfile;
 mod logging;
@@ -72,6 +73,8 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Alerts(args) => ask::alerts::run(args),
         Command::Ack(args) => ask::alerts::acknowledge(args),
         Command::Objects(args) => ask::objects::run(args),
+        Command::Top(args) => ask::top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Scan(args) => ask::scan::scan(args),
         Command::Publish(args) => ask::scan::publish(args),
         Command::Resend(args) => ask::steer::resend(args),

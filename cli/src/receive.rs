@@ -213,6 +213,19 @@ fn read_tickets(texts: &[String]) -> Result<Vec<Ticket>, Failure> {
     Ok(tickets)
 }
 
+/// The one ticket that is given, or that the environment holds.
+pub(crate) fn one_ticket(text: Option<&str>) -> Result<Ticket, Failure> {
+    let texts = match text {
+        Some(text) => vec![text.to_owned()],
+        None => tickets_of_environment()?,
+    };
+    match texts.as_slice() {
+        [one] => read_ticket(one, 0),
+        [] => Err(Failure::usage("which channel? On a receiver give --ticket T, on a sender --channel FILE")),
+        _ => Err(Failure::usage(format_args!("{TICKET_VARIABLE} holds several tickets: give one with --ticket"))),
+    }
+}
+
 /// T, @FILE or -. The text of a ticket is a secret: messages name its place only.
 fn read_ticket(text: &str, index: usize) -> Result<Ticket, Failure> {
     let parse = |text: &str, place: &str| text.parse::<Ticket>().or_usage(format_args!("--ticket {place}"));

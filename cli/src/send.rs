@@ -29,7 +29,7 @@ use crate::receive::beside_sender;
 use crate::serve::Offer;
 use crate::{config_file, node_key};
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
+pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
 const DEFAULT_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
 /// Where multicast is not limited.
 const DEFAULT_UNICAST_RATE: RateLimit = RateLimit::Fixed(BitRate(100_000_000));

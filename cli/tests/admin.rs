@@ -7,6 +7,8 @@ mod stage;
 
 #[path = "admin/alerts.rs"]
 mod alerts;
+#[path = "admin/doctor.rs"]
+mod doctor;
 #[path = "admin/http.rs"]
 mod http;
 #[path = "admin/tls.rs"]

@@ -9,8 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 
 pub mod interface;
 pub mod multicast;
+pub mod passage;
 pub mod quic;
 pub mod send;
+pub mod tap;
 pub mod unicast;
 
 pub use interface::Interface;

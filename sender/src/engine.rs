@@ -237,10 +237,25 @@ impl SenderEngine {
 
     /// Answers a NACK that is not served here: another sender serves.
     pub fn refer(&mut self, from: SocketAddr, run: RunId, packet: u64, nack: &Nack) {
+        self.only_answer(from, run, packet, nack.nonce, NackStatus::PrimaryAlive, REFERRED);
+    }
+
+    /// Answers who only asks whether it is heard.
+    pub fn echo(&mut self, from: SocketAddr, run: RunId, packet: u64, nack: &Nack) {
+        self.only_answer(from, run, packet, nack.nonce, NackStatus::Noted, Duration::ZERO);
+    }
+
+    fn only_answer(
+        &mut self,
+        from: SocketAddr,
+        run: RunId,
+        packet: u64,
+        nonce: u64,
+        status: NackStatus,
+        wait: Duration,
+    ) {
         let (channel, session) = (self.config.channel, self.config.session);
-        let (nonce, status) = (nack.nonce, NackStatus::PrimaryAlive);
         if self.answers.len() < ANSWERS_MAX {
-            let wait = REFERRED;
             let answer =
                 NackAnswer { channel, session, run, nack: packet, nonce, status, wait, ..NackAnswer::default() };
             self.answers.push_back((from, answer));

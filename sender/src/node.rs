@@ -398,7 +398,7 @@ impl SenderNode {
     pub fn progress(&mut self, now: Time) -> ChannelProgress {
         let is_published = self.published.is_some();
         let snapshot = self.engine.snapshot();
-        let progress = self.tally.progress(now, &snapshot, self.drain_until.is_some(), is_published);
+        let progress = self.tally.progress(now, &snapshot, self.role_in_words(), is_published);
         ChannelProgress { findings: self.findings(now, &snapshot), ..progress }
     }
 

@@ -1,6 +1,7 @@
 //! Commands that ask a running node.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use nackcast_common::units::RateLimit;
@@ -63,6 +64,22 @@ pub(crate) struct AlertsArgs {
     /// Go on, and show every change
     #[arg(long)]
     pub(crate) follow: bool,
+}
+
+/// `nackcast top`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  nackcast top
+  nackcast top --node https://cdn1:7800 --cert me.pem --key me.key --ca ca.pem
+
+q, Esc or Ctrl-C ends it.")]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Time between two pictures, at least 500ms
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s")]
+    pub(crate) every: Duration,
 }
 
 /// `nackcast ack`.

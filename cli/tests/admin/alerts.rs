@@ -76,11 +76,7 @@ fn a_wrong_ticket_is_told() {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
         stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
-        // The same group, another secret.
-        let mut other = Command::new(program());
-        other.args(["channel", "new", "news", "--advertise", "239.192.7.8:7600", "--out"]);
-        assert!(other.arg(stage.path("other.key")).output().unwrap().status.success());
-        std::fs::rename(stage.path("other.ticket"), stage.path("news.ticket")).unwrap();
+        stage.another_ticket();
         let mut receiver = stage.receive(&[]);
         until("the ticket is found wrong", || {
             let output = stage.ask("receiver", &["alerts", "--json"]);

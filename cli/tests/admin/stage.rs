@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
+use nackcast_testbed::fabric::Fabric;
 use nackcast_testbed::network::Network;
 use nackcast_testbed::process::Process;
 use nix::sys::signal::Signal;
@@ -153,6 +154,29 @@ impl Stage {
         stream.read_to_end(&mut answer).unwrap();
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
         (String::from_utf8_lossy(&answer[..end]).to_lowercase(), answer[end + 4..].to_vec())
+    }
+
+    /// Runs a program on a host.
+    pub(crate) fn on(&self, host: &str, program: &str, arguments: &[&str]) -> Output {
+        self.network.host(host).command(program).args(arguments).output().unwrap()
+    }
+
+    /// The same; it must do what it is to.
+    pub(crate) fn must(&self, host: &str, program: &str, arguments: &[&str]) {
+        let output = self.on(host, program, arguments);
+        assert!(output.status.success(), "{program} {arguments:?} on {host}: {output:?}");
+    }
+
+    pub(crate) fn fabric(&self) -> &Fabric {
+        self.network.fabric()
+    }
+
+    /// The ticket is from now on that of another channel at the same address.
+    pub(crate) fn another_ticket(&self) {
+        let mut other = Command::new(program());
+        other.args(["channel", "new", "news", "--advertise", "239.192.7.8:7600", "--out"]);
+        assert!(other.arg(self.path("other.key")).output().unwrap().status.success());
+        std::fs::rename(self.path("other.ticket"), self.path("news.ticket")).unwrap();
     }
 
     /// Runs our client on the admin's host.

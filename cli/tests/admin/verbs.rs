@@ -62,7 +62,7 @@ fn a_sender_and_a_receiver_do_what_an_admin_says() {
         assert_eq!(stage.json("sender", &["resend", "third"])["objects"], 1);
         stage.until_channel("sender", "it was sent again", |channel| sent(channel) >= before + 400_000);
         stage.json("sender", &["drain"]);
-        stage.until_channel("sender", "it is drained", is("draining"));
+        stage.until_channel("sender", "it is drained", is("drained"));
         stage.json("sender", &["resume"]);
         stage.until_channel("sender", "it is idle", is("idle"));
 

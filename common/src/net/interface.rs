@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::net::if_::{InterfaceFlags, if_indextoname, if_nametoindex};
 
 use super::{NetError, family, require_multicast};
 
@@ -49,6 +49,23 @@ pub fn resolve(spec: Option<&str>, group: IpAddr) -> Result<Interface, NetError>
         Some(spec) => named(&links, &routes(group), spec, group),
         None => automatic(&links, &routes(group), group),
     }
+}
+
+/// The name of the interface with this number.
+#[must_use]
+pub fn name_of(index: u32) -> Option<String> {
+    if_indextoname(index).ok()?.into_string().ok()
+}
+
+/// The interface by which this machine sends to `address`; none: by none.
+#[must_use]
+pub fn toward(address: IpAddr) -> Option<String> {
+    let any = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    // Nothing is sent: the kernel only chooses the way.
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((address, 9)).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    list().ok()?.into_iter().find(|link| link.addresses.contains(&own)).map(|link| link.name)
 }
 
 /// What the system says of one interface.

@@ -93,6 +93,9 @@ pub enum NackStatus {
     Noted,
 }
 
+/// A NACK to this session only asks whether it is heard: any sender of the channel answers, and keeps nothing of it.
+pub const ECHO_SESSION: SessionId = SessionId(0);
+
 /// A parsed answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NackAnswer {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::SessionId;
 use nackcast_proto::wire::header::DatagramType;
-use nackcast_proto::wire::{Advertisement, Nack, Probe, ProbeKind, SenderState, Standing};
+use nackcast_proto::wire::{Advertisement, ECHO_SESSION, Nack, Probe, ProbeKind, Role, SenderState, Standing};
 
 use super::nacks::HeardProbe;
 use super::{Datagrams, Destination, HeardNack, SenderNode};
@@ -40,6 +40,11 @@ impl SenderNode {
     /// A NACK of this channel.
     pub fn handle_nack(&mut self, now: Time, heard: &HeardNack) {
         let HeardNack { from, run, packet, nack } = heard;
+        if nack.session == ECHO_SESSION {
+            self.engine.echo(*from, *run, *packet, nack);
+            self.settle(now);
+            return;
+        }
         // Reports are of use to every sender, and what is stale is dropped there.
         let verdict = if nack.is_report() || !self.engine.is_fresh(now, nack) {
             Verdict::Serve
@@ -136,6 +141,21 @@ impl SenderNode {
     #[must_use]
     pub const fn role_state(&self) -> State {
         self.role.state()
+    }
+
+    /// What keeps it from sending, for people; none: nothing does.
+    pub(super) const fn role_in_words(&self) -> Option<&'static str> {
+        Some(match (self.role.state(), self.role_of_sender) {
+            _ if self.drain_until.is_some() => "draining",
+            (State::Draining { .. }, _) => "draining",
+            (State::Drained, _) => "drained",
+            (State::Paused, _) => "paused",
+            (State::Blind, _) => "blind",
+            (State::Penalty { .. } | State::HoldingOff { .. }, _) => "holding off",
+            (State::Probing, _) => "asking the primary",
+            (State::Standby, _) | (State::Waiting, Role::Backup) => "standby",
+            (State::Waiting, Role::Primary) | (State::Asking | State::Active, _) => return None,
+        })
     }
 
     /// The next thing that people should know of the role.

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use nackcast_common::clock::{Time, micros};
-use nackcast_proto::wire::SenderState;
 
 use crate::config::Once;
 use crate::engine::Snapshot;
@@ -63,7 +62,7 @@ impl Tally {
         &mut self,
         now: Time,
         snapshot: &Snapshot,
-        is_draining: bool,
+        role: Option<&'static str>,
         is_published: bool,
     ) -> ChannelProgress {
         let receivers = (snapshot.receivers_complete, snapshot.receivers);
@@ -91,7 +90,7 @@ impl Tally {
             unicast_wanted: snapshot.exhausted,
             grtt_us: micros(snapshot.grtt),
             nack_window_us: micros(snapshot.nack_window),
-            state: self.activity(snapshot, is_draining, is_published).to_owned(),
+            state: self.activity(snapshot, role, is_published).to_owned(),
             note: match self.failures() {
                 0 => None,
                 1 => Some("1 problem with the content".to_owned()),
@@ -101,12 +100,10 @@ impl Tally {
         }
     }
 
-    fn activity(&self, snapshot: &Snapshot, is_draining: bool, is_published: bool) -> &'static str {
+    fn activity(&self, snapshot: &Snapshot, role: Option<&'static str>, is_published: bool) -> &'static str {
         let expected = self.once.and_then(|once| once.expect).unwrap_or(0);
-        if is_draining || snapshot.state == Some(SenderState::Draining) {
-            "draining"
-        } else if snapshot.state == Some(SenderState::Paused) {
-            "paused"
+        if let Some(role) = role {
+            role
         } else if !is_published {
             "hashing"
         } else if snapshot.jobs > 0 {

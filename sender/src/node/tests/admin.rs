@@ -255,3 +255,16 @@ fn what_the_role_finds_wrong_is_told_until_it_is_over() {
     bench.node.watch = Watch::default();
     assert_eq!(told(&mut bench, Role::Primary, changed(State::Active, State::Blind)), [Kind::RoleChanged]);
 }
+
+#[test]
+fn who_only_asks_whether_it_is_heard_is_answered_and_is_no_receiver() {
+    let mut bench = served();
+    let mut heard = nack(&bench, 5, 1);
+    (heard.nack.session, heard.nack.nonce) = (nackcast_proto::wire::ECHO_SESSION, 77);
+    bench.sent.clear();
+    bench.node.handle_nack(bench.now, &heard);
+    bench.run(Duration::from_millis(100));
+    let to = |(to, _): &&(Destination, Vec<u8>)| *to == Destination::Receiver(heard.from);
+    assert_eq!(bench.sent.iter().filter(to).count(), 1);
+    assert_eq!(bench.node.receivers(bench.now, 10), []);
+}

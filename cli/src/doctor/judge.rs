@@ -1,0 +1,554 @@
+//! From what was seen to what is wrong. Each finding says what was seen, what it means, and what mends it.
+//!
+//! When nothing arrives, one cause hides the others: the first that explains it is told, in the order in which a
+//! datagram meets them.
+
+use std::net::IpAddr;
+
+use nackcast_common::net::passage::Passage;
+use nackcast_proto::wire::SenderState;
+use serde::Serialize;
+
+use super::facts::{Echo, Facts, Link, Part, Passing, Reached};
+
+/// IGMP and MLD queriers ask every 125 s by default: whoever listens for less may miss one.
+const QUERIER_SECONDS: u64 = 130;
+/// Clocks that differ by more make generations look old.
+const CLOCK_OFF_MS: u64 = 60_000;
+/// Hops that routers must leave before a datagram arrives.
+const HOPS_FEW: u8 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Verdict {
+    /// As it should be.
+    Fine,
+    /// Worth knowing; content may flow all the same.
+    Note,
+    /// Content does not flow, or not as it should.
+    Wrong,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) verdict: Verdict,
+    /// For programs.
+    pub(super) what: &'static str,
+    /// For people.
+    pub(super) text: String,
+    /// A command, or what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mend: Option<String>,
+}
+
+/// Collects findings.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn fine(&mut self, what: &'static str, text: String) {
+        self.0.push(Finding { verdict: Verdict::Fine, what, text, mend: None });
+    }
+
+    fn note(&mut self, what: &'static str, text: String, mend: String) {
+        self.0.push(Finding { verdict: Verdict::Note, what, text, mend: Some(mend) });
+    }
+
+    fn wrong(&mut self, what: &'static str, text: String, mend: String) {
+        self.0.push(Finding { verdict: Verdict::Wrong, what, text, mend: Some(mend) });
+    }
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut found = Findings::default();
+    let link = match &facts.interface {
+        Ok(link) => link,
+        Err(error) => {
+            let text = format!("no interface for group {}: {error}", facts.group.ip());
+            found.wrong("interface", text, "ip -br address shows those there are; choose one with --interface".into());
+            return found.0;
+        }
+    };
+    of_interface(facts, link, &mut found);
+    of_buffer(facts, &mut found);
+    match facts.part {
+        Part::Sends => of_sending(facts, &mut found),
+        Part::Receives => of_receiving(facts, link, &mut found),
+    }
+    of_querier(facts, link, &mut found);
+    facts.reached.iter().for_each(|reached| of_way(facts, reached, &mut found));
+    found.0
+}
+
+fn of_interface(facts: &Facts, link: &Link, found: &mut Findings) {
+    let Link { name, .. } = link;
+    if link.loopback && !link.named_by_user {
+        let text = format!(
+            "no default route and no multicast route was found, so {name} would be used, which reaches this machine only"
+        );
+        found.wrong("route", text, format!("give --interface NAME, or: ip route add {}/32 dev NAME", facts.group.ip()));
+        return;
+    }
+    match link.mtu {
+        Some(mtu) if mtu < facts.packet => {
+            let text =
+                format!("{name} takes packets of {mtu} bytes, symbols of the default size make {}", facts.packet);
+            let fits = mtu.saturating_sub(facts.packet - 1400) & !1;
+            found.wrong("mtu", text, format!("ip link set {name} mtu 1500, or at the sender: --symbol-size {fits}"));
+        }
+        mtu => {
+            let mtu = mtu.map(|mtu| format!(", MTU {mtu}")).unwrap_or_default();
+            found.fine("interface", format!("interface {name}{mtu}"));
+        }
+    }
+    let elsewhere: Vec<_> = facts.joined.iter().filter(|joined| *joined != name).map(String::as_str).collect();
+    if facts.joined.contains(name) {
+        found.fine("join", format!("a program here has joined {} on {name}", facts.group.ip()));
+    } else if !elsewhere.is_empty() {
+        let text =
+            format!("a program here has joined {} on {}, and not on {name}", facts.group.ip(), elsewhere.join(", "));
+        found.note("join", text, format!("if that is the receiver, start it with --interface {name}"));
+    } else if facts.part == Part::Receives {
+        let text = format!("no program here has joined {} but this one", facts.group.ip());
+        found.note("join", text, "start `nackcast receive` here, if it is not meant to be down".into());
+    }
+}
+
+fn of_buffer(facts: &Facts, found: &mut Findings) {
+    match facts.buffer {
+        Some((granted, wanted)) if granted < wanted => {
+            let text =
+                format!("the kernel grants a receive buffer of {granted} of {wanted} bytes: fast bursts are lost");
+            found.note("buffer", text, format!("sysctl -w net.core.rmem_max={wanted}"));
+        }
+        Some((granted, _)) => found.fine("buffer", format!("receive buffer of {granted} bytes")),
+        None => {}
+    }
+}
+
+fn of_sending(facts: &Facts, found: &mut Findings) {
+    if let Some(error) = &facts.port {
+        let text = format!("the port for NACKs cannot be had: {error}");
+        let mend =
+            "a sender of this machine may have it, which is fine; ss -ulpn shows who; else choose another --listen";
+        found.note("port", text, mend.into());
+    }
+    match &facts.sent {
+        Some(Err(error)) => {
+            let text = format!("a datagram to {} did not leave this machine: {error}", facts.group);
+            let mend =
+                format!("nft list ruleset shows what forbids it; ip route get {} shows the way", facts.group.ip());
+            found.wrong("send", text, mend);
+        }
+        Some(Ok(())) => found.fine("send", format!("a datagram to {} left this machine", facts.group)),
+        None => {}
+    }
+    match &facts.heard.advertisement {
+        Some(told) => {
+            found.fine("advertised", format!("a sender at {} advertises the channel ({:?})", told.from, told.state));
+        }
+        None => found.fine("advertised", "nobody advertises the channel here now".into()),
+    }
+}
+
+fn of_receiving(facts: &Facts, link: &Link, found: &mut Findings) {
+    let heard = &facts.heard;
+    if let Some(error) = &heard.failed {
+        let mend = "ss -ulpn shows who has the port; that program, or the channel, must use another".into();
+        found.wrong("port", format!("cannot listen to {}: {error}", facts.group), mend);
+        return;
+    }
+    let passing = heard.tapped.as_ref().and_then(|tapped| tapped.links.get(&link.name));
+    if heard.advertised == 0 {
+        let came = passing.filter(|passing| passing.advertised > 0);
+        match came {
+            Some(passing) => stopped_here(facts, link, passing, facts.group.port(), found),
+            None => never_came(facts, link, found),
+        }
+        return;
+    }
+    let Some(told) = &heard.advertisement else {
+        let text = format!("{} datagrams came to {}, and none opens with this ticket", heard.advertised, facts.group);
+        found.wrong("ticket", text, "print a new one at the sender: nackcast channel ticket FILE".into());
+        return;
+    };
+    found.fine("advertised", format!("the sender at {} is heard ({:?})", told.from, told.state));
+    if let Some(ahead) = told.clock_ahead_ms.filter(|ahead| ahead.unsigned_abs() > CLOCK_OFF_MS) {
+        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        let text = format!("the sender's clock is {} s {way} this machine's", ahead.unsigned_abs() / 1000);
+        found.note("clock", text, "timedatectl shows whether NTP runs; let it, on both".into());
+    }
+    let data_came = passing.map_or(0, |passing| passing.data);
+    if heard.data == 0 && data_came > 0 {
+        if let Some(passing) = passing {
+            stopped_here(facts, link, passing, told.data_group.port(), found);
+        }
+    } else if heard.data > 0 {
+        found.fine("data", format!("content arrives on {}", told.data_group));
+    } else if told.state == SenderState::Active {
+        let text =
+            format!("no content came on {} in {:?}: fine if there is none to send now", told.data_group, heard.waited);
+        let mend = "if the sender is busy: long packets may be lost on the way (see MTU), or a switch lets only one of \
+                    the two groups through";
+        found.note("data", text, mend.into());
+    }
+    if let Some(passing) = passing {
+        if passing.fragments > 0 {
+            let text =
+                format!("packets of the channel arrive on {} in pieces: a link on the way is too small", link.name);
+            found.wrong("mtu", text, "raise that link's MTU, or lower the sender's --symbol-size".into());
+        }
+        if passing.hops.is_some_and(|hops| hops <= HOPS_FEW) {
+            let text = "the sender's datagrams arrive with their last hop: one router more and they would not".into();
+            found.note("ttl", text, "raise the sender's --ttl".into());
+        }
+    }
+}
+
+/// Datagrams reach the interface, and no socket.
+fn stopped_here(facts: &Facts, link: &Link, passing: &Passing, port: u16, found: &mut Findings) {
+    let (name, group) = (&link.name, facts.group.ip());
+    let back = passing.back.as_deref();
+    if let Some(from) = passing.from.filter(|_| link.rp_filter == 1 && back != Some(name)) {
+        let back = back.unwrap_or("no interface");
+        let text = format!(
+            "datagrams from {from} reach {name} and the kernel drops them: the way back to {from} is by {back}, and \
+             rp_filter is strict"
+        );
+        let mend = format!(
+            "sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2, or a route to {from} by {name}"
+        );
+        found.wrong("rp-filter", text, mend);
+        return;
+    }
+    let text = format!("datagrams for {group}, port {port}, reach {name} and a firewall of this machine drops them");
+    let family = if group.is_ipv4() { "ip" } else { "ip6" };
+    let mend = format!(
+        "nft list ruleset shows the rule; before it: nft insert rule inet filter input {family} daddr {group} udp dport \
+         {port} accept"
+    );
+    found.wrong("firewall", text, mend);
+}
+
+/// Nothing reached the interface.
+fn never_came(facts: &Facts, link: &Link, found: &mut Findings) {
+    let name = &link.name;
+    let tapped = facts.heard.tapped.as_ref();
+    let elsewhere = tapped.and_then(|tapped| {
+        tapped.links.iter().find(|(other, passing)| *other != name && passing.advertised > 0).map(|(other, _)| other)
+    });
+    if let Some(other) = elsewhere {
+        let text = format!("the channel arrives on {other}, and {name} is listened to");
+        found.wrong("wrong-interface", text, format!("--interface {other}"));
+        return;
+    }
+    let toward = facts.reached.iter().find_map(|reached| reached.by.as_deref()).filter(|by| by != name);
+    if let Some(by) = toward {
+        let text = format!("nothing came to {name} in {:?}, and the sender is reached by {by}", facts.heard.waited);
+        found.wrong("wrong-interface", text, format!("--interface {by}"));
+        return;
+    }
+    let answers = facts.reached.iter().any(|reached| matches!(reached.echo, Echo::Answered(_)));
+    let waited = facts.heard.waited;
+    if answers {
+        let text = format!(
+            "nothing for {} came to {name} in {waited:?}, although the sender answers by unicast: multicast is lost on \
+             the way",
+            facts.group.ip()
+        );
+        let mend = "ask who runs the network for: an IGMP/MLD querier where switches snoop, multicast routing (PIM) on \
+                    each router, and at the sender a --ttl above the number of routers and the right --interface";
+        found.wrong("multicast", text, mend.into());
+    } else if tapped.is_none() {
+        let text = format!(
+            "nothing came to the sockets on {name} in {waited:?}; without the right to look before the firewall no more is known"
+        );
+        found.wrong("silence", text, "run it as root, or with CAP_NET_RAW".into());
+    } else {
+        let text = format!("nothing for {} came to {name} in {waited:?}, and no sender answers", facts.group.ip());
+        found.wrong(
+            "silence",
+            text,
+            "check that the sender runs: nackcast status, there; then run nackcast doctor there".into(),
+        );
+    }
+}
+
+fn of_querier(facts: &Facts, link: &Link, found: &mut Findings) {
+    let Some(tapped) = &facts.heard.tapped else { return };
+    if link.loopback {
+        return;
+    }
+    if tapped.links.get(&link.name).is_some_and(|passing| passing.querier) {
+        found.fine("querier", format!("a querier asks on {} who wants which group", link.name));
+        return;
+    }
+    let waited = facts.heard.waited.as_secs();
+    let text = format!("no querier was heard on {} in {waited} s", link.name);
+    let mend = "where switches snoop (most do), one is needed, or multicast stops after some minutes: let a switch or \
+                router be it, or on a Linux bridge: ip link set BRIDGE type bridge mcast_querier 1";
+    if waited >= QUERIER_SECONDS {
+        found.wrong("querier", text, mend.into());
+    } else {
+        let text = format!("{text}, which is too short to be sure: --wait {QUERIER_SECONDS}s");
+        found.note("querier", text, mend.into());
+    }
+}
+
+fn of_way(facts: &Facts, reached: &Reached, found: &mut Findings) {
+    let Reached { name, address, short, long, echo, .. } = reached;
+    let Some(address) = address else {
+        let text = format!("{name} is not known: its name has no address");
+        found.wrong("name", text, "check the name server, or give the address".into());
+        return;
+    };
+    let at = |by: &Option<IpAddr>| by.map(|by| format!(" at {by}")).unwrap_or_default();
+    match short {
+        Passage::Expired(by) => {
+            let text = format!("with {} hops a datagram gets no further than the router{}", facts.ttl, at(by));
+            found.wrong("ttl", text, "raise --ttl: it must be above the number of routers".into());
+            return;
+        }
+        Passage::Unreachable(by) => {
+            let text = format!("{address} cannot be reached: so says the host{}", at(by));
+            found.wrong("unicast", text, format!("ip route get {address}; look for a firewall that rejects UDP"));
+        }
+        Passage::Refused(error) => {
+            let text = format!("nothing can be sent to {address}: {error}");
+            found.wrong("unicast", text, format!("ip route get {address}; nft list ruleset"));
+        }
+        Passage::Arrived | Passage::Silent | Passage::TooLong(_) => {}
+    }
+    match (short, long) {
+        (_, Passage::TooLong(mtu)) if *mtu < facts.packet => {
+            let fits = mtu.saturating_sub(facts.packet - 1400) & !1;
+            let text = format!(
+                "on the way to {address} packets of at most {mtu} bytes pass, and symbols need {}",
+                facts.packet
+            );
+            found.wrong("mtu", text, format!("raise the MTU of that link, or at the sender: --symbol-size {fits}"));
+        }
+        (Passage::Arrived, Passage::Silent) => {
+            let text = format!(
+                "short datagrams arrive at {address}, and those of {} bytes vanish: a link on the way is too small and \
+                 does not say so",
+                facts.packet
+            );
+            found.wrong("mtu", text, "find it: ping -M do -s SIZE; at the sender: a lower --symbol-size".into());
+        }
+        (Passage::Arrived, Passage::Arrived) => {
+            let ttl = if facts.part == Part::Sends { format!(", with {} hops", facts.ttl) } else { String::new() };
+            found.fine("way", format!("datagrams of all sizes arrive at {address}{ttl}"));
+        }
+        _ => {}
+    }
+    match echo {
+        Echo::Answered(after) => found.fine("nack", format!("{name} answers NACKs, after {} ms", after.as_millis())),
+        Echo::Silent if facts.heard.opened > 0 => {
+            let text =
+                format!("{name} is heard, and does not answer on its NACK port: what is lost cannot be asked for");
+            let mend = format!(
+                "let UDP to {name} and its answers through the firewalls between, and on the sender: nft insert rule inet \
+                 filter input udp dport {} accept",
+                name.rsplit(':').next().unwrap_or_default()
+            );
+            found.wrong("nack", text, mend);
+        }
+        Echo::Silent => {
+            let text = format!("{name} does not answer on its NACK port");
+            found.wrong(
+                "nack",
+                text,
+                "check that the sender runs, and firewalls between: UDP to that port and back".into(),
+            );
+        }
+        Echo::Strange => {
+            let text = format!("{name} answers, but not as a sender of this channel and epoch");
+            found.wrong("ticket", text, "print a new ticket at the sender: nackcast channel ticket FILE".into());
+        }
+        Echo::NotAsked => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Duration;
+
+    use super::super::facts::{Heard, Tapped, Told};
+    use super::*;
+
+    /// A receiver that hears everything.
+    fn sound() -> Facts {
+        let from = "10.0.0.1:7600".parse().unwrap();
+        let passing = Passing {
+            advertised: 20,
+            data: 100,
+            querier: true,
+            from: Some("10.0.0.1".parse().unwrap()),
+            back: Some("eth0".into()),
+            hops: Some(8),
+            ..Passing::default()
+        };
+        let told = Told {
+            from,
+            takes_nacks_at: "10.0.0.1:7701".parse().unwrap(),
+            state: SenderState::Active,
+            data_group: "239.192.7.7:7601".parse().unwrap(),
+            clock_ahead_ms: Some(3),
+        };
+        Facts {
+            part: Part::Receives,
+            group: "239.192.7.7:7600".parse().unwrap(),
+            packet: 1478,
+            interface: Ok(Link { name: "eth0".into(), mtu: Some(1500), rp_filter: 1, ..Link::default() }),
+            joined: BTreeSet::from(["eth0".to_owned()]),
+            buffer: Some((8 << 20, 8 << 20)),
+            port: None,
+            sent: None,
+            heard: Heard {
+                waited: Duration::from_secs(5),
+                advertised: 20,
+                data: 100,
+                opened: 20,
+                advertisement: Some(told),
+                tapped: Some(Tapped { links: BTreeMap::from([("eth0".to_owned(), passing)]) }),
+                failed: None,
+            },
+            reached: vec![Reached {
+                name: "10.0.0.1:7701".into(),
+                address: Some("10.0.0.1".parse().unwrap()),
+                by: Some("eth0".into()),
+                short: Passage::Arrived,
+                long: Passage::Arrived,
+                echo: Echo::Answered(Duration::from_millis(2)),
+            }],
+            ttl: 8,
+        }
+    }
+
+    fn judged(facts: &Facts, wanted: Verdict) -> Vec<&'static str> {
+        let findings = judge(facts).into_iter().filter(|finding| finding.verdict == wanted);
+        let checked = findings.inspect(|finding| assert!(finding.mend.is_some() || wanted == Verdict::Fine));
+        checked.map(|finding| finding.what).collect()
+    }
+
+    fn wrong(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
+        let mut facts = sound();
+        change(&mut facts);
+        judged(&facts, Verdict::Wrong)
+    }
+
+    fn noted(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
+        let mut facts = sound();
+        change(&mut facts);
+        judged(&facts, Verdict::Note)
+    }
+
+    /// Nothing gets through to the sockets.
+    fn deaf(facts: &mut Facts) -> &mut Passing {
+        (facts.heard.advertised, facts.heard.opened, facts.heard.data) = (0, 0, 0);
+        facts.heard.advertisement = None;
+        facts.heard.tapped.as_mut().unwrap().links.get_mut("eth0").unwrap()
+    }
+
+    /// Nothing gets to the interface.
+    fn cut_off(facts: &mut Facts) {
+        let passing = deaf(facts);
+        (passing.advertised, passing.data, passing.from, passing.back) = (0, 0, None, None);
+    }
+
+    #[test]
+    fn nothing_is_wrong_where_everything_is_heard() {
+        assert_eq!((judged(&sound(), Verdict::Wrong), judged(&sound(), Verdict::Note)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_reaches_the_interface_and_no_socket_met_the_filter_or_the_firewall() {
+        assert_eq!(
+            wrong(|facts| {
+                deaf(facts);
+            }),
+            ["firewall"]
+        );
+        assert_eq!(wrong(|facts| deaf(facts).back = Some("eth1".into())), ["rp-filter"]);
+        assert_eq!(wrong(|facts| facts.heard.data = 0), ["firewall"], "of the data group only");
+    }
+
+    #[test]
+    fn what_does_not_reach_the_interface_is_elsewhere_or_lost() {
+        assert_eq!(wrong(cut_off), ["multicast"]);
+        assert_eq!(
+            wrong(|facts| {
+                cut_off(facts);
+                facts.reached[0].by = Some("eth1".into());
+            }),
+            ["wrong-interface"]
+        );
+        assert_eq!(
+            wrong(|facts| {
+                cut_off(facts);
+                let other = Passing { advertised: 3, ..Passing::default() };
+                facts.heard.tapped.as_mut().unwrap().links.insert("eth1".into(), other);
+            }),
+            ["wrong-interface"]
+        );
+        assert_eq!(
+            wrong(|facts| {
+                cut_off(facts);
+                facts.reached.clear();
+            }),
+            ["silence"]
+        );
+    }
+
+    #[test]
+    fn the_rest_is_told_one_by_one() {
+        assert_eq!(wrong(|facts| facts.interface = Err("none".into())), ["interface"]);
+        assert_eq!(wrong(|facts| facts.interface.as_mut().unwrap().mtu = Some(1000)), ["mtu"]);
+        assert_eq!(wrong(|facts| facts.interface.as_mut().unwrap().loopback = true), ["route"]);
+        assert_eq!(wrong(|facts| facts.heard.advertisement = None), ["ticket"]);
+        assert_eq!(wrong(|facts| facts.heard.failed = Some("in use".into())), ["port"]);
+        assert_eq!(wrong(|facts| facts.reached[0].echo = Echo::Silent), ["nack"]);
+        assert_eq!(wrong(|facts| facts.reached[0].echo = Echo::Strange), ["ticket"]);
+        assert_eq!(wrong(|facts| facts.reached[0].long = Passage::TooLong(1400)), ["mtu"]);
+        assert_eq!(wrong(|facts| facts.reached[0].long = Passage::Silent), ["mtu"]);
+        assert_eq!(wrong(|facts| facts.reached[0].short = Passage::Expired(None)), ["ttl"]);
+        assert_eq!(wrong(|facts| facts.reached[0].address = None), ["name"]);
+        assert_eq!(noted(|facts| facts.buffer = Some((212_992, 8 << 20))), ["buffer"]);
+        assert_eq!(noted(|facts| facts.joined = BTreeSet::from(["eth1".to_owned()])), ["join"]);
+        assert_eq!(
+            noted(|facts| facts.heard.advertisement.as_mut().unwrap().clock_ahead_ms = Some(-90_000)),
+            ["clock"]
+        );
+        let quiet = |facts: &mut Facts, seconds| {
+            facts.heard.waited = Duration::from_secs(seconds);
+            facts.heard.tapped.as_mut().unwrap().links.get_mut("eth0").unwrap().querier = false;
+        };
+        assert_eq!(noted(|facts| quiet(facts, 5)), ["querier"]);
+        assert_eq!(wrong(|facts| quiet(facts, 130)), ["querier"]);
+    }
+
+    #[test]
+    fn a_sender_hears_of_its_port_and_of_what_did_not_leave() {
+        let sending = |facts: &mut Facts| {
+            facts.part = Part::Sends;
+            facts.sent = Some(Ok(()));
+        };
+        assert_eq!(wrong(sending), Vec::<&str>::new());
+        assert_eq!(
+            wrong(|facts| {
+                sending(facts);
+                facts.sent = Some(Err("Operation not permitted".into()));
+            }),
+            ["send"]
+        );
+        assert_eq!(
+            noted(|facts| {
+                sending(facts);
+                facts.port = Some("in use".into());
+            }),
+            ["port"]
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! What reaches an interface before any firewall, filter or socket of this machine: for finding out why a program
+//! hears nothing. Needs `CAP_NET_RAW`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{LinkAddr, recvfrom};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+const ETHERTYPE_V4: u16 = 0x0800;
+const ETHERTYPE_V6: u16 = 0x86dd;
+const UDP: u8 = 17;
+const IGMP: u8 = 2;
+const ICMP6: u8 = 58;
+const HOP_BY_HOP: u8 = 0;
+const IGMP_QUERY: u8 = 0x11;
+const MLD_QUERY: u8 = 130;
+/// Of what this machine sends.
+const OUTGOING: u8 = 4;
+
+/// What passed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// A UDP datagram.
+    Udp {
+        /// From where.
+        from: SocketAddr,
+        /// Where to.
+        to: SocketAddr,
+        /// Hops that are left.
+        hops: u8,
+        /// It is a fragment, so that a link on the way was too small for it.
+        fragment: bool,
+    },
+    /// Somebody asks who wants which group (IGMP or MLD): there is a querier.
+    Query(IpAddr),
+}
+
+/// One packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Number of the interface.
+    pub interface: u32,
+    /// This machine sent it.
+    pub outgoing: bool,
+    /// What it is.
+    pub passed: Passed,
+}
+
+/// Sees all packets of one family, on all interfaces.
+#[derive(Debug)]
+pub struct Tap(AsyncFd<Socket>);
+
+impl Tap {
+    /// Opens it. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Mostly because it is not permitted.
+    pub fn open(is_v4: bool) -> io::Result<Self> {
+        let ethertype = if is_v4 { ETHERTYPE_V4 } else { ETHERTYPE_V6 };
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ethertype.to_be()))))?;
+        socket.set_nonblocking(true)?;
+        AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
+    }
+
+    /// The next packet that says something.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn next(&self) -> io::Result<Seen> {
+        let mut packet = [0; 2048];
+        loop {
+            let read = |socket: &Socket| recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut packet).map_err(io::Error::from);
+            let (length, link) = self.0.async_io(Interest::READABLE, read).await?;
+            let (Some(packet), Some(link)) = (packet.get(..length), link) else { continue };
+            if let Some(passed) = parse(packet) {
+                let interface = u32::try_from(link.ifindex()).unwrap_or(0);
+                return Ok(Seen { interface, outgoing: link.pkttype() == OUTGOING, passed });
+            }
+        }
+    }
+}
+
+fn parse(packet: &[u8]) -> Option<Passed> {
+    match packet.first()? >> 4 {
+        4 => parse_v4(packet),
+        6 => parse_v6(packet),
+        _ => None,
+    }
+}
+
+fn parse_v4(packet: &[u8]) -> Option<Passed> {
+    let header: &[u8; 20] = packet.first_chunk()?;
+    let body = packet.get(usize::from(header[0] & 15) * 4..)?;
+    let address = |at: usize| Some(Ipv4Addr::from(*header.get(at..)?.first_chunk::<4>()?));
+    let (from, to) = (address(12)?, address(16)?);
+    let flags = u16::from_be_bytes([header[6], header[7]]);
+    let (more, offset) = (flags & 0x2000 != 0, flags & 0x1fff);
+    match header[9] {
+        UDP if offset == 0 => udp(from.into(), to.into(), header[8], more, body),
+        IGMP if body.first() == Some(&IGMP_QUERY) => Some(Passed::Query(from.into())),
+        _ => None,
+    }
+}
+
+fn parse_v6(packet: &[u8]) -> Option<Passed> {
+    let (header, body) = packet.split_first_chunk::<40>()?;
+    let address = |at: usize| Some(Ipv6Addr::from(*header.get(at..)?.first_chunk::<16>()?));
+    let (from, to) = (address(8)?, address(24)?);
+    match header[6] {
+        UDP => udp(from.into(), to.into(), header[7], false, body),
+        HOP_BY_HOP => {
+            let [next, length, ..] = body.first_chunk::<8>()?;
+            let body = body.get((usize::from(*length) + 1) * 8..)?;
+            (*next == ICMP6 && body.first() == Some(&MLD_QUERY)).then(|| Passed::Query(from.into()))
+        }
+        _ => None,
+    }
+}
+
+fn udp(from: IpAddr, to: IpAddr, hops: u8, fragment: bool, body: &[u8]) -> Option<Passed> {
+    let [a, b, c, d, ..] = *body.first_chunk::<8>()?;
+    let (from_port, to_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    let (from, to) = (SocketAddr::new(from, from_port), SocketAddr::new(to, to_port));
+    Some(Passed::Udp { from, to, hops, fragment })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv4 packet from 10.0.0.1 to 239.1.1.1 with 7 hops left.
+    fn packet(protocol: u8, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 7, protocol, 0, 0, 10, 0, 0, 1, 239, 1, 1, 1];
+        packet[6..8].copy_from_slice(&flags.to_be_bytes());
+        packet.extend(body);
+        packet
+    }
+
+    #[test]
+    fn datagrams_fragments_and_queries_are_told_apart() {
+        let datagram = [0x1d, 0xb0, 0x1d, 0xb1, 0, 9, 0, 0, 1];
+        let (from, to) = ("10.0.0.1:7600".parse().unwrap(), "239.1.1.1:7601".parse().unwrap());
+        assert_eq!(parse(&packet(UDP, 0, &datagram)), Some(Passed::Udp { from, to, hops: 7, fragment: false }));
+        assert_eq!(parse(&packet(UDP, 0x2000, &datagram)), Some(Passed::Udp { from, to, hops: 7, fragment: true }));
+        assert_eq!(parse(&packet(UDP, 0x2001, &datagram)), None, "only the first fragment has ports");
+        assert_eq!(parse(&packet(IGMP, 0, &[IGMP_QUERY, 100])), Some(Passed::Query(from.ip())));
+        assert_eq!(parse(&packet(IGMP, 0, &[0x22])), None, "a report is no query");
+        for short in 0..28 {
+            assert_eq!(parse(&packet(UDP, 0, &datagram)[..short]), None);
+        }
+        let mut mld = vec![0x60, 0, 0, 0, 0, 0, HOP_BY_HOP, 1];
+        mld.extend([0xfe; 32]);
+        mld.extend([ICMP6, 0, 5, 2, 0, 0, 1, 0, MLD_QUERY]);
+        assert!(matches!(parse(&mld), Some(Passed::Query(IpAddr::V6(_)))));
+    }
+}
