@@ -16,6 +16,7 @@
 mod blocks;
 mod keys;
 mod nacks;
+mod others;
 mod standing;
 mod tally;
 
@@ -36,6 +37,7 @@ use keys::SessionKeys;
 #[cfg(test)]
 pub(crate) use nacks::tests::sealed as sealed_nack;
 pub use nacks::{Heard, HeardNack, HeardProbe, NackOpener, Refused};
+pub use others::AdvertisementOpener;
 use standing::Waiting;
 use tally::Tally;
 pub use tally::Trouble;
