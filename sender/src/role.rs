@@ -332,13 +332,13 @@ impl RoleMachine {
         peer.precedence < self.precedence()
     }
 
-    /// There is something to serve. Only the first time does anything.
+    /// There is something to serve.
     pub fn handle_content(&mut self, now: Time) {
-        self.can_read = true;
         if self.state == State::Waiting {
+            self.can_read = true;
             self.start(now, "there is content");
-            self.advance(now);
         }
+        self.handle_able(now, true, self.can_send);
     }
 
     fn start(&mut self, now: Time, why: &'static str) {

@@ -403,6 +403,19 @@ fn two_nacks_more_than_a_minute_apart_are_no_alert() {
 }
 
 #[test]
+fn content_that_can_be_read_again_ends_blindness() {
+    let mut world = World::settled(2);
+    let now = world.now;
+    world.nodes[PRIMARY].machine.handle_able(now, false, true);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state(PRIMARY), State::Blind);
+    let now = world.now;
+    world.nodes[PRIMARY].machine.handle_content(now);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state(PRIMARY), State::Active);
+}
+
+#[test]
 fn alive_is_not_serving() {
     // What happens to the primary, and what it then does.
     let pause = |world: &mut World| world.nodes[PRIMARY].machine.handle_command(world.now, RoleCommand::Pause);
