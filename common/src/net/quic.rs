@@ -42,7 +42,7 @@ const ALPN: &[u8] = b"nackcast/1";
 const BINDING_LABEL: &[u8] = b"EXPERIMENTAL nackcast/1 hello";
 /// Longest hello or request.
 pub const MESSAGE_LEN_MAX: usize = 1024;
-/// A peer of which nothing is heard for so long is gone.
+/// A peer of which nothing is heard for so long is gone; so is a reply of which nothing comes.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Bytes that a peer may have under way to us, in a stream and in all.
 const RECEIVE_WINDOW: (u32, u32) = (2 << 20, 8 << 20);

@@ -2,7 +2,7 @@
 //!
 //! | source state | on | to |
 //! |---|---|---|
-//! | usable | a request broke, or nothing came of it for [`STALL`] | backing off, each time twice as long |
+//! | usable | a request broke, or its next block took too long ([`SLOWEST`]) | backing off, each time twice as long |
 //! | usable | it did not have (all of) an object | usable, not for this object for [`LACKS`] |
 //! | backing off | time | usable |
 //! | any | a block of it was wrong | dropped, for good |
@@ -84,8 +84,11 @@ const REQUESTS: usize = 4;
 const REQUEST_BYTES: u64 = 2 << 20;
 /// Blocks that one request asks for at most.
 const REQUEST_BLOCKS: u32 = 256;
-/// A request of which nothing came for so long has failed.
+/// A request has failed if its next reply took longer than this...
 const STALL: Duration = Duration::from_secs(10);
+/// ...and than the block at so many bytes a second. (Of a dead source the driver tells much sooner.) A way that loses
+/// most of what it carries gives a block in ten seconds; who began each block anew would never get one.
+const SLOWEST: u32 = 2048;
 /// A source that failed is left alone for so long, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// A source that did not have an object is asked for it again after so long.
@@ -111,6 +114,13 @@ struct Flight {
     /// Blocks that did not arrive yet.
     blocks: Range<u32>,
     heard_at: Time,
+}
+
+impl Flight {
+    fn stalls_at(&self) -> Time {
+        let block = self.object.map_or(0, |(_, layout)| layout.geometry().block_size());
+        self.heard_at + STALL + Duration::from_secs((block / SLOWEST).into())
+    }
 }
 
 /// All requests and sources.
@@ -318,8 +328,7 @@ impl Pull {
 
     /// Ends requests of which nothing came for long.
     pub(super) fn expire(&mut self, now: Time) {
-        let stalled: Vec<_> =
-            self.flights.iter().filter(|(_, f)| now >= f.heard_at + STALL).map(|(id, _)| *id).collect();
+        let stalled: Vec<_> = self.flights.iter().filter(|(_, f)| now >= f.stalls_at()).map(|(id, _)| *id).collect();
         for request in stalled {
             self.orders.push_back(PullOrder::Cancel { request });
             self.on_over(now, request, PullEnd::Broken);
@@ -328,7 +337,7 @@ impl Pull {
 
     /// When the next request stalls.
     pub(super) fn stalls_at(&self) -> Option<Time> {
-        self.flights.values().map(|flight| flight.heard_at + STALL).min()
+        self.flights.values().map(Flight::stalls_at).min()
     }
 
     /// Ends requests for objects that are not wanted (from here) any more.

@@ -13,13 +13,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 use super::super::unicast::{bind_std, plain};
-use super::{MESSAGE_LEN_MAX, QuicError, Service, Session, binding_of, frame, server_config, setup};
+use super::{IDLE_MAX, MESSAGE_LEN_MAX, QuicError, Service, Session, binding_of, frame, server_config, setup};
 use crate::clock::Clock;
 use crate::keys::SigningKey;
 use crate::pacing::{Pacer, default_burst};
 use crate::units::RateLimit;
 
-/// A handshake, a hello, a request or a piece of a reply takes no longer.
+/// A handshake, a hello or a request takes no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pieces in which replies are paced.
 const PIECE: usize = 16 << 10;
@@ -241,9 +241,9 @@ impl Shared {
     }
 }
 
-async fn within<T>(work: impl Future<Output = Result<T, QuicError>>) -> Result<T, QuicError> {
+async fn within<T>(most: Duration, work: impl Future<Output = Result<T, QuicError>>) -> Result<T, QuicError> {
     let late = |_| Err(QuicError::Broken("the peer takes too long".to_owned()));
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(late)
+    tokio::time::timeout(most, work).await.unwrap_or_else(late)
 }
 
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
@@ -260,7 +260,7 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
                 let connecting = incoming.accept().map_err(|e| QuicError::Broken(e.to_string()))?;
                 connecting.await.map_err(|e| QuicError::Broken(e.to_string()))
             };
-            let result = match within(connecting).await {
+            let result = match within(PATIENCE, connecting).await {
                 Ok(connection) => {
                     let result = serve(&connection, &place).await;
                     connection.close(VarInt::from_u32(1), b"");
@@ -281,7 +281,7 @@ async fn serve(connection: &quinn::Connection, place: &Place) -> Result<(), Quic
     let shared = &place.shared;
     let binding = binding_of(connection)?;
     let broken = |e: quinn::ConnectionError| QuicError::Broken(e.to_string());
-    let session = within(async {
+    let session = within(PATIENCE, async {
         let (mut send, mut receive) = connection.accept_bi().await.map_err(broken)?;
         let hello = frame::read(&mut receive, MESSAGE_LEN_MAX).await?.unwrap_or_default();
         let (reply, session) = shared.service.greet(&binding, &hello).map_err(QuicError::Broken)?;
@@ -311,7 +311,7 @@ async fn answer(
     send: &mut SendStream,
     mut receive: RecvStream,
 ) -> Result<(), QuicError> {
-    let request = within(frame::read(&mut receive, MESSAGE_LEN_MAX)).await?.unwrap_or_default();
+    let request = within(PATIENCE, frame::read(&mut receive, MESSAGE_LEN_MAX)).await?.unwrap_or_default();
     let gone = |_| QuicError::Broken("a reader is gone".to_owned());
     let replies = tokio::task::spawn_blocking(move || session.answer(&request)).await.map_err(gone)?;
     let Some(mut replies) = replies else {
@@ -331,10 +331,10 @@ async fn answer(
 
 async fn write(shared: &Shared, peer: &Peer, send: &mut SendStream, reply: &Bytes) -> Result<(), QuicError> {
     let broken = |e: quinn::WriteError| QuicError::Broken(e.to_string());
-    within(async { send.write_all(&frame::head(reply)).await.map_err(broken) }).await?;
+    within(IDLE_MAX, async { send.write_all(&frame::head(reply)).await.map_err(broken) }).await?;
     for piece in reply.chunks(PIECE) {
         shared.pace(peer, piece.len() as u64).await;
-        within(async { send.write_all(piece).await.map_err(broken) }).await?;
+        within(IDLE_MAX, async { send.write_all(piece).await.map_err(broken) }).await?;
         shared.counters.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
     Ok(())

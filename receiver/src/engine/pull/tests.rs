@@ -99,14 +99,27 @@ fn a_source_that_lacks_the_object_is_not_asked_for_it_for_a_while() {
 }
 
 #[test]
-fn nothing_for_long_is_a_failure() {
+fn a_block_may_take_long_but_not_for_ever() {
     let mut pull = pull(8 << 20);
     order(&mut pull, Time(1), &[(0, 1)]);
-    assert_eq!(pull.stalls_at(), Some(Time(1) + STALL));
-    pull.expire(Time(1) + STALL);
+    // Two kilobytes a second are slow, and yet something.
+    pull.expire(Time(1) + STALL + Duration::from_secs(500));
+    assert_eq!(pull.poll(), None);
+    let late = Time(1) + STALL + Duration::from_secs(512);
+    assert_eq!(pull.stalls_at(), Some(late));
+    pull.expire(late);
     assert_eq!(pull.poll(), Some(PullOrder::Cancel { request: RequestId(0) }));
-    assert_eq!(pull.usable(Time(1) + STALL, None), Some(B));
+    assert_eq!(pull.usable(late, None), Some(B));
     assert!(!pull.is_pulling(OBJECT));
+}
+
+#[test]
+fn a_manifest_that_does_not_come_is_asked_for_elsewhere() {
+    let mut pull = pull(8 << 20);
+    pull.ask_manifest(Time(1), A);
+    pull.expire(Time(1) + STALL);
+    assert!(!pull.asks_for_manifest());
+    assert_eq!(pull.usable(Time(1) + STALL, None), Some(B));
 }
 
 #[test]
