@@ -360,13 +360,8 @@ impl RoleMachine {
     /// Disk and network work, or do not.
     pub fn handle_able(&mut self, now: Time, can_read: bool, can_send: bool) {
         (self.can_read, self.can_send) = (can_read, can_send);
-        match self.state {
-            // A lone sender goes on trying: nobody would take over.
-            State::Active if !(can_read && can_send) && self.peers.addresses(now).next().is_some() => {
-                self.enter(now, State::Blind, "its disk or its network fails");
-            }
-            State::Blind if can_read && can_send => self.start(now, "disk and network work again"),
-            _ => {}
+        if self.state == State::Blind && can_read && can_send {
+            self.start(now, "disk and network work again");
         }
         self.advance(now);
     }
@@ -559,6 +554,10 @@ impl RoleMachine {
 
     fn advance(&mut self, now: Time) {
         match self.state {
+            // A lone sender goes on trying: nobody would take over.
+            State::Active if !(self.can_read && self.can_send) && self.peers.addresses(now).next().is_some() => {
+                self.enter(now, State::Blind, "its disk or its network fails");
+            }
             State::Penalty { until } if now >= until => {
                 let until = now + self.config.hold_base();
                 self.enter(now, State::HoldingOff { until }, "its time is over");

@@ -192,6 +192,13 @@ fn a_partition_blocks_one_direction_of_one_pair_until_it_heals() {
         say("a");
         while heard(1).unwrap() != b"a" {}
         assert_eq!(given(&network, "b").dropped_by_fault, 1);
+        // Of multicast only.
+        network.fabric().block_multicast("a", "b", true).unwrap();
+        say("a");
+        let to_b = (network.host("b").addr_v4(), PORT);
+        speak(network.host("a"), false).send_to(b"unicast", to_b).unwrap();
+        while heard(1).unwrap() != b"unicast" {}
+        assert_eq!(given(&network, "b").dropped_by_fault, 2);
     });
 }
 
