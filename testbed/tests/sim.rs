@@ -36,10 +36,10 @@ const FOUND: [(Mutation, u64); 19] = [
     (Mutation::SlotLeaks, 7),
     (Mutation::StampNotChecked, 243),
     (Mutation::SilenceNotSeen, 1),
-    (Mutation::ProbeSkipped, 0),
-    (Mutation::DrainForgotten, 0),
-    (Mutation::AlertAtFirstNack, 0),
-    (Mutation::HoldOffIgnored, 0),
+    (Mutation::ProbeSkipped, 8),
+    (Mutation::DrainForgotten, 6),
+    (Mutation::AlertAtFirstNack, 2),
+    (Mutation::HoldOffIgnored, 130),
 ];
 
 /// Runs seeds on all processors, until something is found if `first`; gives what `look` gave, by seed.

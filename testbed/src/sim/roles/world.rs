@@ -84,6 +84,8 @@ pub struct World {
     receiver_due: Vec<Time>,
     publisher: Publisher,
     editions: Vec<Arc<Edition>>,
+    /// The newest edition that each sender has, by place.
+    followed: Vec<usize>,
     healed: bool,
     installed: Installed,
     nonce: Nonce,
@@ -152,6 +154,7 @@ impl World {
             receivers,
             publisher,
             editions: Vec::new(),
+            followed: vec![0; cast.parts.len()],
             healed: false,
             installed: Installed::default(),
             nonce: Nonce::default(),
@@ -293,7 +296,9 @@ impl World {
                 }
             }
             Event::Happens(turn) => self.happens(turn),
+            Event::Follows(number, edition) if self.followed[number] >= edition => {}
             Event::Follows(number, edition) => {
+                self.followed[number] = edition;
                 let edition = Arc::clone(&self.editions[edition]);
                 self.senders[number].publish(now, edition);
                 self.settle_sender(number);
