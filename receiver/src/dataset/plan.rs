@@ -178,7 +178,8 @@ impl Dataset {
             EntryKind::Directory | EntryKind::Symlink { .. } => false,
         };
         let differing = standing().filter(|(_, status)| matches!(status, Status::Differs(_)));
-        let rotten = differing.filter(|(entry, _)| is_stamped(entry) && self.is_still_ours(&entry.path));
+        let rotten =
+            differing.filter(|(entry, _)| is_stamped(entry) && self.is_still_ours(&entry.path).is_ok_and(|ours| ours));
         self.record.doubt(rotten.map(|(entry, _)| &entry.path))?;
         Ok(())
     }
@@ -188,10 +189,11 @@ impl Dataset {
         let seen: BTreeMap<usize, FileStamp> = comparison.stamps.iter().copied().collect();
         let mut lacking = Vec::new();
         let here = self.content_here(manifest, comparison)?;
-        let (mut fixed, mut directories) = (Vec::new(), Vec::new());
+        let (mut fixed, mut directories, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for (at, (entry, status)) in manifest.entries().iter().zip(&comparison.entries).enumerate() {
             // What differs where we never put anything is somebody else's.
             if matches!(status, Status::Differs(_)) && !self.settings.overwrite && !self.record.knows(&entry.path) {
+                foreign.push(entry.path.clone());
                 if self.refused.insert(at) {
                     self.tell(Report::Trouble(format!(
                         "{} stands in the way and is not ours: move it away, or give --overwrite",
@@ -219,15 +221,15 @@ impl Dataset {
                 }
                 (_, EntryKind::File { digest, content, .. }) if *content != Content::Empty => {
                     self.wanted.insert(at);
-                    let staged = here
-                        .get(digest)
-                        .is_some_and(|(from, leaving)| self.installer.stage_local_copy(from, entry, *leaving).is_ok());
+                    let staged = here.get(digest).is_some_and(|(from, leaving)| {
+                        self.stage(entry, Source::Local { from, leaving: *leaving }).is_ok()
+                    });
                     if !staged {
                         lacking.push(at);
                     }
                 }
                 (_, EntryKind::File { .. } | EntryKind::Directory | EntryKind::Symlink { .. }) => {
-                    if let Err(error) = self.installer.stage(entry, Source::Nothing) {
+                    if let Err(error) = self.stage(entry, Source::Nothing) {
                         self.trouble(&error);
                     } else if entry.kind == EntryKind::Directory {
                         directories.push(entry.path.clone());
@@ -235,7 +237,7 @@ impl Dataset {
                 }
             }
         }
-        let results = self.installer.commit()?;
+        let results = self.commit()?;
         let mut outcomes = BTreeMap::new();
         let failed: Vec<_> = results.iter().filter(|o| o.result.is_err()).map(|o| o.path.clone()).collect();
         self.record_outcomes(manifest, results, &mut outcomes);
@@ -246,6 +248,7 @@ impl Dataset {
                 lacking.push(at);
             }
         }
+        self.record.forget(&foreign)?;
         self.record.put_stamps(&fixed)?;
         self.record.put_directories(&directories)?;
         Ok(lacking)
