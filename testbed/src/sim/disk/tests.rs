@@ -130,7 +130,6 @@ fn a_failed_write_back_is_told_once_and_the_bytes_are_lost() {
     directory.sync().unwrap();
     let file = put(&directory, b"a", b"new");
     disk.set_faults(Faults { write_back_error: 1.0, ..Faults::default() });
-    assert_eq!(file.sync().unwrap_err(), Errno::IO);
     disk.set_faults(Faults::default());
     file.sync().unwrap();
     assert!(after_crashes(&disk, b"a").iter().all(|a| *a == Ok(b"old".to_vec())));
@@ -138,6 +137,18 @@ fn a_failed_write_back_is_told_once_and_the_bytes_are_lost() {
     assert_eq!(root(&disk).sync_file_system().unwrap_err(), Errno::IO);
     root(&disk).sync_file_system().unwrap();
     assert_eq!(directory.sync_file_system().unwrap_err(), Errno::IO, "it was open when it happened");
+}
+
+#[test]
+fn whose_a_loss_is_only_the_file_is_told() {
+    let disk = disk();
+    let file = put(&root(&disk), b"a", b"new");
+    disk.set_faults(Faults { write_back_error: 1.0, ..Faults::default() });
+    assert!(!disk.has_untold_loss(b"/a"));
+    assert_eq!(root(&disk).sync_file_system().unwrap_err(), Errno::IO);
+    assert!(disk.has_untold_loss(b"/a"));
+    assert_eq!(file.sync().unwrap_err(), Errno::IO);
+    assert!(!disk.has_untold_loss(b"/a"));
 }
 
 #[test]
