@@ -34,7 +34,7 @@ impl Dataset {
             };
             outcomes.insert(*id, outcome);
         }
-        let committed = self.installer.commit();
+        let committed = self.commit();
         let mut durable = true;
         match committed {
             Ok(results) => self.record_outcomes(&manifest, results, &mut outcomes),
