@@ -435,28 +435,37 @@ impl SenderEngine {
                 self.foresee();
             }
         }
-        let proactive = |order| match order {
-            Order::Manifest(_) => MANIFEST_PROACTIVE,
-            Order::Table(_) => Proactive::default(),
-        };
-        if self.state == SenderState::Active {
-            for (object, count) in self.schedule.fill(now, may, proactive) {
-                self.work.push_back(Work::RecordPass { object, count });
-            }
-        }
+        self.fill(now, may);
         let answered = now.before(self.linger());
         for job in &mut self.schedule.jobs {
             job.teach(answered, &mut self.foresight);
         }
+        let mut has_closed = false;
         for at in 0..self.schedule.jobs.len() {
             self.stage(at);
-            self.close_if_drained(now, at);
+            has_closed |= self.close_if_drained(now, at);
+        }
+        if has_closed {
+            self.fill(now, may);
+            (0..self.schedule.jobs.len()).for_each(|at| self.stage(at));
         }
         if self.manifest_sent_at.is_none() && self.manifest.is_some() && self.schedule.manifest_sent() {
             self.manifest_sent_at = Some(now);
             self.advertise_soon(now);
         }
         self.report(now);
+    }
+
+    /// Gives the free slots away.
+    fn fill(&mut self, now: Time, first: FirstPassMay) {
+        let proactive = |order| match order {
+            Order::Manifest(_) => MANIFEST_PROACTIVE,
+            Order::Table(_) => Proactive::default(),
+        };
+        let may = (self.state == SenderState::Active).then_some(first);
+        for (object, count) in self.schedule.fill(now, may, proactive) {
+            self.work.push_back(Work::RecordPass { object, count });
+        }
     }
 
     fn first_pass_may(&self, now: Time) -> FirstPassMay {
@@ -533,12 +542,13 @@ impl SenderEngine {
         self.feedback.window() + self.feedback.grtt() * 2 + ADVERTISE_SPACING * 2
     }
 
-    fn close_if_drained(&mut self, now: Time, at: usize) {
+    /// True when it has closed.
+    fn close_if_drained(&mut self, now: Time, at: usize) -> bool {
         let linger = self.linger();
         let is_last = self.schedule.has_no_next();
-        let Some(job) = self.schedule.jobs.get_mut(at) else { return };
+        let Some(job) = self.schedule.jobs.get_mut(at) else { return false };
         if job.phase != Phase::Running || !job.is_drained() {
-            return;
+            return false;
         }
         job.close(now, linger, is_last);
         self.pass_serial += 1;
@@ -547,6 +557,7 @@ impl SenderEngine {
             self.finished.pop_front();
         }
         self.advertise_soon(now);
+        true
     }
 
     fn advertise_soon(&mut self, now: Time) {
@@ -755,7 +766,7 @@ impl SenderEngine {
             receivers_complete: self.manifest.as_ref().map_or(0, |(r, _)| self.feedback.complete(r.hash.prefix())),
             nacks: self.counters.nacks,
             pool: self.schedule.pool_len(),
-            jobs: self.schedule.jobs.len(),
+            jobs: self.schedule.running(),
             grtt: self.feedback.grtt(),
             nack_window: self.feedback.window(),
         }

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | recording | pass count durable | running |
 //! | running | nothing left to send | closing |
-//! | closing | a demand for blocks already sent | running, for a time |
+//! | closing | a demand for blocks already sent | asked again, for a time |
+//! | asked again | a slot is free | running |
 //! | closing | one NACK window passed; with nothing else to send, until another pass might begin | ended |
 //! | any | a block is not what the manifest says | ended |
 //!
@@ -51,6 +52,8 @@ pub(super) enum Phase {
     Running,
     /// Everything was sent; demands are still served until then.
     Closing { until: Time },
+    /// It was closing and is wanted again: it waits for a slot.
+    AskedAgain,
 }
 
 /// A block whose symbols are to be sent.
@@ -188,6 +191,16 @@ impl Job {
         self.layout.block_count() as usize * (6 + SENT_MAX)
     }
 
+    /// It is on the being-multicast list: it has a slot.
+    pub(super) const fn has_slot(&self) -> bool {
+        matches!(self.phase, Phase::Recording | Phase::Running)
+    }
+
+    /// It sends what was asked for, not what goes out unasked.
+    pub(super) const fn is_repair(&self) -> bool {
+        !self.first || self.open_until.is_some()
+    }
+
     /// Nothing is left to send.
     pub(super) fn is_drained(&self) -> bool {
         self.staged.is_empty() && !self.has_unstaged()
@@ -235,8 +248,8 @@ impl Job {
             wanted.merge(asked.largest());
             *self.asked.entry(*block).or_insert(0) += u32::from(wanted.largest() - before);
         }
-        if self.phase != Phase::Recording {
-            self.phase = Phase::Running;
+        if matches!(self.phase, Phase::Closing { .. }) {
+            self.phase = Phase::AskedAgain;
         }
         Ok(new)
     }
@@ -516,7 +529,9 @@ mod tests {
         let mut served = |now: u64| {
             drain(&mut job, &mut steps, &mut packet);
             job.close(Time(now), Duration::from_micros(10), false);
-            job.demand(Time(now + 1), short(0, 1), packet).is_ok()
+            let is_served = job.demand(Time(now + 1), short(0, 1), packet).is_ok();
+            job.phase = Phase::Running;
+            is_served
         };
         assert_eq!([0, 10, 30, 70, 78, 79, 80].map(&mut served), [true, true, true, true, true, false, false]);
         let (mut job, _) = self::job(1);

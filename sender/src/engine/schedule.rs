@@ -5,12 +5,14 @@
 //! | idle | new in this generation | first pass (waits for its turn in manifest order) |
 //! | idle | NACK, passes left | to-be-multicast pool |
 //! | idle | NACK, none left | idle: the answer is `unicast` |
-//! | first pass, pool | a job slot is free | being-multicast, `pass_count` + 1 |
+//! | first pass, pool | a job slot is free (see [`slots`]) | being-multicast, `pass_count` + 1 |
 //! | being-multicast | job ended | idle, or pool when demands are left |
 //! | any | its bytes changed | gone: the answer is `unknown` |
 //!
 //! `pass_count` is of the current round, which ends when nobody asked for the object during `round_quiet`.
 //! Two passes of one object begin at least `period` apart.
+
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -24,7 +26,7 @@ use nackcast_proto::wire::NackStatus;
 use super::covered::Covered;
 use super::demand::Demand;
 use super::foresight::Foresight;
-use super::job::{Job, Phase, Proactive};
+use super::job::{Job, Phase};
 use crate::config::ScheduleConfig;
 
 /// Place in the order of passes: manifest root and parts first, then the object table.
@@ -229,6 +231,16 @@ impl Schedule {
         self.first.is_empty() && self.pool.is_empty()
     }
 
+    /// How long the being-multicast list is.
+    pub(super) fn running(&self) -> usize {
+        self.jobs.iter().filter(|job| job.has_slot()).count()
+    }
+
+    /// How long it may be: the last slot is for the manifest alone.
+    pub(super) const fn running_max(&self) -> usize {
+        self.config.max_jobs + 1
+    }
+
     pub(super) fn pool_len(&self) -> usize {
         self.pool.len() + self.waiting.len()
     }
@@ -325,68 +337,6 @@ impl Schedule {
         }
     }
 
-    /// Moves objects from the pool to the list while there are slots; returns the passes to record.
-    pub(super) fn fill(
-        &mut self,
-        now: Time,
-        first_pass_may: FirstPassMay,
-        proactive: impl Fn(Order) -> Proactive,
-    ) -> Vec<(ObjectId, u32)> {
-        while let Some((eligible, id)) = self.waiting.first().copied() {
-            if eligible > now {
-                break;
-            }
-            self.waiting.pop_first();
-            if let Some(object) = self.objects.get(&id) {
-                self.pool.insert((object.order, id));
-            }
-        }
-        let mut begun = Vec::new();
-        loop {
-            let running = |j: &&Job| !matches!(j.phase, Phase::Closing { .. });
-            let slots_used = self.jobs.iter().filter(running).count();
-            if slots_used >= self.config.max_jobs {
-                return begun;
-            }
-            let repairs = self.jobs.iter().filter(running).filter(|j| !j.first).count();
-            let next_first = self.first.first().copied().filter(|(order, _)| first_pass_may.begin(*order));
-            let next_pool = self.pool.first().copied();
-            // Late joiners may not hold up the first pass, nor the other way round: half of the slots each.
-            let pool_turn = next_first.is_none() || repairs < self.config.max_jobs.div_ceil(2);
-            let manifest_first = next_first.is_some_and(|(order, _)| matches!(order, Order::Manifest(_)));
-            let (id, first) = match (next_pool, next_first) {
-                (Some(next), _) if pool_turn && !manifest_first => {
-                    self.pool.remove(&next);
-                    (next.1, false)
-                }
-                (_, Some(next)) => {
-                    self.first.remove(&next);
-                    (next.1, true)
-                }
-                (Some(next), None) => {
-                    self.pool.remove(&next);
-                    (next.1, false)
-                }
-                (None, None) => return begun,
-            };
-            let Some(object) = self.objects.get_mut(&id) else { continue };
-            leave(&mut self.covered, &mut self.pool_symbols, object);
-            let mut demand = std::mem::take(&mut object.demand);
-            object.passes += u32::from(!planted(Mutation::PassNotCounted) || object.passes == 0);
-            demand.insist(object.passes);
-            object.last_start = Some(now);
-            object.last_asked = now;
-            object.state = State::Sending;
-            let next_pass_at = now + self.config.period;
-            self.jobs.push(if first {
-                Job::first_pass(id, object.layout, next_pass_at, proactive(object.order))
-            } else {
-                Job::repair_pass(id, object.layout, next_pass_at, demand)
-            });
-            begun.push((id, object.passes));
-        }
-    }
-
     /// Ends closing jobs whose window is over.
     pub(super) fn end_closed(&mut self, now: Time, foresight: &mut Foresight) {
         let over = |j: &Job| matches!(j.phase, Phase::Closing { until } if until <= now);
@@ -433,7 +383,7 @@ impl Schedule {
         let waiting = self.waiting.first().map(|(eligible, _)| *eligible);
         let closing = self.jobs.iter().filter_map(|j| match j.phase {
             Phase::Closing { until } => Some(until),
-            Phase::Recording | Phase::Running => None,
+            Phase::Recording | Phase::Running | Phase::AskedAgain => None,
         });
         closing.chain(waiting).min()
     }
