@@ -104,18 +104,11 @@ impl Dataset {
 
     /// Removes what is ours, and forgets what is gone; gives what is not, and why.
     fn remove(&mut self, paths: &[DatasetPath], manifest: &Manifest) -> Result<Vec<(DatasetPath, Kept)>, CompareError> {
-        // A power cut may lose the removal and keep the new change time: the file must be ours then as well.
-        let stamp = |path: &DatasetPath| Some((path.clone(), Some(self.record.stamp(path)?)));
-        let mut stamped: Vec<_> = paths.iter().filter_map(stamp).collect();
-        if !stamped.is_empty() {
-            self.record.doubt(stamped.iter().map(|(path, _)| path))?;
-            self.record.flush()?;
-        }
-        let kept = self.installer.prune(paths, manifest)?.kept;
+        let suspended = self.suspend(paths.iter())?;
+        let pruned = self.installer.prune(paths, manifest);
+        self.resume(suspended)?;
+        let kept = pruned?.kept;
         let stays: BTreeSet<_> = kept.iter().map(|(path, _)| path.as_bytes()).collect();
-        // What stays is as it was: if somebody writes to it now, it is no longer ours.
-        stamped.retain(|(path, _)| stays.contains(path.as_bytes()));
-        self.record.put_stamps(&stamped)?;
         let gone: Vec<_> = paths.iter().filter(|path| !stays.contains(path.as_bytes())).cloned().collect();
         self.record.forget(&gone)?;
         Ok(kept)

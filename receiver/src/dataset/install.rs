@@ -9,7 +9,7 @@ use nackcast_common::ranges::RangeSet;
 
 use super::{Dataset, Report};
 use crate::disk::DiskError;
-use crate::disk::install::{CommitError, InstallError, Outcome, Source};
+use crate::disk::install::{InstallError, Outcome, Source};
 use crate::disk::part::{Finished, PartError};
 use crate::engine::InstallOutcome;
 
@@ -122,16 +122,8 @@ impl Dataset {
         }
     }
 
-    /// Commits what is staged.
-    pub(super) fn commit(&mut self) -> Result<Vec<Outcome>, DiskError> {
-        self.installer.commit().map_err(|CommitError { cause, placed }| {
-            self.doubt(&placed);
-            cause
-        })
-    }
-
     /// We put something there, but have no stamp of it: without this mark it would be somebody else's.
-    fn doubt(&mut self, placed: &[DatasetPath]) {
+    pub(super) fn doubt(&mut self, placed: &[DatasetPath]) {
         if let Err(error) = self.record.doubt(placed.iter()) {
             self.trouble(&error);
         }

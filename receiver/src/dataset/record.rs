@@ -100,10 +100,23 @@ impl Record {
         if new.is_empty() { Ok(()) } else { self.store.flush() }
     }
 
-    /// These files of ours are not what they were, though nobody wrote to them: no stamp says any more that they are
-    /// sound.
+    /// These are ours, but no stamp says any more that they are sound: they are not what they were, though nobody wrote
+    /// to them, or are about to change.
     pub(crate) fn doubt<'a>(&self, paths: impl Iterator<Item = &'a DatasetPath>) -> Result<(), StoreError> {
         self.change(&paths.collect::<Vec<_>>(), |batch, path| batch.put(path.as_bytes(), CLAIMED))
+    }
+
+    /// What is kept of a path, if that says more than that it is ours, or was vacant.
+    pub(crate) fn known_row(&self, path: &DatasetPath) -> Option<Vec<u8>> {
+        self.stamps.get(path.as_bytes()).ok()?.filter(|row| row != CLAIMED && *row != self.vacant)
+    }
+
+    /// Rows of [`Self::known_row`] are put back.
+    pub(crate) fn put_rows<'a>(
+        &self,
+        rows: impl Iterator<Item = (&'a DatasetPath, &'a [u8])>,
+    ) -> Result<(), StoreError> {
+        self.change(&rows.collect::<Vec<_>>(), |batch, (path, row)| batch.put(path.as_bytes(), row))
     }
 
     /// What stands there is taken for ours, whatever it is.

@@ -369,6 +369,11 @@ impl Installer {
         }
     }
 
+    /// Where the commit is going to put something.
+    pub fn replaced(&self) -> impl Iterator<Item = &DatasetPath> {
+        self.staged.iter().map(|staged| &staged.path)
+    }
+
     /// Makes what was staged durable, gives it its final names, and makes these durable.
     ///
     /// # Errors
@@ -427,7 +432,7 @@ impl Installer {
         while let Some(directory) = self.touched.first().cloned() {
             match self.parents.open(&self.target, &directory).and_then(|open| open.sync()) {
                 // Removed meanwhile, with all that was in it.
-                Ok(()) | Err(Errno::NOENT) => {}
+                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(cause) => return Err(self.target.lost(&directory, cause)),
             }
             self.touched.remove(&directory);
