@@ -101,7 +101,8 @@ impl ReceiverNode {
         // Only of a session that the engine took: a recorded one must not push a live one's keys out.
         if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
             self.keys.keep(advertisement.session);
-            if advertisement.quic_port != 0 {
+            // A copy that a stranger sent from elsewhere names nobody.
+            if advertisement.quic_port != 0 && self.engine.address_of(advertisement.session) == Some(from) {
                 let mut quic = from;
                 quic.set_port(advertisement.quic_port);
                 self.add_source(&quic.to_string());
