@@ -15,6 +15,8 @@ mod site;
 #[allow(dead_code, reason = "made for several tests, of which each takes what it needs")]
 #[path = "common/tree.rs"]
 mod tree;
+#[path = "backup/trouble.rs"]
+mod trouble;
 
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;

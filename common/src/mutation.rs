@@ -49,7 +49,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::BitmapOffByOne,
         Self::InstallBeforeSync,
         Self::MapBeforeData,
@@ -65,6 +65,10 @@ impl Mutation {
         Self::SlotLeaks,
         Self::StampNotChecked,
         Self::SilenceNotSeen,
+        Self::ProbeSkipped,
+        Self::DrainForgotten,
+        Self::AlertAtFirstNack,
+        Self::HoldOffIgnored,
     ];
 }
 

@@ -16,6 +16,7 @@ mod finish;
 mod install;
 mod plan;
 mod record;
+mod suspend;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;

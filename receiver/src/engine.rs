@@ -34,6 +34,7 @@ mod slots;
 mod testing;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -325,6 +326,12 @@ impl ReceiverEngine {
     #[must_use]
     pub fn advertisement(&self, session: SessionId) -> Option<&Advertisement> {
         self.sessions.get(session).map(|s| &s.advertisement)
+    }
+
+    /// Where the session's last advertisement came from.
+    #[must_use]
+    pub fn address_of(&self, session: SessionId) -> Option<SocketAddr> {
+        self.sessions.get(session).map(|s| s.from)
     }
 
     /// A sender took note of the last report.

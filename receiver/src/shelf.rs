@@ -86,11 +86,14 @@ impl ReceiverShelf {
     /// Described when it is first needed.
     fn held(&self) -> Option<Arc<Held>> {
         let mut held = lock(&self.held);
-        let current = lock(&self.current).clone()?;
-        let is_same =
-            |held: &Arc<Held>| held.now.hash == current.hash && held.now.chaining.len() == current.chaining.len();
+        let current = lock(&self.current);
+        let now = current.as_ref()?;
+        let is_same = |held: &Arc<Held>| held.now.hash == now.hash && held.now.chaining.len() == now.chaining.len();
         if !held.as_ref().is_some_and(is_same) {
-            *held = Some(Arc::new(self.describe(current)));
+            let now = now.clone();
+            // The node goes on meanwhile.
+            drop(current);
+            *held = Some(Arc::new(self.describe(now)));
         }
         held.clone()
     }
@@ -129,7 +132,9 @@ impl ReceiverShelf {
         }
         let index = held.now.manifest.index_of(id)?;
         let record = held.now.manifest.object(index).filter(|record| block < record.layout.block_count())?;
-        if let Ok(bytes) = self.parts.read_block(id, block) {
+        let check = check(held, record)?;
+        let sound = |bytes: &Vec<u8>| check.holds(&record.layout, block, bytes);
+        if let Some(bytes) = self.parts.read_block(id, block).ok().filter(sound) {
             return Some(bytes);
         }
         let bytes = match record.kind {
@@ -140,7 +145,7 @@ impl ReceiverShelf {
             }
             ObjectKind::File | ObjectKind::Pack => self.read_installed(held, record, index, block)?,
         };
-        check(held, record)?.holds(&record.layout, block, &bytes).then_some(bytes)
+        sound(&bytes).then_some(bytes)
     }
 
     /// From the files that hold the object's bytes; of equal files, the first that can be read.

@@ -26,13 +26,13 @@ use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, ne
 use crate::driver::nacks::{QUEUE_LEN, Route, Router};
 use crate::driver::outlet::Sockets;
 use crate::driver::passes;
-use crate::driver::peers::{self, PeerListener};
+use crate::driver::peers;
 use crate::driver::shelf::{SenderShelf, Served};
 use crate::engine::EngineConfig;
 use crate::error::RunError;
 use crate::follow::{self, FollowerConfig};
 use crate::library::{Library, LibraryConfig};
-use crate::node::{NodeConfig, SenderNode};
+use crate::node::{AdvertisementOpener, NodeConfig, SenderNode};
 use crate::report::{ChannelProgress, Progress, Summary};
 use crate::role::RoleConfig;
 use crate::scanner::{self, ScannerConfig, ScannerPorts};
@@ -432,14 +432,14 @@ impl Tasks {
             }
         }
         let (peer_sender, peers) = mpsc::channel(peers::QUEUE_LEN);
-        let listener = PeerListener {
+        let opener = AdvertisementOpener {
             channel: channel.channel,
             secret: channel.secret.clone(),
             publisher: channel.publisher_key,
             own: channel.sender.verifying_key(),
         };
         self.set.spawn(async move {
-            listener.run(others, peer_sender).await;
+            peers::listen(others, opener, peer_sender).await;
             Ok(Ended::Service)
         });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());

@@ -2,7 +2,7 @@
 //!
 //! - The receiver keeps its signed manifest and the hash lists in its state, and installs into the directory that is
 //!   served here. Both are only read, and verified like what comes from the network.
-//! - What is not installed yet is told as lacking, and looked for again.
+//! - What is not installed yet is told as lacking, and looked for again; so is a directory that cannot be read.
 //! - It speaks to the driver as the [scanner](crate::scanner) does.
 
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::scanner::{Request, Scanned, ScannerPorts};
 
 /// Between two looks at the receiver's manifest.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Between two looks for what was lacking.
+/// Between two looks for what was lacking, or could not be read.
 const LACKS_EVERY: Duration = Duration::from_secs(2);
 
 /// What a follower works with.
@@ -42,7 +42,8 @@ pub(crate) async fn run(config: FollowerConfig, mut ports: ScannerPorts) -> Resu
     let (mut answers, mut replies) = (0, Vec::<Reply<Scan>>::new());
     let (mut look_all, mut looked_at) = (true, Instant::now());
     loop {
-        let is_due = look_all || (!follower.lacks.is_empty() && looked_at.elapsed() >= LACKS_EVERY);
+        let is_short = !follower.lacks.is_empty() || follower.complaint.is_some();
+        let is_due = look_all || (is_short && looked_at.elapsed() >= LACKS_EVERY);
         let work = move || {
             let looked = follower.look(is_due);
             (follower, looked)
@@ -58,7 +59,7 @@ pub(crate) async fn run(config: FollowerConfig, mut ports: ScannerPorts) -> Resu
             // Whoever asked may have gone away.
             drop(reply.send(Ok(Scan { generation, changed: looked.is_some(), ..Scan::default() })));
         }
-        let is_asked = std::mem::take(&mut look_all);
+        look_all = false;
         if let Some(Looked { published, held }) = looked {
             let scanned = Scanned {
                 content: Some(held.content),
@@ -70,7 +71,7 @@ pub(crate) async fn run(config: FollowerConfig, mut ports: ScannerPorts) -> Resu
             if ports.scanned.send(scanned).await.is_err() {
                 return Ok(());
             }
-        } else if is_asked && follower.complaint.is_some() {
+        } else if is_due && follower.complaint.is_some() {
             let line = follower.complaint.clone().unwrap_or_default();
             let problems = vec![Trouble { line, is_failure: true }];
             let scanned = Scanned { content: None, published: None, problems, answers, lacks: Vec::new() };

@@ -18,6 +18,7 @@
 mod blocks;
 mod keys;
 mod nacks;
+mod others;
 mod standing;
 mod steering;
 mod tally;
@@ -40,6 +41,7 @@ use keys::SessionKeys;
 #[cfg(test)]
 pub(crate) use nacks::tests::sealed as sealed_nack;
 pub use nacks::{Heard, HeardNack, HeardProbe, NackOpener, Refused};
+pub use others::AdvertisementOpener;
 use standing::Waiting;
 use tally::Tally;
 pub use tally::Trouble;

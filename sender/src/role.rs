@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | waiting | there is content | primary: asking; backup: standby |
 //! | asking | a sender that goes after us is active | holding off (first penalty, if its last returns failed) |
-//! | asking | a sender that goes before us serves | standby |
+//! | asking | a sender that goes before us serves, or is starting | standby |
 //! | asking | all say no, or nobody answers | active |
 //! | penalty | time is over | holding off |
 //! | holding off | nobody is active any more, or time is over | active |
@@ -61,7 +61,8 @@ const NONCE_AGE_MAX: Duration = Duration::from_secs(2);
 const NONCES_MAX: usize = 32;
 /// What is added to the drain limit when a primary holds off: a probe is answered in between.
 const HOLD_EXTRA: Duration = Duration::from_secs(2);
-/// After a hand-over receivers need a moment to hear of it: their NACKs are forwarded, and no sign of a bad network.
+/// After a hand-over, or when a sender became active, receivers need a moment to hear of it: their NACKs are forwarded,
+/// and no sign of a bad network.
 const GRACE: Duration = Duration::from_secs(5);
 /// Receivers whose NACKs wait for an inquiry.
 const PENDING_MAX: usize = 256;
@@ -332,13 +333,13 @@ impl RoleMachine {
         peer.precedence < self.precedence()
     }
 
-    /// There is something to serve. Only the first time does anything.
+    /// There is something to serve.
     pub fn handle_content(&mut self, now: Time) {
-        self.can_read = true;
         if self.state == State::Waiting {
+            self.can_read = true;
             self.start(now, "there is content");
-            self.advance(now);
         }
+        self.handle_able(now, true, self.can_send);
     }
 
     fn start(&mut self, now: Time, why: &'static str) {
@@ -360,13 +361,8 @@ impl RoleMachine {
     /// Disk and network work, or do not.
     pub fn handle_able(&mut self, now: Time, can_read: bool, can_send: bool) {
         (self.can_read, self.can_send) = (can_read, can_send);
-        match self.state {
-            // A lone sender goes on trying: nobody would take over.
-            State::Active if !(can_read && can_send) && self.peers.addresses(now).next().is_some() => {
-                self.enter(now, State::Blind, "its disk or its network fails");
-            }
-            State::Blind if can_read && can_send => self.start(now, "disk and network work again"),
-            _ => {}
+        if self.state == State::Blind && can_read && can_send {
+            self.start(now, "disk and network work again");
         }
         self.advance(now);
     }
@@ -559,6 +555,10 @@ impl RoleMachine {
 
     fn advance(&mut self, now: Time) {
         match self.state {
+            // A lone sender goes on trying: nobody would take over.
+            State::Active if !(self.can_read && self.can_send) && self.peers.addresses(now).next().is_some() => {
+                self.enter(now, State::Blind, "its disk or its network fails");
+            }
             State::Penalty { until } if now >= until => {
                 let until = now + self.config.hold_base();
                 self.enter(now, State::HoldingOff { until }, "its time is over");
@@ -624,7 +624,7 @@ impl RoleMachine {
     fn decide(&mut self, now: Time, began: Time, is_over: bool) -> bool {
         match self.state {
             State::Asking => {
-                if self.serving(now, began).is_some_and(|serving| serving.precedence < self.precedence()) {
+                if self.is_preceded(now, began) {
                     self.enter(now, State::Standby, "another sender serves, and goes first");
                     return true;
                 }
@@ -718,6 +718,16 @@ impl RoleMachine {
         Some(Serving { precedence: best.precedence, address: best.address, sequence, time, at })
     }
 
+    /// Whether a sender that goes before us serves, or is starting. One that stands by waits for a NACK: two of them
+    /// would leave the channel to nobody.
+    fn is_preceded(&self, now: Time, began: Time) -> bool {
+        let goes_on = |peer: &Peer| match peer.answered.filter(|(at, _)| *at >= began) {
+            Some((_, says)) => says.is_able && matches!(says.state, SenderState::Active | SenderState::Starting),
+            None => peer.heard_young(now).is_some_and(|(at, says)| says.serves() && at >= began),
+        };
+        self.peers.iter().any(|peer| self.is_before_us(peer) && goes_on(peer))
+    }
+
     /// Whether a sender that goes after us sends.
     fn sending_after_us(&self, now: Time, began: Time) -> bool {
         let sends = |peer: &Peer| peer.says(now, began).is_some_and(Says::sends);
@@ -728,10 +738,11 @@ impl RoleMachine {
         let asked = std::mem::take(&mut self.pending);
         self.actions.push_back(Action::Disregard(serving));
         self.enter(now, State::Standby, "another sender serves");
-        if now < self.grace_until {
+        let peer = self.peers.iter().find(|peer| peer.precedence == serving.precedence);
+        let is_settled = peer.and_then(|peer| peer.active_since).is_some_and(|since| now >= since + GRACE);
+        if now < self.grace_until || !is_settled {
             return;
         }
-        let peer = self.peers.iter().find(|peer| peer.precedence == serving.precedence);
         let saw = || peer.map_or_else(String::new, |peer| describe(now, peer));
         if let Some(told) = self.reached.on_disregarded(now, &asked, saw) {
             self.events.push_back(RoleEvent::OnlyBackupReached(told));

@@ -123,9 +123,17 @@ pub struct Counters {
     pub waits: u64,
 }
 
+/// What does not pass from one host to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    Nothing,
+    Multicast,
+    Udp,
+}
+
 pub(crate) enum Order {
     SetLink { host: usize, direction: Direction, link: Link },
-    Partition { from: usize, to: usize, blocked: bool },
+    Partition { from: usize, to: usize, blocked: Blocked },
     Counters { host: usize, direction: Direction },
     Stop,
 }
@@ -186,6 +194,15 @@ impl Fabric {
 
     /// Blocks (or not) UDP from one host to another; the other way is not affected.
     pub fn partition(&self, from: &str, to: &str, blocked: bool) -> Result<(), FabricError> {
+        self.block(from, to, if blocked { Blocked::Udp } else { Blocked::Nothing })
+    }
+
+    /// The same for multicast only: unicast passes.
+    pub fn block_multicast(&self, from: &str, to: &str, blocked: bool) -> Result<(), FabricError> {
+        self.block(from, to, if blocked { Blocked::Multicast } else { Blocked::Nothing })
+    }
+
+    fn block(&self, from: &str, to: &str, blocked: Blocked) -> Result<(), FabricError> {
         self.ask(Order::Partition { from: self.index(from)?, to: self.index(to)?, blocked }).map(drop)
     }
 

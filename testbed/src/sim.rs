@@ -18,6 +18,7 @@ pub mod oracle;
 pub mod plot;
 pub mod queue;
 pub mod receiver;
+pub mod roles;
 pub mod scale;
 pub mod scenario;
 pub mod sender;

@@ -7,6 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nackcast_common::mutation::{Mutation, plant};
+use nackcast_testbed::sim::oracle::Failure;
+use nackcast_testbed::sim::roles::{self, Cast};
 use nackcast_testbed::sim::scenario::Scenario;
 use nackcast_testbed::sim::swarm::{self, Fixed};
 use nackcast_testbed::sim::{self};
@@ -18,22 +20,26 @@ const FOUND_BY: u64 = 500;
 
 /// Each planted fault, and a seed that finds it. `cargo test -p nackcast-testbed --test sim -- --ignored --nocapture`
 /// searches anew, and prints these lines.
-const FOUND: [(Mutation, u64); 15] = [
+const FOUND: [(Mutation, u64); 19] = [
     (Mutation::BitmapOffByOne, 1),
     (Mutation::InstallBeforeSync, 29),
     (Mutation::MapBeforeData, 9),
-    (Mutation::SideFileReused, 24),
+    (Mutation::SideFileReused, 168),
     (Mutation::BlockNotChecked, 5),
-    (Mutation::PromiseForEver, 77),
+    (Mutation::PromiseForEver, 57),
     (Mutation::WindowNeverReset, 6),
     (Mutation::NonceRestarts, 0),
     (Mutation::RollKeepsSession, 5),
     (Mutation::PoolLosesObject, 0),
     (Mutation::PassNotCounted, 0),
-    (Mutation::RepairRepeats, 4),
-    (Mutation::SlotLeaks, 7),
+    (Mutation::RepairRepeats, 24),
+    (Mutation::SlotLeaks, 21),
     (Mutation::StampNotChecked, 243),
     (Mutation::SilenceNotSeen, 1),
+    (Mutation::ProbeSkipped, 8),
+    (Mutation::DrainForgotten, 6),
+    (Mutation::AlertAtFirstNack, 2),
+    (Mutation::HoldOffIgnored, 130),
 ];
 
 /// Runs seeds on all processors, until something is found if `first`; gives what `look` gave, by seed.
@@ -61,10 +67,20 @@ fn on_all<T: Send>(seeds: std::ops::Range<u64>, first: bool, look: impl Fn(u64) 
     found
 }
 
+/// What fails with a seed, in the world where a mutation would show.
+fn fails(seed: u64, mutation: Mutation) -> Option<Failure> {
+    match mutation {
+        Mutation::ProbeSkipped | Mutation::DrainForgotten | Mutation::AlertAtFirstNack | Mutation::HoldOffIgnored => {
+            roles::run(&Cast::of_seed(seed)).failure
+        }
+        _ => sim::run(&swarm::scenario(seed, Fixed::default()), None).failure,
+    }
+}
+
 /// The oracle that finds a planted fault with a seed.
 fn finds(mutation: Mutation, seed: u64) -> Option<&'static str> {
     plant(Some(mutation));
-    let failure = sim::run(&swarm::scenario(seed, Fixed::default()), None).failure;
+    let failure = fails(seed, mutation);
     plant(None);
     failure.map(|failure| failure.oracle)
 }
@@ -103,6 +119,23 @@ fn a_sample_of_seeds_finds_nothing() {
         println!("seed {seed}: {failure}");
     }
     assert!(found.is_empty(), "replay with `nackcast sim --seed {}`", found[0].0);
+}
+
+/// The same of senders with roles. `SIM_SEEDS` and `SIM_FIRST` count here, too.
+#[test]
+fn a_sample_of_casts_finds_nothing() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let first = number("SIM_FIRST").unwrap_or(0);
+    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
+    println!("{count} casts; the same again: SIM_FIRST={first}");
+    let found = on_all(first..first + count, false, |seed| {
+        let outcome = roles::run(&Cast::of_seed(seed));
+        outcome.failure.map(|failure| format!("{failure:?}\n{:#?}\n{}", Cast::of_seed(seed), outcome.story.join("\n")))
+    });
+    for (seed, failure) in &found {
+        println!("seed {seed}: {failure}");
+    }
+    assert!(found.is_empty(), "again: SIM_FIRST={} SIM_SEEDS=1", found[0].0);
 }
 
 /// Twice in one process: nothing of a run depends on addresses, threads or what ran before.
@@ -163,7 +196,7 @@ fn planted_faults_are_found_by_few_seeds() {
         // A seed that fails without the fault finds nothing.
         let found = on_all(0..FOUND_BY, true, |seed| {
             let oracle = finds(mutation, seed)?;
-            sim::run(&swarm::scenario(seed, Fixed::default()), None).failure.is_none().then_some(oracle)
+            fails(seed, mutation).is_none().then_some(oracle)
         });
         match found.first() {
             Some((seed, oracle)) => println!("    (Mutation::{mutation:?}, {seed}), // by the oracle `{oracle}`"),

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
 
 const ETHERTYPE_V4: u16 = 0x0800;
 const ETHERTYPE_V6: u16 = 0x86dd;
@@ -52,7 +52,7 @@ pub struct Seen {
 
 /// Sees all packets of one family, on all interfaces.
 #[derive(Debug)]
-pub struct Tap(AsyncFd<Socket>);
+pub struct Tap(UdpSocket);
 
 impl Tap {
     /// Opens it. Must be called inside a tokio runtime.
@@ -63,7 +63,8 @@ impl Tap {
         let ethertype = if is_v4 { ETHERTYPE_V4 } else { ETHERTYPE_V6 };
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ethertype.to_be()))))?;
         socket.set_nonblocking(true)?;
-        AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
+        // It is none of UDP; what is used of it here is the same for all sockets.
+        UdpSocket::from_std(socket.into()).map(Self)
     }
 
     /// The next packet that says something.
@@ -73,7 +74,7 @@ impl Tap {
     pub async fn next(&self) -> io::Result<Seen> {
         let mut packet = [0; 2048];
         loop {
-            let read = |socket: &Socket| recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut packet).map_err(io::Error::from);
+            let read = || recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut packet).map_err(io::Error::from);
             let (length, link) = self.0.async_io(Interest::READABLE, read).await?;
             let (Some(packet), Some(link)) = (packet.get(..length), link) else { continue };
             if let Some(passed) = parse(packet) {

@@ -175,7 +175,8 @@ impl Dataset {
         let missing = standing().filter(|(_, status)| matches!(status, Status::Missing));
         self.record.claim(missing.map(|(entry, _)| &entry.path))?;
         let differing = standing().filter(|(_, status)| matches!(status, Status::Differs(_)));
-        let rotten = differing.filter(|(entry, _)| self.was_sound(entry) && self.is_still_ours(&entry.path));
+        let rotten = differing
+            .filter(|(entry, _)| self.was_sound(entry) && self.is_still_ours(&entry.path).is_ok_and(|ours| ours));
         self.record.doubt(rotten.map(|(entry, _)| &entry.path))?;
         Ok(())
     }
@@ -211,10 +212,14 @@ impl Dataset {
         let seen: BTreeMap<usize, FileStamp> = comparison.stamps.iter().copied().collect();
         let mut lacking = Vec::new();
         let here = self.content_here(manifest, comparison)?;
-        let (mut fixed, mut directories) = (Vec::new(), Vec::new());
+        // Mode and time of what is moved are set before.
+        let leaving = here.values().filter_map(|(from, leaving)| leaving.is_some().then_some(from));
+        let moved = self.suspend(leaving.filter(|from| self.is_still_ours(from).is_ok_and(|ours| ours)))?;
+        let (mut untidy, mut directories, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for (at, (entry, status)) in manifest.entries().iter().zip(&comparison.entries).enumerate() {
             // What differs where we never put anything is somebody else's.
             if matches!(status, Status::Differs(_)) && !self.settings.overwrite && !self.record.knows(&entry.path) {
+                foreign.push(entry.path.clone());
                 if self.refused.insert(at) {
                     self.tell(Report::Trouble(format!(
                         "{} stands in the way and is not ours: move it away, or give --overwrite",
@@ -228,29 +233,19 @@ impl Dataset {
                 _ if self.refused.contains(&at) => {}
                 (Status::MetadataDiffers, EntryKind::Directory) => {}
                 (Status::MetadataDiffers, _) => {
-                    let stamp = seen.get(&at).copied().or_else(|| self.record.stamp(&entry.path));
-                    match self.installer.fix_metadata(entry, stamp.as_ref()) {
-                        Ok(stamp) => fixed.push((entry.path.clone(), stamp)),
-                        Err(error) => {
-                            self.trouble(&error);
-                            // Half done, it no longer is what its stamp says; but it is ours.
-                            if stamp.is_some() {
-                                self.record.doubt(std::iter::once(&entry.path))?;
-                            }
-                        }
-                    }
+                    untidy.push((entry, seen.get(&at).copied().or_else(|| self.record.stamp(&entry.path))));
                 }
                 (_, EntryKind::File { digest, content, .. }) if *content != Content::Empty => {
                     self.wanted.insert(at);
-                    let staged = here
-                        .get(digest)
-                        .is_some_and(|(from, leaving)| self.installer.stage_local_copy(from, entry, *leaving).is_ok());
+                    let staged = here.get(digest).is_some_and(|(from, leaving)| {
+                        self.stage(entry, Source::Local { from, leaving: *leaving }).is_ok()
+                    });
                     if !staged {
                         lacking.push(at);
                     }
                 }
                 (_, EntryKind::File { .. } | EntryKind::Directory | EntryKind::Symlink { .. }) => {
-                    if let Err(error) = self.installer.stage(entry, Source::Nothing) {
+                    if let Err(error) = self.stage(entry, Source::Nothing) {
                         self.trouble(&error);
                     } else if entry.kind == EntryKind::Directory {
                         directories.push(entry.path.clone());
@@ -258,7 +253,11 @@ impl Dataset {
                 }
             }
         }
-        let results = self.installer.commit()?;
+        self.record.forget(&foreign)?;
+        self.tidy(&untidy)?;
+        let committed = self.commit();
+        self.resume(moved)?;
+        let results = committed?;
         let mut outcomes = BTreeMap::new();
         let failed: Vec<_> = results.iter().filter(|o| o.result.is_err()).map(|o| o.path.clone()).collect();
         self.record_outcomes(manifest, results, &mut outcomes);
@@ -269,7 +268,6 @@ impl Dataset {
                 lacking.push(at);
             }
         }
-        self.record.put_stamps(&fixed)?;
         self.record.put_directories(&directories)?;
         Ok(lacking)
     }

@@ -2,7 +2,7 @@
 //!
 //! | asks | on | then asks |
 //! |---|---|---|
-//! | the best sender | two tries of `nack_retry` without an answer | the next one, at last the best one again: a cycle |
+//! | the best sender | [`TRIES`] of `nack_retry` without an answer | the next one, at last the best one again: a cycle |
 //! | another one | it answers `primary-alive`, or the best one is heard again | the best one |
 //! | any | [`CYCLES_MAX`] cycles without any answer | on, and says that no sender answers |
 //!
@@ -19,7 +19,7 @@ use nackcast_proto::wire::{Advertisement, SenderState};
 
 use super::sessions::{SILENT_MIN, Session, Sessions};
 
-/// NACKs without an answer before another sender is asked.
+/// NACKs without an answer before another sender is asked; a lone one is asked twice as often in a cycle.
 const TRIES: u32 = 2;
 /// Cycles without an answer after which no sender is believed to answer.
 pub(super) const CYCLES_MAX: u32 = 3;
@@ -100,12 +100,14 @@ impl Choice {
     /// Before a NACK: another sender's turn, when this one did not answer. True when no sender answers.
     pub(super) fn turn(&mut self, now: Time, retry: Duration, sessions: &Sessions) -> bool {
         let Some((chosen, _)) = self.of(sessions.iter()) else { return false };
+        let mut order: Vec<_> = sessions.iter().filter(|(_, s)| may_be_asked(s)).collect();
+        let tries = if order.len() < 2 { TRIES * 2 } else { TRIES };
         match self.asked {
             Some((asked, at)) if asked == chosen && self.tries > 0 => {
                 if now < at + retry {
                     return false;
                 }
-                if self.tries < TRIES {
+                if self.tries < tries {
                     self.tries += 1;
                     self.asked = Some((asked, now));
                     return false;
@@ -117,7 +119,6 @@ impl Choice {
                 return false;
             }
         }
-        let mut order: Vec<_> = sessions.iter().filter(|(_, s)| may_be_asked(s)).collect();
         order.sort_by_key(|(_, session)| rank(&session.advertisement));
         let at = order.iter().position(|(id, _)| **id == chosen);
         let next = order.get(at.map_or(0, |at| at + 1)).or(order.first()).map(|(id, _)| **id);

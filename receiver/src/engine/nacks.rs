@@ -406,8 +406,11 @@ impl ReceiverEngine {
         let Some((_, session)) = self.sessions.chosen() else { return needs };
         let advertisement = &session.advertisement;
         let patience = (advertisement.interval * 3).min(STALL_MAX).max(advertisement.nack_window * 2);
-        let manifest_sent = advertisement.manifest_sent;
-        let (cursor, since) = (advertisement.first_pass_cursor, advertisement.first_pass_since);
+        // Nothing comes unasked from who stands by, though it may not have sent what is new.
+        let stands_by = advertisement.state == SenderState::Standby;
+        let manifest_sent = advertisement.manifest_sent || stands_by;
+        let cursor = if stands_by { u32::MAX } else { advertisement.first_pass_cursor };
+        let since = advertisement.first_pass_since;
         let mut blocks_left = BLOCKS_PER_CYCLE;
         let with_unknown = self.pull.when == PullWhen::Unknown;
         for (id, reception) in &mut self.receptions {

@@ -295,6 +295,11 @@ impl Pull {
         Some((object, layout))
     }
 
+    /// The manifest that was asked for is followed: how the request ends says nothing more.
+    pub(super) fn manifest_came(&mut self) {
+        self.flights.retain(|_, flight| flight.object.is_some());
+    }
+
     /// A request is over.
     pub(super) fn on_over(&mut self, now: Time, request: RequestId, end: PullEnd) {
         let Some(flight) = self.flights.remove(&request) else { return };

@@ -102,6 +102,7 @@ impl ReceiverEngine {
         let follows = self.is_alone(now) && self.acquisition.would_follow(&reference, generation);
         if follows {
             self.pull.vouched = true;
+            self.pull.manifest_came();
             self.follow_offer(reference, generation);
         }
         self.advance(now);

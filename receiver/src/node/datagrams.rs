@@ -103,7 +103,8 @@ impl ReceiverNode {
         if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
             self.keys.keep(advertisement.session);
             self.watch.on_clock(now, from, advertisement.wall_ms);
-            if advertisement.quic_port != 0 {
+            // A copy that a stranger sent from elsewhere names nobody.
+            if advertisement.quic_port != 0 && self.engine.address_of(advertisement.session) == Some(from) {
                 let mut quic = from;
                 quic.set_port(advertisement.quic_port);
                 self.add_source(&quic.to_string());

@@ -118,6 +118,11 @@ impl ReceiverNode {
     pub fn handle_offered(&mut self, now: Time, offer: &Offer) {
         let ticket = &self.config.ticket;
         match decode_root(&offer.root, &ticket.publisher, ticket.channel) {
+            // Not signed: with another geometry its parts would have names that nobody knows.
+            Ok(root) if root.head.geometry != offer.reference.geometry => {
+                self.notes
+                    .say(now, "a manifest that was offered by unicast was refused: it is said to be cut otherwise");
+            }
             Ok(root) => {
                 if self.engine.handle_offer(now, offer.reference, root.head.generation) {
                     self.pieces.want_root(offer.reference);

@@ -75,12 +75,22 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     pub(super) answered: Option<(Time, Says)>,
     pub(super) heard: Option<(Time, Says)>,
+    /// Since when it says that it serves.
+    pub(super) active_since: Option<Time>,
     interval: Duration,
     /// What a NACK to it must echo: sequence, its clock, and when that was so.
     pub(super) echo: (u64, u64, Time),
 }
 
 impl Peer {
+    fn note(&mut self, now: Time, says: Says) {
+        if says.serves() {
+            self.active_since.get_or_insert(now);
+        } else {
+            self.active_since = None;
+        }
+    }
+
     /// Its last advertisement is young enough to say something of now.
     pub(super) fn heard_young(&self, now: Time) -> Option<(Time, Says)> {
         self.heard.filter(|(at, _)| now < *at + self.interval * YOUNG_INTERVALS)
@@ -119,6 +129,7 @@ impl Peers {
         if peer.heard.is_some() && advertisement.sequence <= peer.echo.0 {
             return; // a recording or a straggler
         }
+        peer.note(now, says);
         peer.heard = Some((now, says));
         peer.interval = advertisement.interval;
         peer.echo = (advertisement.sequence, advertisement.time, now);
@@ -129,6 +140,7 @@ impl Peers {
         let says = Says { state: standing.state, is_able: standing.can_read && standing.can_send };
         let precedence = Precedence::of_standing(standing);
         let Some(peer) = self.entry(now, standing.certificate.sender_key, precedence, from) else { return };
+        peer.note(now, says);
         peer.answered = Some((now, says));
         peer.address = from;
         if standing.sequence >= peer.echo.0 {
@@ -159,7 +171,7 @@ impl Peers {
         }
         let interval = Duration::from_secs(1);
         let echo = (0, 0, now);
-        let new = Peer { key, precedence, address, answered: None, heard: None, interval, echo };
+        let new = Peer { key, precedence, address, answered: None, heard: None, active_since: None, interval, echo };
         Some(self.peers.entry(session).or_insert(new))
     }
 

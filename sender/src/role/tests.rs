@@ -393,6 +393,16 @@ fn a_nack_while_the_primary_serves_is_forwarded_and_the_second_one_is_an_alert()
 }
 
 #[test]
+fn receivers_that_can_not_have_heard_the_primary_yet_are_no_alert() {
+    let mut world = World::settled(2);
+    world.nack(BACKUP, 1);
+    world.nack(BACKUP, 2);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.nodes[BACKUP].forwarded, [SessionId(world.nodes[PRIMARY].session)]);
+    assert!(world.alerts(BACKUP).is_empty());
+}
+
+#[test]
 fn two_nacks_more_than_a_minute_apart_are_no_alert() {
     let mut world = World::settled(2);
     for run in 0..3 {
@@ -401,6 +411,19 @@ fn two_nacks_more_than_a_minute_apart_are_no_alert() {
     }
     assert!(world.alerts(BACKUP).is_empty());
     assert_eq!(world.nodes[BACKUP].forwarded.len(), 3);
+}
+
+#[test]
+fn content_that_can_be_read_again_ends_blindness() {
+    let mut world = World::settled(2);
+    let now = world.now;
+    world.nodes[PRIMARY].machine.handle_able(now, false, true);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state(PRIMARY), State::Blind);
+    let now = world.now;
+    world.nodes[PRIMARY].machine.handle_content(now);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state(PRIMARY), State::Active);
 }
 
 #[test]
@@ -589,9 +612,8 @@ fn two_that_never_yield_are_an_alert() {
     assert!(world.nodes[PRIMARY].events.contains(&RoleEvent::TwoActiveOver));
 }
 
-#[test]
-fn a_second_primary_stands_by_and_takes_over_when_it_is_asked() {
-    let mut world = World::settled(2);
+/// A second primary starts where the backup would be.
+fn start_second_primary(world: &mut World) {
     let mut second = world.node(PRIMARY, Duration::ZERO);
     second.key = 9;
     second.is_up = true;
@@ -599,6 +621,12 @@ fn a_second_primary_stands_by_and_takes_over_when_it_is_asked() {
     let now = world.now;
     world.nodes[BACKUP].machine.handle_content(now);
     world.drain(BACKUP);
+}
+
+#[test]
+fn a_second_primary_stands_by_and_takes_over_when_it_is_asked() {
+    let mut world = World::settled(2);
+    start_second_primary(&mut world);
     // Its own address is the backup's here; it asks the other primary by its advertisements.
     world.run(Duration::from_secs(3));
     let states = [world.state(PRIMARY), world.state(BACKUP)];
@@ -608,6 +636,23 @@ fn a_second_primary_stands_by_and_takes_over_when_it_is_asked() {
     world.nack(BACKUP, 1);
     world.run(Duration::from_secs(1));
     assert_eq!(world.state(BACKUP), State::Active);
+}
+
+#[test]
+fn of_two_primaries_one_serves_although_the_other_one_goes_first_and_stands_by() {
+    let mut world = World::settled(2);
+    start_second_primary(&mut world);
+    world.run(Duration::from_secs(3));
+    world.nodes[PRIMARY].is_up = false;
+    world.run(Duration::from_secs(1));
+    world.nack(BACKUP, 1);
+    world.run(Duration::from_secs(1));
+    world.start(PRIMARY);
+    world.run(Duration::from_secs(3));
+    assert_eq!([world.state(PRIMARY), world.state(BACKUP)], [State::Standby, State::Active]);
+    start_second_primary(&mut world);
+    world.run(Duration::from_secs(3));
+    assert_eq!([world.state(PRIMARY), world.state(BACKUP)], [State::Standby, State::Active]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 
 use super::frame::{self, UdpFrame};
 use super::link::{Fate, LinkState, Nanoseconds, Passage, nanoseconds};
-use super::{Counters, Datagrams, Direction, Order, Request};
+use super::{Blocked, Counters, Datagrams, Direction, Order, Request};
 use crate::sys::{BATCH, PacketRing, Received, SLOTS};
 
 /// How long one attempt to send waits for room.
@@ -84,8 +84,8 @@ impl Ord for Delayed {
 struct Port {
     links: [LinkState; 2],
     counters: [Counters; 2],
-    /// Hosts whose UDP does not reach this one.
-    blocked: Vec<bool>,
+    /// What does not reach this host, by the host that sent it.
+    blocked: Vec<Blocked>,
     /// What is sent at the end of this turn.
     outgoing: Vec<Frame>,
 }
@@ -129,7 +129,7 @@ impl Switch {
             Port {
                 links: [link(Direction::ToHost), link(Direction::FromHost)],
                 counters: Default::default(),
-                blocked: vec![false; hosts],
+                blocked: vec![Blocked::Nothing; hosts],
                 outgoing: Vec::with_capacity(hosts * BATCH),
             }
         };
@@ -308,7 +308,12 @@ impl Switch {
             if to == frame.from || only.is_some_and(|only| only != to) {
                 continue;
             }
-            if frame.udp.is_some() && self.ports[to].blocked[frame.from] {
+            let is_blocked = match self.ports[to].blocked[frame.from] {
+                Blocked::Nothing => false,
+                Blocked::Multicast => frame.group,
+                Blocked::Udp => true,
+            };
+            if frame.udp.is_some() && is_blocked {
                 self.ports[to].counters[Direction::ToHost.index()].dropped_by_fault += 1;
             } else if let Some(passage) = self.judge(to, Direction::ToHost, frame, now) {
                 self.pass(frame.clone(), Stage::Port(to), passage, now);

@@ -1,6 +1,7 @@
 //! Oracles: what must hold at every moment of every run, whatever fails. Each has a file of its own, and knows the
 //! truth from the world, not from the nodes that it watches.
 
+pub mod alert;
 pub mod bitmap;
 pub mod bounds;
 pub mod installed;
@@ -12,6 +13,8 @@ pub mod promises;
 pub mod rate;
 pub mod side_file;
 pub mod silence;
+pub mod take_over;
+pub mod two_active;
 pub mod wakes;
 pub mod window;
 

@@ -66,8 +66,8 @@ pub enum Lane {
 /// What a receiver wants of the world.
 #[derive(Debug)]
 pub enum Want {
-    /// Send this to the sender.
-    Send(Bytes),
+    /// Send this to the sender there.
+    Send(SocketAddr, Bytes),
     /// Nothing: its process read this, which was no symbol.
     Read(Bytes),
     /// A worker is busy until then: call [`Receiver::worked`].
@@ -101,13 +101,12 @@ pub struct Receiver {
     spec: ReceiverSpec,
     cost: DiskSpec,
     ticket: Ticket,
-    from: SocketAddr,
     random: Xoshiro256PlusPlus,
     clock: LocalClock,
     /// Counts starts, so that what belongs to an earlier life is known.
     pub life: u32,
     alive: Option<Alive>,
-    waiting: VecDeque<(Socket, Bytes)>,
+    waiting: VecDeque<(SocketAddr, Socket, Bytes)>,
     waiting_bytes: usize,
     paused: bool,
     wants: VecDeque<Want>,
@@ -145,7 +144,7 @@ impl<O, R> Default for Queue<O, R> {
 impl Receiver {
     /// A machine with an empty disk, not running.
     #[must_use]
-    pub fn new(number: u32, seed: u64, spec: &ReceiverSpec, cost: &DiskSpec, ticket: Ticket, from: SocketAddr) -> Self {
+    pub fn new(number: u32, seed: u64, spec: &ReceiverSpec, cost: &DiskSpec, ticket: Ticket) -> Self {
         let disk = Disk::new(Settings { seed, capacity: CAPACITY, privileged: false });
         let random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5EED);
         prepare(&disk);
@@ -161,7 +160,6 @@ impl Receiver {
             spec: spec.clone(),
             cost: cost.clone(),
             ticket,
-            from,
             random,
             clock: LocalClock::default(),
             life: 0,
@@ -322,12 +320,12 @@ impl Receiver {
     }
 
     /// A datagram arrives.
-    pub fn take(&mut self, now: Time, socket: Socket, datagram: Bytes) {
+    pub fn take(&mut self, now: Time, from: SocketAddr, socket: Socket, datagram: Bytes) {
         if self.alive.is_none() || self.waiting_bytes + datagram.len() > self.spec.socket_bytes {
             return;
         }
         self.waiting_bytes += datagram.len();
-        self.waiting.push_back((socket, datagram));
+        self.waiting.push_back((from, socket, datagram));
         self.read(now);
     }
 
@@ -340,15 +338,15 @@ impl Receiver {
         // The contract of the node: data before advertisements.
         let mut waiting = std::mem::take(&mut self.waiting);
         if waiting.len() > 1 {
-            waiting.make_contiguous().sort_by_key(|(socket, _)| *socket != Socket::Data);
+            waiting.make_contiguous().sort_by_key(|(_, socket, _)| *socket != Socket::Data);
         }
         self.waiting_bytes = 0;
-        for (socket, datagram) in waiting {
+        for (from, socket, datagram) in waiting {
             let mut bytes = BytesMut::from(&datagram[..]);
             match socket {
-                Socket::Data => alive.node.handle_data_datagram(local, self.from, &mut bytes),
-                Socket::Advertisement => alive.node.handle_advertisement_datagram(local, self.from, &mut bytes),
-                Socket::Answer => alive.node.handle_answer_datagram(local, self.from, &mut bytes),
+                Socket::Data => alive.node.handle_data_datagram(local, from, &mut bytes),
+                Socket::Advertisement => alive.node.handle_advertisement_datagram(local, from, &mut bytes),
+                Socket::Answer => alive.node.handle_answer_datagram(local, from, &mut bytes),
             }
             if socket != Socket::Data {
                 self.wants.push_back(Want::Read(datagram));
@@ -424,8 +422,8 @@ impl Receiver {
                 },
             }
         }
-        while let Some((_, datagram)) = alive.node.poll_transmit() {
-            self.wants.push_back(Want::Send(Bytes::copy_from_slice(datagram)));
+        while let Some((to, datagram)) = alive.node.poll_transmit() {
+            self.wants.push_back(Want::Send(to, Bytes::copy_from_slice(datagram)));
         }
         self.work(now);
     }

@@ -15,9 +15,11 @@ use nackcast_proto::wire::{Role, SenderCertificate};
 use nackcast_sender::ScheduleConfig;
 use nackcast_sender::engine::{EngineConfig, Publication};
 use nackcast_sender::node::{
-    Datagrams, Heard, HeardNack, Made, MakeError, NackOpener, NodeConfig, Order, ScanResult, SenderNode, Work,
+    AdvertisementOpener, Datagrams, Heard, HeardNack, Made, MakeError, NackOpener, NodeConfig, Order, ScanResult,
+    SenderNode, Work,
 };
-use nackcast_sender::role::RoleConfig;
+use nackcast_sender::role::hold::{LastStart, hold_off};
+use nackcast_sender::role::{RoleConfig, RoleEvent};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -81,7 +83,10 @@ pub struct Sender {
     opener: NackOpener,
     /// Counts starts.
     pub life: u32,
-    /// Until when it stands still, or cannot read its content.
+    /// Its role, and where its peers are.
+    role: RoleConfig,
+    last_start: Option<LastStart>,
+    /// It stands still.
     paused: bool,
     /// Blocks cannot be read before.
     pub blind_until: Time,
@@ -111,6 +116,8 @@ impl Sender {
             node: None,
             opener,
             life: 0,
+            role: RoleConfig::new(Role::Primary, seed),
+            last_start: None,
             paused: false,
             blind_until: Time::ZERO,
             bad_until: Time::ZERO,
@@ -125,6 +132,13 @@ impl Sender {
         };
         sender.serve(edition);
         sender
+    }
+
+    /// Gives it another role; before its first start.
+    #[must_use]
+    pub fn with_role(mut self, role: RoleConfig) -> Self {
+        self.role = role;
+        self
     }
 
     fn serve(&mut self, edition: Arc<Edition>) {
@@ -142,10 +156,21 @@ impl Sender {
         }
     }
 
+    fn wall_ms(&self, now: Time) -> u64 {
+        u64::try_from(WALL + self.wall_error + i64::try_from(now.0 / 1000).unwrap_or(0)).unwrap_or(0)
+    }
+
     fn next_number(&mut self, now: Time) -> StartNumber {
-        let wall = WALL + self.wall_error + i64::try_from(now.0 / 1000).unwrap_or(0);
-        self.stored_number = (self.stored_number + 1).max(u64::try_from(wall).unwrap_or(0));
+        self.stored_number = (self.stored_number + 1).max(self.wall_ms(now));
         StartNumber(self.stored_number)
+    }
+
+    /// As the daemon's state keeps it.
+    fn next_role(&mut self, now: Time) -> RoleConfig {
+        let wall_ms = self.wall_ms(now);
+        let hold = hold_off(self.role.hold_base(), self.last_start, wall_ms);
+        self.last_start = Some(LastStart { wall_ms, hold });
+        RoleConfig { hold_off: hold, seed: self.role.seed ^ u64::from(self.life), ..self.role.clone() }
     }
 
     /// Starts the process; only the first start finds a manifest that was never sent.
@@ -159,7 +184,7 @@ impl Sender {
             session: SessionId(self.random.next_u64()),
             start_number: StartNumber(0),
             epoch: Epoch(1),
-            role: Role::Primary,
+            role: self.role.role,
             certificate,
             data_group: identity.data_group,
             nack_port: identity.nack_port,
@@ -175,18 +200,18 @@ impl Sender {
             once: None,
         };
         let (secret, signer) = (identity.secret.clone(), identity.sender.clone());
-        let start_number = self.next_number(now);
+        let (start_number, role) = (self.next_number(now), self.next_role(now));
         let engine = EngineConfig { start_number, ..engine };
         let mut node = SenderNode::new(NodeConfig {
             name: "sim".into(),
             secret,
             signer,
             publisher: self.identity.publisher.verifying_key(),
-            role: RoleConfig::new(Role::Primary, 0),
+            role,
             engine,
         });
         self.opener = node.opener();
-        node.publish(now, self.publication(self.life == 1));
+        node.publish(now, self.publication(self.life == 1 && self.role.role == Role::Primary));
         node.handle_timeout(now);
         self.node = Some(node);
         self.drain(now);
@@ -220,7 +245,7 @@ impl Sender {
     /// A new generation is on its disk. If the process does not run, it finds it at its start.
     pub fn publish(&mut self, now: Time, edition: Arc<Edition>) {
         self.serve(edition);
-        let publication = self.publication(true);
+        let publication = self.publication(self.role.role == Role::Primary);
         let Some(node) = &mut self.node else { return };
         node.handle_scanned(now, ScanResult { publication: Some(publication), is_read: true, ..ScanResult::default() });
         self.drain(now);
@@ -247,10 +272,40 @@ impl Sender {
     pub fn read(&mut self, now: Time, from: SocketAddr, datagram: &Bytes) -> Option<HeardNack> {
         self.inbox = self.inbox.saturating_sub(1);
         let mut bytes = BytesMut::from(&datagram[..]);
-        let Heard::Nack(heard) = self.opener.open(from, &mut bytes).ok()? else { return None };
-        self.node.as_mut()?.handle_nack(now, &heard);
+        let node = self.node.as_mut()?;
+        let nack = match self.opener.open(from, &mut bytes).ok()? {
+            Heard::Nack(heard) => {
+                node.handle_nack(now, &heard);
+                Some(heard)
+            }
+            Heard::Probe(heard) => {
+                node.handle_probe(now, &heard);
+                None
+            }
+        };
         self.drain(now);
-        Some(heard)
+        nack
+    }
+
+    /// An advertisement of another sender arrives.
+    pub fn overhear(&mut self, now: Time, from: SocketAddr, datagram: &Bytes) {
+        let identity = &self.identity;
+        let opener = AdvertisementOpener {
+            channel: identity.channel,
+            secret: identity.secret.clone(),
+            publisher: identity.publisher.verifying_key(),
+            own: identity.sender.verifying_key(),
+        };
+        let (Some(node), Some(said)) = (&mut self.node, opener.open(&mut BytesMut::from(&datagram[..]))) else {
+            return;
+        };
+        node.handle_advertisement(now, from, &said);
+        self.drain(now);
+    }
+
+    /// The next thing that its role tells people.
+    pub fn poll_role_event(&mut self) -> Option<RoleEvent> {
+        self.node.as_mut()?.poll_role_event()
     }
 
     /// Whether it stands still: datagrams wait in its inbox.

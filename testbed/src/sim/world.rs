@@ -171,12 +171,11 @@ impl World {
             epoch: Epoch(1),
             secret,
         };
-        let from = SocketAddr::from(([10, 0, 0, 1], 7600));
         let mut publisher = Publisher::new(publisher_key, channel, &scenario.content, seed);
         let edition = Arc::new(publisher.publish());
         let receiver = |n: u32| {
             let seed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(n) << 32);
-            Receiver::new(n, seed, &scenario.receiver, &scenario.disk, ticket.clone(), from)
+            Receiver::new(n, seed, &scenario.receiver, &scenario.disk, ticket.clone())
         };
         let spec = &scenario.sender;
         let mut world = Self {
@@ -300,7 +299,7 @@ impl World {
         match event {
             Event::ToReceiver(receiver, socket, datagram) => {
                 self.trace.add(now, Kind::Delivered, receiver, datagram.len() as u64);
-                self.receivers[receiver as usize].take(now, socket, datagram);
+                self.receivers[receiver as usize].take(now, sender_address(), socket, datagram);
                 self.settle_receiver(receiver);
             }
             Event::ToSender(receiver, datagram) => self.arrive(receiver, datagram),
@@ -487,7 +486,7 @@ impl World {
         let at = number as usize;
         while let Some(want) = self.receivers[at].poll() {
             match want {
-                receiver::Want::Send(datagram) => {
+                receiver::Want::Send(_, datagram) => {
                     self.trace.add(self.now, Kind::Nack, number, datagram.len() as u64);
                     let verdict = self.oracles.nonce.on_sealed(&datagram);
                     self.oracles.judge(self.now, "nonce", verdict);
@@ -665,6 +664,11 @@ impl World {
             self.settle_receiver(number);
         }
     }
+}
+
+/// Where multicast comes from.
+fn sender_address() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 7600))
 }
 
 fn address(receiver: u32) -> SocketAddr {

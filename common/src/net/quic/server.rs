@@ -204,6 +204,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    fn connections(&self) -> usize {
+        lock(&self.peers).values().map(|(connections, _)| connections).sum()
+    }
+
     /// A place for one more connection of this peer.
     fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut peers = lock(&self.peers);
@@ -218,6 +222,13 @@ impl Shared {
         });
         *connections += 1;
         Some(Place { peer: Arc::clone(peer), shared: Arc::clone(self) })
+    }
+
+    /// Accounts for bytes that do not leave any more.
+    fn spend(&self, peer: &Peer, bytes: u64) {
+        let now = self.clock.now();
+        lock(&self.pacer).spend(now, bytes);
+        lock(&peer.pacer).spend(now, bytes);
     }
 
     /// Waits until so many bytes may leave.
@@ -249,6 +260,12 @@ async fn within<T>(most: Duration, work: impl Future<Output = Result<T, QuicErro
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     while let Some(incoming) = endpoint.accept().await {
         let address = plain(incoming.remote_address()).ip();
+        // With many connections, a place is for those only that are where they say: senders are easily invented.
+        if !incoming.remote_address_validated() && shared.connections() >= shared.limits.connections / 4 {
+            // Fails where it was validated, which it was not.
+            drop(incoming.retry());
+            continue;
+        }
         let Some(place) = shared.admit(address) else {
             shared.counters.refused.fetch_add(1, Ordering::Relaxed);
             incoming.refuse();
@@ -318,13 +335,15 @@ async fn answer(
         return Err(QuicError::Broken("not a request that is answered here".to_owned()));
     };
     loop {
+        // Who asks and goes away must not make a disk read faster than the rate: what was read in vain is paid for.
+        shared.pace(peer, 1).await;
         // Never closed.
         let _of_peer = peer.replies.acquire().await;
         let _of_all = shared.replies.acquire().await;
         let made = tokio::task::spawn_blocking(move || (replies.next(), replies)).await.map_err(gone)?;
         let Some(reply) = made.0 else { break };
         replies = made.1;
-        write(shared, peer, send, &reply).await?;
+        write(shared, peer, send, &reply).await.inspect_err(|_| shared.spend(peer, reply.len() as u64))?;
     }
     send.finish().map_err(|e| QuicError::Broken(e.to_string()))
 }

@@ -1,8 +1,9 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
-use crate::units::RateLimit;
+use crate::units::{BitRate, RateLimit};
 
 /// Takes whoever says the password together with the binding, and gives what is asked for so many times.
 struct Echo;
@@ -91,6 +92,53 @@ async fn a_reply_that_is_longer_than_expected_is_not_read() {
     assert!(matches!(incoming.next(2999).await, Err(QuicError::TooLong(3000))));
     let endless = connection.ask(&[1; MESSAGE_LEN_MAX + 1]).await.unwrap().next(100_000).await;
     assert!(endless.is_err(), "a request is bounded, too");
+}
+
+#[tokio::test]
+async fn with_many_connections_the_next_prove_their_address() {
+    // One of four: the second is told to try again with a token, which nobody above notices.
+    let server = server(Limits { connections: 4, ..limits() });
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let _first = greeted(&client, &server).await.unwrap();
+    let second = greeted(&client, &server).await.unwrap();
+    assert!(!all(&second, b"\x01x").await.unwrap().is_empty());
+}
+
+/// Gives large replies, and counts them.
+#[derive(Clone, Default)]
+struct Large(Arc<AtomicUsize>);
+
+impl Service for Large {
+    fn greet(&self, binding: &[u8; 32], _: &[u8]) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
+        Ok((binding.to_vec(), Arc::new(self.clone())))
+    }
+}
+
+impl Session for Large {
+    fn answer(&self, _: &[u8]) -> Option<Replies> {
+        let made = Arc::clone(&self.0);
+        Some(Box::new(std::iter::once_with(move || {
+            made.fetch_add(1, Ordering::Relaxed);
+            Bytes::from(vec![7; 4 << 20])
+        })))
+    }
+}
+
+#[tokio::test]
+async fn who_asks_and_goes_away_does_not_make_the_server_read_faster_than_the_rate() {
+    let (large, identity) = (Large::default(), SigningKey::generate());
+    // One reply takes more than a minute.
+    let slow = Limits::with_rate(RateLimit::Fixed(BitRate(1_000_000)));
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), &identity, Arc::new(large.clone()), slow).unwrap();
+    let client = Client::new(&identity).unwrap();
+    let connection = greeted(&client, &server).await.unwrap();
+    for _ in 0..100 {
+        // Requests that wait for their turn count as open: at some time no more may be opened.
+        drop(tokio::time::timeout(Duration::from_millis(5), connection.ask(b"x")).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let made = large.0.load(Ordering::Relaxed);
+    assert!((1..20).contains(&made), "{made} of 100 that were not wanted any more");
 }
 
 #[tokio::test]

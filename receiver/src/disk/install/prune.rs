@@ -62,6 +62,8 @@ impl Installer {
                     directories.extend(path.ancestors().map(<[u8]>::to_vec));
                 }
                 Err(DiskError::Io { cause: Errno::NOENT | Errno::NOTDIR, .. }) => {
+                    // A run that was killed may have removed it, and not durably.
+                    self.touch(split(path.as_bytes()).0);
                     directories.extend(path.ancestors().map(<[u8]>::to_vec));
                 }
                 Err(error) => pruned.kept.push((path.clone(), Kept::Failed(error))),

@@ -123,6 +123,20 @@ fn a_manifest_that_does_not_come_is_asked_for_elsewhere() {
 }
 
 #[test]
+fn who_gave_the_manifest_is_asked_for_its_parts_at_once() {
+    let mut pull = pull(8 << 20);
+    pull.ask_manifest(Time(1), A);
+    pull.manifest_came();
+    assert!(!pull.asks_for_manifest());
+    pull.on_over(Time(2), RequestId(0), PullEnd::Over);
+    assert_eq!(pull.usable(Time(2), None), Some(A));
+    // One that led to nothing is asked for from another first.
+    pull.ask_manifest(Time(3), A);
+    pull.on_over(Time(3), RequestId(1), PullEnd::Over);
+    assert_eq!(pull.usable(Time(3), None), Some(B));
+}
+
+#[test]
 fn what_is_no_longer_wanted_is_cancelled() {
     let mut pull = pull(8 << 20);
     order(&mut pull, Time(1), &[(0, 1)]);

@@ -173,6 +173,11 @@ impl Errors {
         self.told = false;
     }
 
+    /// Whether there is one that nobody was told of.
+    pub(super) const fn is_untold(&self) -> bool {
+        self.count > 0 && !self.told
+    }
+
     /// What a handle that is opened now has seen.
     pub(super) const fn seen_at_open(&self) -> u64 {
         if self.told { self.count } else { 0 }

@@ -59,6 +59,13 @@ impl Disk {
         let state = self.state();
         state.bytes(state.find(path)?).map(whole)
     }
+
+    /// Whether something of a file could not be written back, and nobody was told.
+    #[must_use]
+    pub fn has_untold_loss(&self, path: &[u8]) -> bool {
+        let state = self.state();
+        state.find(path).and_then(|number| state.inodes.get(&number)).is_some_and(|inode| inode.errors.is_untold())
+    }
 }
 
 fn whole(bytes: &Bytes) -> Vec<u8> {

@@ -141,6 +141,18 @@ fn a_failed_write_back_is_told_once_and_the_bytes_are_lost() {
 }
 
 #[test]
+fn whose_a_loss_is_only_the_file_is_told() {
+    let disk = disk();
+    let file = put(&root(&disk), b"a", b"new");
+    disk.set_faults(Faults { write_back_error: 1.0, ..Faults::default() });
+    assert!(!disk.has_untold_loss(b"/a"));
+    assert_eq!(root(&disk).sync_file_system().unwrap_err(), Errno::IO);
+    assert!(disk.has_untold_loss(b"/a"));
+    assert_eq!(file.sync().unwrap_err(), Errno::IO);
+    assert!(!disk.has_untold_loss(b"/a"));
+}
+
+#[test]
 fn a_lying_disk_loses_what_it_promised() {
     let disk = disk();
     disk.set_faults(Faults { lying_sync: 1.0, ..Faults::default() });

@@ -15,6 +15,17 @@ pub struct Bitmap {
     truth: BTreeMap<ObjectId, Bytes>,
 }
 
+/// What the disk has of a partial object.
+#[derive(Debug)]
+pub enum Data {
+    /// These bytes.
+    There(Vec<u8>),
+    /// Some of it could not be written back, and nobody was told.
+    Lost,
+    /// No file.
+    Missing,
+}
+
 impl Bitmap {
     /// These objects exist.
     pub fn learn(&mut self, objects: &BTreeMap<ObjectId, Bytes>) {
@@ -22,12 +33,13 @@ impl Bitmap {
     }
 
     /// A receiver compared its disk with a manifest, and claims to have this. `data` gives the bytes of a partial
-    /// object, as they are on the disk. Single symbols are believed as they came: if a sender `may_lie`, they are not
-    /// looked at.
+    /// object, as they are on the disk. What that lost and told nobody, no claim can know of: before it is recorded or
+    /// installed, the file is synced or hashed. Single symbols are believed as they came: if a sender `may_lie`, they
+    /// are not looked at.
     ///
     /// # Errors
     /// When something that is claimed is not there.
-    pub fn on_claims(&self, wants: &Wants, may_lie: bool, data: impl Fn(ObjectId) -> Option<Vec<u8>>) -> Verdict {
+    pub fn on_claims(&self, wants: &Wants, may_lie: bool, data: impl Fn(ObjectId) -> Data) -> Verdict {
         for want in &wants.objects {
             let Some(record) = wants.manifest.object(want.index) else { continue };
             if want.done.is_empty() && want.held.is_empty() {
@@ -35,8 +47,10 @@ impl Bitmap {
             }
             let (id, layout) = (record.id, record.layout);
             let Some(truth) = self.truth.get(&id) else { continue };
-            let Some(there) = data(id) else {
-                return Err(format!("blocks of object {id} are claimed, and it has no file"));
+            let there = match data(id) {
+                Data::There(bytes) => bytes,
+                Data::Lost => continue,
+                Data::Missing => return Err(format!("blocks of object {id} are claimed, and it has no file")),
             };
             let same = |from: usize, to: usize| there.get(from..to).is_some_and(|bytes| bytes == &truth[from..to]);
             for block in want.done.iter() {

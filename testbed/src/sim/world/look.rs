@@ -6,6 +6,7 @@ use nackcast_common::path::PART_DIRECTORY;
 
 use super::World;
 use crate::sim::disk::Stands;
+use crate::sim::oracle::bitmap::Data;
 use crate::sim::oracle::bounds::Bounded;
 use crate::sim::receiver::{INTO, Lane};
 use crate::sim::trace::Sample;
@@ -113,7 +114,13 @@ impl World {
             self.oracles.judge(self.now, "unsound", verdict);
         }
         for wants in receiver.claims() {
-            let data = |id: ObjectId| receiver.disk.bytes_at(format!("{INTO}/{PART_DIRECTORY}/{id}.data").as_bytes());
+            let data = |id: ObjectId| {
+                let path = format!("{INTO}/{PART_DIRECTORY}/{id}.data");
+                if receiver.disk.has_untold_loss(path.as_bytes()) {
+                    return Data::Lost;
+                }
+                receiver.disk.bytes_at(path.as_bytes()).map_or(Data::Missing, Data::There)
+            };
             let verdict = self.oracles.bitmap.on_claims(wants, self.had_bad_memory, data);
             self.oracles.judge(self.now, "bitmap", verdict);
         }
