@@ -35,8 +35,8 @@ Examples:
   nackcast status --receivers 10
   nackcast status --check || mail -s 'nackcast' root < /dev/null
 
-With --check it exits 1 when an alert of a warning or worse is raised that nobody acknowledged, or when no node
-answers.")]
+With --check it exits 1 when an alert of a warning or worse is raised that
+nobody acknowledged, or when no node answers.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -54,7 +54,8 @@ pub(crate) struct StatusArgs {
 Examples:
   nackcast alerts
   nackcast alerts --follow --json
-  nackcast alerts --all --node https://cdn1:7800 --cert me.pem --key me.key --ca ca.pem")]
+  nackcast alerts --all
+  nackcast alerts --node https://cdn1:7800 --cert a.pem --key a.key --ca ca.pem")]
 pub(crate) struct AlertsArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -71,7 +72,7 @@ pub(crate) struct AlertsArgs {
 #[command(after_help = "\
 Examples:
   nackcast top
-  nackcast top --node https://cdn1:7800 --cert me.pem --key me.key --ca ca.pem
+  nackcast top --node /var/lib/nackcast/send-0123abcd
 
 q, Esc or Ctrl-C ends it.")]
 pub(crate) struct TopArgs {

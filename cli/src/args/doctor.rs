@@ -13,8 +13,7 @@ use super::values::{HostPort, Listen};
 Examples:
   nackcast doctor --ticket @news.ticket              on a receiver
   nackcast doctor --ticket @news.ticket --interface eth1 --wait 130s
-  nackcast doctor --channel news.key --ttl 8 --to edge1.example.net:7701
-                                                     on the sender
+  nackcast doctor --channel news.key --to edge1:7701 on the sender
 
 Run it as root to see what a firewall drops. It exits 1 when something is wrong.")]
 pub(crate) struct DoctorArgs {
