@@ -85,6 +85,14 @@ impl Pair {
         (primary, backup, receivers)
     }
 
+    /// The backup's admin hears of an alert of this kind.
+    fn until_alerted(&self, kind: &str) {
+        let mut ask = Command::new(program());
+        ask.args(["alerts", "--json", "--node"]).arg(self.site.state("backup"));
+        let mut said = move || String::from_utf8_lossy(&ask.output().unwrap().stdout).contains(&format!("\"{kind}\""));
+        until(&format!("{kind} is an alert"), &mut said);
+    }
+
     fn backup_bytes(&self) -> u64 {
         self.site.counters("backup", Direction::FromHost).multicast_udp.bytes
     }
@@ -140,6 +148,7 @@ fn takes_over_at(percent: u64, stop: impl FnOnce(&mut Process)) {
         pair.site.until_sent(pair.tree.bytes() * percent / 100);
         stop(&mut primary);
         backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        pair.until_alerted("role-changed");
         pair.assert_received(&mut receivers);
         over.store(true, Ordering::Relaxed);
         watched.join().unwrap()
@@ -215,6 +224,7 @@ fn receivers_that_reach_only_the_backup_are_an_alert_and_no_take_over() {
         }
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &[])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
+        pair.until_alerted("backup-asked");
         assert!(!backup.stderr().contains("to=Active"), "the primary serves\n{}", backup.tail());
         for receiver in 1..=2 {
             pair.cut(&receiver_name(receiver), "sender", false);

@@ -1,0 +1,176 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::*;
+use crate::doctor::facts::{Heard, Tapped, Told};
+
+/// A receiver that hears everything.
+fn sound() -> Facts {
+    let from = "10.0.0.1:7600".parse().unwrap();
+    let passing = Passing {
+        advertised: 20,
+        data: 100,
+        querier: true,
+        from: Some("10.0.0.1".parse().unwrap()),
+        back: Some("eth0".into()),
+        hops: Some(8),
+        ..Passing::default()
+    };
+    let told = Told {
+        from,
+        takes_nacks_at: "10.0.0.1:7701".parse().unwrap(),
+        state: SenderState::Active,
+        data_group: "239.192.7.7:7601".parse().unwrap(),
+        clock_ahead_ms: Some(3),
+    };
+    Facts {
+        part: Part::Receives,
+        group: "239.192.7.7:7600".parse().unwrap(),
+        packet: 1478,
+        interface: Ok(Link { name: "eth0".into(), mtu: Some(1500), rp_filter: 1, ..Link::default() }),
+        joined: BTreeSet::from(["eth0".to_owned()]),
+        buffer: Some((8 << 20, 8 << 20)),
+        port: None,
+        sent: None,
+        heard: Heard {
+            waited: Duration::from_secs(5),
+            advertised: 20,
+            data: 100,
+            opened: 20,
+            advertisement: Some(told),
+            tapped: Some(Tapped { links: BTreeMap::from([("eth0".to_owned(), passing)]) }),
+            failed: None,
+        },
+        reached: vec![Reached {
+            name: "10.0.0.1:7701".into(),
+            address: Some("10.0.0.1".parse().unwrap()),
+            by: Some("eth0".into()),
+            short: Passage::Arrived,
+            long: Passage::Arrived,
+            echo: Echo::Answered(Duration::from_millis(2)),
+        }],
+        ttl: 8,
+    }
+}
+
+fn judged(facts: &Facts, wanted: Verdict) -> Vec<&'static str> {
+    let findings = judge(facts).into_iter().filter(|finding| finding.verdict == wanted);
+    let checked = findings.inspect(|finding| assert!(finding.mend.is_some() || wanted == Verdict::Fine));
+    checked.map(|finding| finding.what).collect()
+}
+
+fn wrong(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
+    let mut facts = sound();
+    change(&mut facts);
+    judged(&facts, Verdict::Wrong)
+}
+
+fn noted(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
+    let mut facts = sound();
+    change(&mut facts);
+    judged(&facts, Verdict::Note)
+}
+
+/// Nothing gets through to the sockets.
+fn deaf(facts: &mut Facts) -> &mut Passing {
+    (facts.heard.advertised, facts.heard.opened, facts.heard.data) = (0, 0, 0);
+    facts.heard.advertisement = None;
+    facts.heard.tapped.as_mut().unwrap().links.get_mut("eth0").unwrap()
+}
+
+/// Nothing gets to the interface.
+fn cut_off(facts: &mut Facts) {
+    let passing = deaf(facts);
+    (passing.advertised, passing.data, passing.from, passing.back) = (0, 0, None, None);
+}
+
+#[test]
+fn nothing_is_wrong_where_everything_is_heard() {
+    assert_eq!((judged(&sound(), Verdict::Wrong), judged(&sound(), Verdict::Note)), (vec![], vec![]));
+}
+
+#[test]
+fn what_reaches_the_interface_and_no_socket_met_the_filter_or_the_firewall() {
+    assert_eq!(
+        wrong(|facts| {
+            deaf(facts);
+        }),
+        ["firewall"]
+    );
+    assert_eq!(wrong(|facts| deaf(facts).back = Some("eth1".into())), ["rp-filter"]);
+    assert_eq!(wrong(|facts| facts.heard.data = 0), ["firewall"], "of the data group only");
+}
+
+#[test]
+fn what_does_not_reach_the_interface_is_elsewhere_or_lost() {
+    assert_eq!(wrong(cut_off), ["multicast"]);
+    assert_eq!(
+        wrong(|facts| {
+            cut_off(facts);
+            facts.reached[0].by = Some("eth1".into());
+        }),
+        ["wrong-interface"]
+    );
+    assert_eq!(
+        wrong(|facts| {
+            cut_off(facts);
+            let other = Passing { advertised: 3, ..Passing::default() };
+            facts.heard.tapped.as_mut().unwrap().links.insert("eth1".into(), other);
+        }),
+        ["wrong-interface"]
+    );
+    assert_eq!(
+        wrong(|facts| {
+            cut_off(facts);
+            facts.reached.clear();
+        }),
+        ["silence"]
+    );
+}
+
+#[test]
+fn the_rest_is_told_one_by_one() {
+    assert_eq!(wrong(|facts| facts.interface = Err("none".into())), ["interface"]);
+    assert_eq!(wrong(|facts| facts.interface.as_mut().unwrap().mtu = Some(1000)), ["mtu"]);
+    assert_eq!(wrong(|facts| facts.interface.as_mut().unwrap().loopback = true), ["route"]);
+    assert_eq!(wrong(|facts| facts.heard.advertisement = None), ["ticket"]);
+    assert_eq!(wrong(|facts| facts.heard.failed = Some("in use".into())), ["port"]);
+    assert_eq!(wrong(|facts| facts.reached[0].echo = Echo::Silent), ["nack"]);
+    assert_eq!(wrong(|facts| facts.reached[0].echo = Echo::Strange), ["ticket"]);
+    assert_eq!(wrong(|facts| facts.reached[0].long = Passage::TooLong(1400)), ["mtu"]);
+    assert_eq!(wrong(|facts| facts.reached[0].long = Passage::Silent), ["mtu"]);
+    assert_eq!(wrong(|facts| facts.reached[0].short = Passage::Expired(None)), ["ttl"]);
+    assert_eq!(wrong(|facts| facts.reached[0].address = None), ["name"]);
+    assert_eq!(noted(|facts| facts.buffer = Some((212_992, 8 << 20))), ["buffer"]);
+    assert_eq!(noted(|facts| facts.joined = BTreeSet::from(["eth1".to_owned()])), ["join"]);
+    assert_eq!(noted(|facts| facts.heard.advertisement.as_mut().unwrap().clock_ahead_ms = Some(-90_000)), ["clock"]);
+    let quiet = |facts: &mut Facts, seconds| {
+        facts.heard.waited = Duration::from_secs(seconds);
+        facts.heard.tapped.as_mut().unwrap().links.get_mut("eth0").unwrap().querier = false;
+    };
+    assert_eq!(noted(|facts| quiet(facts, 5)), ["querier"]);
+    assert_eq!(wrong(|facts| quiet(facts, 130)), ["querier"]);
+}
+
+#[test]
+fn a_sender_hears_of_its_port_and_of_what_did_not_leave() {
+    let sending = |facts: &mut Facts| {
+        facts.part = Part::Sends;
+        facts.sent = Some(Ok(()));
+    };
+    assert_eq!(wrong(sending), Vec::<&str>::new());
+    assert_eq!(
+        wrong(|facts| {
+            sending(facts);
+            facts.sent = Some(Err("Operation not permitted".into()));
+        }),
+        ["send"]
+    );
+    assert_eq!(
+        noted(|facts| {
+            sending(facts);
+            facts.port = Some("in use".into());
+        }),
+        ["port"]
+    );
+}
