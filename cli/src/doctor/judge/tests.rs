@@ -1,3 +1,5 @@
+//! What was seen in networks with a fault, and what is found.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
