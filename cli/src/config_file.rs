@@ -60,9 +60,14 @@ mod tests {
     const SEND: &str = r#"
 channel = ["/etc/nackcast/news.key=/srv/news"]
 role = "primary"
+rank = 0
+peer = ["cdn2.example.net:7701"]
+drain-limit = "10s"
+overwrite = false
 interface = "eth1"
 listen = "[::]:7701"
 rate = "20mbit"
+unicast-rate = "20mbit"
 ttl = 8
 dscp = 0
 max-passes = 16
@@ -91,6 +96,10 @@ ticket = ["@/etc/nackcast/news.ticket"]
 into = ["/srv/cache/news"]
 interface = "eth1"
 source = ["cdn1.example.net:7701"]
+pull = "last"
+serve-peers = false
+listen = "[::]:7701"
+unicast-rate = "20mbit"
 admin = "127.0.0.1:7800"
 admin-cert = "/etc/nackcast/admin.pem"
 admin-key = "/etc/nackcast/admin.key"

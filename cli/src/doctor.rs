@@ -65,7 +65,7 @@ async fn examine(args: &DoctorArgs, ticket: Ticket, part: Part) -> Facts {
         }
     };
     if part == Part::Sends {
-        facts.sent = Some(machine::send_one(&ticket, &interface, args.ttl));
+        facts.sent = Some(machine::send_one(&ticket, &interface, args.ttl).await);
     }
     facts.heard = listen::listen(&ticket, &interface, args.wait).await;
     let mut ways: Vec<String> = args.to.iter().map(|to| to.0.clone()).collect();

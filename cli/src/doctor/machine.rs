@@ -103,10 +103,11 @@ fn buffer(group: SocketAddr, interface: &Interface) -> Option<(usize, usize)> {
 }
 
 /// One datagram to the group, which nobody can open.
-pub(super) fn send_one(ticket: &Ticket, interface: &Interface, ttl: u8) -> Result<(), String> {
+pub(super) async fn send_one(ticket: &Ticket, interface: &Interface, ttl: u8) -> Result<(), String> {
     let options = SendOptions { ttl, ..SendOptions::default() };
     let sender = MulticastSender::bind(ticket.advertise.ip(), interface, options).map_err(|error| error.to_string())?;
     let datagram = vec![0; payload_length()];
+    sender.writable().await.map_err(|error| error.to_string())?;
     let sent = sender.try_send_batch(ticket.advertise, &datagram, datagram.len());
     sent.map(|_| ()).map_err(|error| error.to_string())
 }
