@@ -185,11 +185,13 @@ pub(crate) enum ChannelCommand {
 #[command(after_help = "\
 Examples:
   nackcast channel new news
-  nackcast channel new news --advertise 239.200.1.1:7600 --sender cdn1.example.net:7701
+  nackcast channel new news --sender cdn1.example.net:7701
+  nackcast channel new news --advertise 239.200.1.1:7600
   nackcast channel new news --out /etc/nackcast/news.key
 
-NAME.key is the right to publish: keep it where only the sender reads it. NAME.ticket is the right to
-receive: give it to receivers only. Neither is ever overwritten.")]
+NAME.key is the right to publish: keep it where only the sender reads it.
+NAME.ticket is the right to receive: give it to receivers only.
+Neither is ever overwritten.")]
 pub(crate) struct ChannelNewArgs {
     /// The channel's name, for people
     pub(crate) name: String,
@@ -247,7 +249,8 @@ Examples:
   nackcast send --channel news.key=/srv/news --once --expect 40
   nackcast send --config /etc/nackcast/send.toml
 
-SIGTERM and SIGINT finish the running jobs and end (a second one ends at once); SIGHUP rescans.")]
+SIGTERM and SIGINT finish the running jobs and end (a second one ends at once);
+SIGHUP rescans.")]
 pub(crate) struct SendArgs {
     /// TOML file whose keys are these options; what the command line gives counts more
     #[arg(long, value_name = "FILE")]
@@ -263,15 +266,16 @@ pub(crate) struct SendArgs {
 #[command(after_help = "\
 Examples:
   nackcast receive --ticket @news.ticket --into /srv/cache/news
-  nackcast receive --ticket @a.ticket --into /srv/a --ticket @b.ticket --into /srv/b
+  nackcast receive --ticket @a.ticket --into a --ticket @b.ticket --into b
   nackcast receive --ticket - --into /srv/cache/news --once < news.ticket
   NACKCAST_TICKET=... nackcast receive --into /srv/cache/news
   nackcast receive --config /etc/nackcast/receive.toml
 
 The n-th --ticket goes with the n-th --into. Prefer @FILE: arguments show in process lists.
-SIGTERM and SIGINT save what was received and end (a second one ends at once); SIGHUP rescans. A receiver that
-is ended so before everything is there says `success: false` in its --json summary; it exits with 0, as asked,
-or with 1 when --once asked for more.")]
+SIGTERM and SIGINT save what was received and end (a second one ends at once);
+SIGHUP rescans. A receiver that is ended so before everything is there says
+`success: false` in its --json summary; it exits with 0, as asked, or with 1
+when --once asked for more.")]
 pub(crate) struct ReceiveArgs {
     /// TOML file whose keys are these options; what the command line gives counts more
     #[arg(long, value_name = "FILE")]

@@ -20,7 +20,10 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 /// `LINE: key `KEY`: what is wrong`, as far as it is known.
 fn describe(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().trim();
+    let mut message = error.message().trim().to_owned();
+    if message.ends_with("expected a duration") {
+        message.push_str(": give a time in quotes, as in \"10min\"");
+    }
     let Some(span) = error.span() else {
         return format!(" {message}");
     };
@@ -138,6 +141,7 @@ json = false
         assert!(error("channel = [\n  \"a.key\",\n]\n").contains("key `channel`: `a.key` is not FILE=DIR"));
         assert!(error("ttl = 300\n").starts_with("1: key `ttl`"), "{}", error("ttl = 300\n"));
         assert!(error("period = \"soon\"\n").starts_with("1: key `period`"));
+        assert!(error("period = 600\n").ends_with("a time in quotes, as in \"10min\""), "{}", error("period = 600\n"));
         assert!(error("ttl = \n").starts_with("1: key `ttl`"), "{}", error("ttl = \n"));
     }
 }

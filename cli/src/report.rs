@@ -17,6 +17,8 @@ pub(crate) trait Summary: Serialize {
 /// What `verify` found. Names of fields are a contract with scripts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct VerifySummary {
+    /// Nothing is missing or damaged.
+    pub(crate) success: bool,
     pub(crate) directory: PathBuf,
     pub(crate) generation: u64,
     pub(crate) entries: u64,
@@ -82,11 +84,6 @@ impl Summary for nackcast_receiver::Summary {
 }
 
 impl VerifySummary {
-    /// Nothing missing or damaged.
-    pub(crate) const fn is_sound(&self) -> bool {
-        self.missing.is_empty() && self.damaged.is_empty()
-    }
-
     /// For people.
     pub(crate) fn to_text(&self) -> String {
         let line = one_line;

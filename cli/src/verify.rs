@@ -24,6 +24,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let found = nackcast_receiver::verify(&args.dir, &state, args.deep);
     let found = found.map_err(|error| node::fail(error.is_usage(), error))?;
     let summary = VerifySummary {
+        success: found.missing.is_empty() && found.damaged.is_empty(),
         directory: args.dir.clone(),
         generation: found.generation,
         entries: found.entries,
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     } else {
         print(&summary.to_text())?;
     }
-    if summary.is_sound() { Ok(()) } else { Err(Failure::Reported) }
+    if summary.success { Ok(()) } else { Err(Failure::Reported) }
 }
 
 /// The state of the receiver that fills the directory.

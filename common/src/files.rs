@@ -83,6 +83,8 @@ pub trait Opened: Any + fmt::Debug + Send + Sync {
     fn set_time_at(&self, name: &[u8], mtime: Mtime) -> Result<(), Errno>;
     /// Gives what is at a name another name, in one step; a file or link that has it is replaced.
     fn rename(&self, name: &[u8], to: &dyn Opened, new_name: &[u8]) -> Result<(), Errno>;
+    /// The same where nothing has the new name; `EXIST` when something does.
+    fn rename_new(&self, name: &[u8], to: &dyn Opened, new_name: &[u8]) -> Result<(), Errno>;
     /// Removes a file or link.
     fn remove(&self, name: &[u8]) -> Result<(), Errno>;
     /// Removes an empty directory.

@@ -24,7 +24,7 @@ const FOUND: [(Mutation, u64); 15] = [
     (Mutation::MapBeforeData, 9),
     (Mutation::SideFileReused, 168),
     (Mutation::BlockNotChecked, 5),
-    (Mutation::PromiseForEver, 77),
+    (Mutation::PromiseForEver, 57),
     (Mutation::WindowNeverReset, 6),
     (Mutation::NonceRestarts, 0),
     (Mutation::RollKeepsSession, 5),

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags, ResolveFlags, StatxFlags, StatxTimestamp,
-    Timespec, Timestamps,
+    AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
+    StatxTimestamp, Timespec, Timestamps,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -129,6 +129,19 @@ impl Opened for Descriptor {
 
     fn rename(&self, name: &[u8], to: &dyn Opened, new_name: &[u8]) -> Result<(), Errno> {
         rustix::fs::renameat(&self.fd, name, &Self::same(to)?.fd, new_name)
+    }
+
+    fn rename_new(&self, name: &[u8], to: &dyn Opened, new_name: &[u8]) -> Result<(), Errno> {
+        let there = Self::same(to)?;
+        match rustix::fs::renameat_with(&self.fd, name, &there.fd, new_name, RenameFlags::NOREPLACE) {
+            // Some file systems cannot do this in one step.
+            Err(Errno::INVAL | Errno::NOSYS) => match there.facts_at(new_name) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => self.rename(name, to, new_name),
+                Err(cause) => Err(cause),
+            },
+            done => done,
+        }
     }
 
     fn remove(&self, name: &[u8]) -> Result<(), Errno> {

@@ -73,24 +73,33 @@ impl Dataset {
     }
 
     fn try_prune(&mut self, manifest: &Manifest) -> Result<Vec<String>, CompareError> {
-        let left = self.record.paths()?.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none());
-        let (left, foreign): (Vec<_>, Vec<_>) = left.partition(|path| self.is_still_ours(path));
+        let (mut left, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        for path in self.record.paths()?.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none()) {
+            match self.is_still_ours(&path) {
+                Ok(true) => left.push(path),
+                Ok(false) => foreign.push(path),
+                Err(error) => unknown.push(error),
+            }
+        }
+        let mut transient: Vec<_> = unknown.iter().filter(|e| !is_hopeless(e)).map(ToString::to_string).collect();
+        unknown.iter().for_each(|error| self.trouble(error));
         for path in &foreign {
             self.tell(Report::Trouble(format!("{path} left the dataset, but was changed here: it stays")));
         }
         self.record.forget(&foreign)?;
         if left.is_empty() {
-            return Ok(Vec::new());
+            return Ok(transient);
         }
         let kept = self.remove(&left, manifest)?;
         for (path, why) in &kept {
             self.tell(Report::Trouble(format!("{path} left the dataset but was not removed: {why}")));
         }
-        let transient = |why: &Kept| match why {
+        let may_go = |why: &Kept| match why {
             Kept::Failed(error) if !is_hopeless(error) => Some(error.to_string()),
             Kept::Failed(_) | Kept::Wanted | Kept::NotEmpty | Kept::NotOurs => None,
         };
-        Ok(kept.iter().filter_map(|(_, why)| transient(why)).collect())
+        transient.extend(kept.iter().filter_map(|(_, why)| may_go(why)));
+        Ok(transient)
     }
 
     /// Removes what is ours, and forgets what is gone; gives what is not, and why.
@@ -106,19 +115,23 @@ impl Dataset {
     }
 
     /// What stands there is what we put there: not another file, nor one that somebody wrote to since.
-    pub(super) fn is_still_ours(&self, path: &DatasetPath) -> bool {
-        let Ok(Some(facts)) = self.target.facts(path) else { return true };
-        match self.record.stamp(path) {
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub(super) fn is_still_ours(&self, path: &DatasetPath) -> Result<bool, DiskError> {
+        let Some(facts) = self.target.facts(path)? else { return Ok(true) };
+        Ok(match self.record.stamp(path) {
             // Whoever writes to a file, or puts another one there, changes these two. Size and time may be other ones
             // on a disk that lost what it said to be durable.
             Some(stamp) => {
                 let now = FileStamp::of(&facts, &Digest::default());
                 facts.kind == Kind::File && (now.ctime, now.inode) == (stamp.ctime, stamp.inode)
             }
+            None if self.record.is_vacant(path) => false,
             None if self.record.is_claimed(path) => true,
             None if self.record.is_symlink(path) => facts.kind == Kind::Symlink,
             None => facts.kind == Kind::Directory,
-        }
+        })
     }
 
     /// What we put where the manifest now wants something of another kind goes first: a file where a directory
@@ -139,8 +152,8 @@ impl Dataset {
                 files.push(path);
             }
         }
-        files.retain(|path| self.is_still_ours(path));
-        inside.retain(|path| self.is_still_ours(path));
+        files.retain(|path| self.is_still_ours(path).is_ok_and(|ours| ours));
+        inside.retain(|path| self.is_still_ours(path).is_ok_and(|ours| ours));
         if !inside.is_empty() {
             self.remove(&inside, manifest)?;
         }

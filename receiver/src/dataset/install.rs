@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nackcast_common::ids::ObjectId;
-use nackcast_common::manifest::{Content, EntryKind, Manifest, ObjectKind};
+use nackcast_common::manifest::{Content, Entry, EntryKind, Manifest, ObjectKind};
 use nackcast_common::path::DatasetPath;
 use nackcast_common::ranges::RangeSet;
 
@@ -107,10 +107,26 @@ impl Dataset {
                 EntryKind::File { .. } => Source::CopyOf(&object),
                 EntryKind::Directory | EntryKind::Symlink { .. } => Source::Nothing,
             };
-            self.installer.stage(entry, source)?;
+            self.stage(entry, source)?;
         }
         finished.push(object);
         Ok(())
+    }
+
+    /// Stages an entry: where nothing stood, nothing is replaced.
+    pub(super) fn stage(&mut self, entry: &Entry, source: Source<'_>) -> Result<(), InstallError> {
+        if self.record.is_vacant(&entry.path) && !self.settings.overwrite {
+            self.installer.stage_vacant(entry, source)
+        } else {
+            self.installer.stage(entry, source)
+        }
+    }
+
+    /// We put something there, but have no stamp of it: without this mark it would be somebody else's.
+    pub(super) fn doubt(&mut self, placed: &[DatasetPath]) {
+        if let Err(error) = self.record.doubt(placed.iter()) {
+            self.trouble(&error);
+        }
     }
 
     pub(super) fn record_outcomes(
@@ -119,8 +135,8 @@ impl Dataset {
         results: Vec<Outcome>,
         outcomes: &mut BTreeMap<ObjectId, InstallOutcome>,
     ) {
-        let mut stamps = Vec::new();
-        for Outcome { path, result } in results {
+        let (mut stamps, mut doubtful) = (Vec::new(), Vec::new());
+        for Outcome { path, placed, result } in results {
             match result {
                 Ok(stamp) => {
                     if let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path)) {
@@ -129,6 +145,9 @@ impl Dataset {
                     stamps.push((path, stamp));
                 }
                 Err(error) => {
+                    if placed {
+                        doubtful.push(path.clone());
+                    }
                     let outcome = self.judge(&error);
                     if outcome == InstallOutcome::Refused
                         && let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path))
@@ -141,6 +160,7 @@ impl Dataset {
                 }
             }
         }
+        self.doubt(&doubtful);
         if let Err(error) = self.record.put_stamps(&stamps) {
             self.trouble(&error);
         }
@@ -152,7 +172,7 @@ impl Dataset {
         match error {
             InstallError::Disk(error) if error.is_full() => InstallOutcome::Full,
             InstallError::Disk(_) | InstallError::Interfered { .. } => InstallOutcome::Later,
-            InstallError::Conflict(_) => InstallOutcome::Refused,
+            InstallError::Conflict(_) | InstallError::Taken { .. } => InstallOutcome::Refused,
             InstallError::WrongBytes { .. } | InstallError::Misfit { .. } => {
                 InstallOutcome::Refetch { left: RangeSet::new() }
             }

@@ -178,7 +178,8 @@ impl Dataset {
             EntryKind::Directory | EntryKind::Symlink { .. } => false,
         };
         let differing = standing().filter(|(_, status)| matches!(status, Status::Differs(_)));
-        let rotten = differing.filter(|(entry, _)| is_stamped(entry) && self.is_still_ours(&entry.path));
+        let rotten =
+            differing.filter(|(entry, _)| is_stamped(entry) && self.is_still_ours(&entry.path).is_ok_and(|ours| ours));
         self.record.doubt(rotten.map(|(entry, _)| &entry.path))?;
         Ok(())
     }
@@ -190,11 +191,12 @@ impl Dataset {
         let here = self.content_here(manifest, comparison)?;
         // Mode and time of what is moved are set before.
         let leaving = here.values().filter_map(|(from, leaving)| leaving.is_some().then_some(from));
-        let moved = self.suspend(leaving.filter(|from| self.is_still_ours(from)))?;
-        let (mut untidy, mut directories) = (Vec::new(), Vec::new());
+        let moved = self.suspend(leaving.filter(|from| self.is_still_ours(from).is_ok_and(|ours| ours)))?;
+        let (mut untidy, mut directories, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for (at, (entry, status)) in manifest.entries().iter().zip(&comparison.entries).enumerate() {
             // What differs where we never put anything is somebody else's.
             if matches!(status, Status::Differs(_)) && !self.settings.overwrite && !self.record.knows(&entry.path) {
+                foreign.push(entry.path.clone());
                 if self.refused.insert(at) {
                     self.tell(Report::Trouble(format!(
                         "{} stands in the way and is not ours: move it away, or give --overwrite",
@@ -212,15 +214,15 @@ impl Dataset {
                 }
                 (_, EntryKind::File { digest, content, .. }) if *content != Content::Empty => {
                     self.wanted.insert(at);
-                    let staged = here
-                        .get(digest)
-                        .is_some_and(|(from, leaving)| self.installer.stage_local_copy(from, entry, *leaving).is_ok());
+                    let staged = here.get(digest).is_some_and(|(from, leaving)| {
+                        self.stage(entry, Source::Local { from, leaving: *leaving }).is_ok()
+                    });
                     if !staged {
                         lacking.push(at);
                     }
                 }
                 (_, EntryKind::File { .. } | EntryKind::Directory | EntryKind::Symlink { .. }) => {
-                    if let Err(error) = self.installer.stage(entry, Source::Nothing) {
+                    if let Err(error) = self.stage(entry, Source::Nothing) {
                         self.trouble(&error);
                     } else if entry.kind == EntryKind::Directory {
                         directories.push(entry.path.clone());
@@ -228,6 +230,7 @@ impl Dataset {
                 }
             }
         }
+        self.record.forget(&foreign)?;
         self.tidy(&untidy)?;
         let committed = self.commit();
         self.resume(moved)?;

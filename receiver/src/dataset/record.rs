@@ -15,9 +15,12 @@ use crate::disk::facts::FileStamp;
 /// Marks a symbolic link, and a directory.
 const SYMLINK: &[u8] = b"-";
 const DIRECTORY: &[u8] = b"d";
-/// Marks a path at which nothing stood when it was first wanted, or something of ours that rotted: what stands there
-/// is ours, but of no known content.
+/// Marks a path at which what stands is ours, but of no known content: it rotted, or it was vacant in an earlier run.
 const CLAIMED: &[u8] = b"?";
+/// Begins the mark of a path at which nothing stood when a run, whose number follows, last looked. In that run whatever
+/// stands there and is not our installation is somebody else's. After it nobody knows: we may have put it there just
+/// before the power went.
+const VACANT: u8 = b'v';
 /// Paths in one batch of the store.
 const BATCH: usize = 4096;
 
@@ -26,6 +29,8 @@ const BATCH: usize = 4096;
 pub struct Record {
     store: Store,
     stamps: Table,
+    /// This run's mark of a vacant path.
+    vacant: [u8; 9],
     files: Arc<dyn Files>,
     chaining: PathBuf,
 }
@@ -37,7 +42,14 @@ impl Record {
     /// When the store cannot be read.
     pub fn new(store: Store, files: Arc<dyn Files>, chaining: PathBuf) -> Result<Self, StoreError> {
         let stamps = store.tree("stamps")?;
-        Ok(Self { store, stamps, files, chaining })
+        let runs = store.tree("dataset")?;
+        let before = runs.get(b"runs")?.and_then(|row| row.try_into().ok()).map_or(0, u64::from_be_bytes);
+        // Not flushed by itself: no mark of this run is durable before it.
+        let run = before.wrapping_add(1).to_be_bytes();
+        runs.put(b"runs", &run)?;
+        let mut vacant = [VACANT; 9];
+        vacant[1..].copy_from_slice(&run);
+        Ok(Self { store, stamps, vacant, files, chaining })
     }
 
     /// The stamp under which a file was last verified.
@@ -47,7 +59,12 @@ impl Record {
 
     /// Whether we installed, verified or made what stood at this path.
     pub(crate) fn knows(&self, path: &DatasetPath) -> bool {
-        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.is_some())
+        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.is_some_and(|row| row != self.vacant))
+    }
+
+    /// Nothing stood there when this run last looked.
+    pub(crate) fn is_vacant(&self, path: &DatasetPath) -> bool {
+        self.has_mark(path, &self.vacant)
     }
 
     /// Every path that we installed, verified or made.
@@ -75,11 +92,11 @@ impl Record {
         self.change(paths, |batch, path| batch.put(path.as_bytes(), DIRECTORY))
     }
 
-    /// Nothing stands at these paths, and we are going to put something there. Durable when this returns, so that
+    /// Nothing stands at these paths now, and we are going to put something there. Durable when this returns, so that
     /// after a power cut our own files are not taken for somebody else's.
     pub(crate) fn claim<'a>(&self, paths: impl Iterator<Item = &'a DatasetPath>) -> Result<(), StoreError> {
-        let new: Vec<_> = paths.filter(|path| !self.knows(path)).collect();
-        self.change(&new, |batch, path| batch.put(path.as_bytes(), CLAIMED))?;
+        let new: Vec<_> = paths.filter(|path| !self.is_vacant(path)).collect();
+        self.change(&new, |batch, path| batch.put(path.as_bytes(), &self.vacant))?;
         if new.is_empty() { Ok(()) } else { self.store.flush() }
     }
 
@@ -89,9 +106,9 @@ impl Record {
         self.change(&paths.collect::<Vec<_>>(), |batch, path| batch.put(path.as_bytes(), CLAIMED))
     }
 
-    /// What is kept of a path, if that says more than that it is ours.
+    /// What is kept of a path, if that says more than that it is ours, or was vacant.
     pub(crate) fn known_row(&self, path: &DatasetPath) -> Option<Vec<u8>> {
-        self.stamps.get(path.as_bytes()).ok()?.filter(|row| row != CLAIMED)
+        self.stamps.get(path.as_bytes()).ok()?.filter(|row| row != CLAIMED && *row != self.vacant)
     }
 
     /// Rows of [`Self::known_row`] are put back.
@@ -102,9 +119,10 @@ impl Record {
         self.change(&rows.collect::<Vec<_>>(), |batch, (path, row)| batch.put(path.as_bytes(), row))
     }
 
-    /// Nothing of somebody else's can stand there.
+    /// What stands there is taken for ours, whatever it is.
     pub(crate) fn is_claimed(&self, path: &DatasetPath) -> bool {
-        self.has_mark(path, CLAIMED)
+        let claims = |row: Vec<u8>| row == CLAIMED || (row.len() == self.vacant.len() && row[0] == VACANT);
+        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.is_some_and(claims)) && !self.is_vacant(path)
     }
 
     /// We made a symbolic link there.

@@ -11,7 +11,7 @@ use nackcast_common::store::StoreError;
 use super::{CompareError, Dataset};
 use crate::disk::DiskError;
 use crate::disk::facts::FileStamp;
-use crate::disk::install::Outcome;
+use crate::disk::install::{CommitError, Outcome};
 
 /// A path with its row of the record, and what stood there.
 #[derive(Debug)]
@@ -47,7 +47,10 @@ impl Dataset {
     pub(super) fn commit(&mut self) -> Result<Vec<Outcome>, DiskError> {
         // Without a record the files are as sound; only whose they are may be forgotten.
         let suspended = self.suspend(self.installer.replaced());
-        let outcomes = self.installer.commit();
+        let outcomes = self.installer.commit().map_err(|CommitError { cause, placed }| {
+            self.doubt(&placed);
+            cause
+        });
         if let Err(error) = suspended.and_then(|suspended| self.resume(suspended)) {
             self.trouble(&error);
         }

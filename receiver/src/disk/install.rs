@@ -122,6 +122,14 @@ pub enum InstallError {
         /// The entry.
         path: String,
     },
+    /// Nothing stood there when the entry was asked for, and now something does.
+    #[error(
+        "{path} was put there by somebody else while it was on its way: it stays; move it away, or give --overwrite"
+    )]
+    Taken {
+        /// The entry.
+        path: String,
+    },
     /// Another program put something at the name while we did.
     #[error("another program changed {path} while it was installed: scan again")]
     Interfered {
@@ -141,8 +149,20 @@ pub enum InstallError {
 pub struct Outcome {
     /// The entry.
     pub path: DatasetPath,
+    /// It has its final name, whatever came after.
+    pub placed: bool,
     /// The stamp of a file; none for a symbolic link.
     pub result: Result<Option<FileStamp>, InstallError>,
+}
+
+/// Why a batch was not made durable.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct CommitError {
+    /// What the file system said.
+    pub cause: DiskError,
+    /// What has its final name all the same.
+    pub placed: Vec<DatasetPath>,
 }
 
 /// Installs entries of one target, batch by batch.
@@ -172,6 +192,8 @@ struct Staged {
     digest: Option<Digest>,
     from: Origin,
     inode: u64,
+    /// Only where nothing has its name.
+    vacant: bool,
 }
 
 #[derive(Debug)]
@@ -217,17 +239,15 @@ impl Installer {
         }
     }
 
-    /// Stages an entry whose bytes are in the dataset under another path.
+    /// The same for an entry where nothing stands: it replaces nothing.
     ///
     /// # Errors
     /// As [`Installer::stage`].
-    pub fn stage_local_copy(
-        &mut self,
-        from: &DatasetPath,
-        to: &Entry,
-        leaving: Option<FileStamp>,
-    ) -> Result<(), InstallError> {
-        self.stage(to, Source::Local { from, leaving })
+    pub fn stage_vacant(&mut self, entry: &Entry, source: Source<'_>) -> Result<(), InstallError> {
+        let before = self.staged.len();
+        self.stage(entry, source)?;
+        self.staged.iter_mut().skip(before).for_each(|staged| staged.vacant = true);
+        Ok(())
     }
 
     fn stage_symlink(&mut self, entry: &Entry, to: &[u8]) -> Result<(), InstallError> {
@@ -243,7 +263,7 @@ impl Installer {
             self.fail("make", &entry.path, 4096, cause)
         })?;
         let from = Origin::Part(temporary);
-        self.staged.push(Staged { path: entry.path.clone(), digest: None, from, inode: facts.inode });
+        self.staged.push(Staged { path: entry.path.clone(), digest: None, from, inode: facts.inode, vacant: false });
         Ok(())
     }
 
@@ -280,7 +300,13 @@ impl Installer {
             self.discard(&from);
             return Err(self.target.lost(entry.path.as_bytes(), cause).into());
         }
-        self.staged.push(Staged { path: entry.path.clone(), digest: Some(*digest), from, inode: facts.inode });
+        self.staged.push(Staged {
+            path: entry.path.clone(),
+            digest: Some(*digest),
+            from,
+            inode: facts.inode,
+            vacant: false,
+        });
         if self.handles.len() <= FLUSH_EACH_MAX {
             self.handles.push(file);
         }
@@ -354,26 +380,35 @@ impl Installer {
     /// When the file system did not store it; then nothing, or not durably, was installed. The objects that
     /// were given may have lost bytes ([`PartStore::distrust`](super::part::PartStore::distrust)), and the
     /// entries must be staged again. What is wrong with one entry alone stands in its [`Outcome`].
-    pub fn commit(&mut self) -> Result<Vec<Outcome>, DiskError> {
+    pub fn commit(&mut self) -> Result<Vec<Outcome>, CommitError> {
         self.parents.clear();
         let staged = std::mem::take(&mut self.staged);
         if !planted(Mutation::InstallBeforeSync)
             && let Err(error) = self.flush()
         {
             staged.iter().for_each(|s| self.discard(&s.from));
-            return Err(error);
+            return Err(CommitError { cause: error, placed: Vec::new() });
         }
         let mut outcomes = Vec::with_capacity(staged.len());
         for one in staged {
-            let result = self.place(&one);
-            if result.is_err() {
-                self.discard(&one.from);
-            }
-            outcomes.push(Outcome { path: one.path, result });
+            let (placed, result) = match self.place(&one) {
+                Ok(parent) => (true, self.examine(&one, &parent)),
+                Err(error) => {
+                    self.discard(&one.from);
+                    (false, Err(error))
+                }
+            };
+            outcomes.push(Outcome { path: one.path, placed, result });
         }
-        self.flush_directories()?;
+        let flushed = self.flush_directories();
         self.parents.clear();
-        Ok(outcomes)
+        match flushed {
+            Ok(()) => Ok(outcomes),
+            Err(cause) => {
+                let placed = outcomes.into_iter().filter(|o| o.placed).map(|o| o.path).collect();
+                Err(CommitError { cause, placed })
+            }
+        }
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
@@ -418,7 +453,8 @@ impl Installer {
         }
     }
 
-    fn place(&mut self, staged: &Staged) -> Result<Option<FileStamp>, InstallError> {
+    /// Gives what is staged its final name; gives the directory.
+    fn place(&mut self, staged: &Staged) -> Result<Handle, InstallError> {
         let (directory, name) = split(staged.path.as_bytes());
         let (from, from_name) = match &staged.from {
             Origin::Part(name) => {
@@ -437,13 +473,26 @@ impl Installer {
         let parent = loop {
             let parent = self.ensure(directory)?;
             tries += 1;
-            match from.rename(from_name, &*parent, name) {
+            let renamed = match staged.vacant {
+                true => from.rename_new(from_name, &*parent, name),
+                false => from.rename(from_name, &*parent, name),
+            };
+            match renamed {
                 Ok(()) => break parent,
+                Err(Errno::EXIST) if staged.vacant => {
+                    return Err(InstallError::Taken { path: staged.path.to_string() });
+                }
                 Err(cause) if tries >= TRIES_MAX => return Err(self.fail("install", &staged.path, 0, cause).into()),
                 Err(cause) => self.clear_way(staged, &parent, cause)?,
             }
         };
         self.touch(directory);
+        Ok(parent)
+    }
+
+    /// The stamp of what was placed.
+    fn examine(&self, staged: &Staged, parent: &Handle) -> Result<Option<FileStamp>, InstallError> {
+        let (_, name) = split(staged.path.as_bytes());
         let facts = parent.facts_at(name).map_err(|cause| self.fail("examine", &staged.path, 0, cause))?;
         if facts.inode != staged.inode {
             return Err(InstallError::Interfered { path: staged.path.to_string() });
@@ -513,7 +562,9 @@ impl Installer {
             file.facts()
         };
         let inode = set().map_err(fail)?.inode;
-        self.place(&Staged { path: entry.path.clone(), digest: Some(*digest), from, inode })
+        let copy = Staged { path: entry.path.clone(), digest: Some(*digest), from, inode, vacant: false };
+        let parent = self.place(&copy)?;
+        self.examine(&copy, &parent)
     }
 
     fn fail(&self, action: &'static str, path: &DatasetPath, needed: u64, cause: Errno) -> DiskError {

@@ -358,6 +358,31 @@ fn files_that_are_not_ours_end_the_node_untouched() {
 }
 
 #[test]
+fn a_file_that_appears_where_one_is_on_its_way_is_somebody_elses() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("into/file");
+    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
+    rig.begin(&mut sender);
+    fs::write(&path, b"mine").unwrap();
+    rig.hear(sender.file_symbols(|_| true));
+    let is_told = |node: &ReceiverNode| node.summary().problems.iter().any(|line| line.contains("--overwrite"));
+    rig.steps_until(&mut sender, "told", is_told);
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+    drop(rig);
+
+    // A later run knows it, too; and when it is gone, the dataset's file comes.
+    let (mut rig, mut sender) = (Rig::new(home.path(), 4), Sender::new());
+    rig.settle();
+    rig.steps_until(&mut sender, "told again", is_told);
+    (0..20).for_each(|_| rig.step(&mut sender));
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+    fs::remove_file(&path).unwrap();
+    drop(rig);
+    received(home.path());
+    assert!(fs::read(&path).unwrap() == content());
+}
+
+#[test]
 fn a_root_of_another_publisher_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());

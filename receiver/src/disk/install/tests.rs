@@ -129,6 +129,15 @@ fn a_planted_directory_link_never_leads_out() {
     }
 }
 
+/// Says that it is over when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_link_swapped_in_while_installing_never_leads_out() {
     let place = Place::new();
@@ -147,6 +156,8 @@ fn a_link_swapped_in_while_installing_never_leads_out() {
                 rustix::fs::renameat_with(CWD, &directory, CWD, &link, RenameFlags::EXCHANGE).unwrap();
             }
         });
+        // Also after a panic: else the swapping would go on for ever.
+        let _ends = Ends(&done);
         let mut installer = place.installer(Policy::default());
         let none = Dataset::default().build().manifest;
         // Bounded, so that a fault shows as a failure and not as a test without end.
@@ -162,7 +173,6 @@ fn a_link_swapped_in_while_installing_never_leads_out() {
                 break;
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
     let left: Vec<_> = std::fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["victim"]);
@@ -236,7 +246,7 @@ fn wrong_bytes_are_never_installed() {
     let built = Dataset::default().file(b"a", b"new", 0o644).slice(b"b", b"packed", 0o644).build();
     let mut installer = place.installer(Policy::default());
     let from = path(b"source");
-    let error = installer.stage_local_copy(&from, built.entry(b"a"), None).unwrap_err();
+    let error = installer.stage(built.entry(b"a"), Source::Local { from: &from, leaving: None }).unwrap_err();
     assert!(matches!(error, InstallError::WrongBytes { .. }));
     let pack = place.store.finish(built.receive(&place.store, nackcast_common::ids::ObjectIndex(1))).unwrap();
     // Other bytes of the pack, and none at all.
@@ -261,9 +271,9 @@ fn renamed_and_swapped_files_come_from_the_dataset() {
     let stamp = FileStamp::of(&facts, &Digest::of(&big));
     let new = Dataset::default().file(b"a", b"2", 0o600).file(b"b", b"1", 0o644).file(b"new", &big, 0o640).build();
     let mut installer = place.installer(Policy::default());
-    installer.stage_local_copy(&path(b"b"), new.entry(b"a"), None).unwrap();
-    installer.stage_local_copy(&path(b"a"), new.entry(b"b"), None).unwrap();
-    installer.stage_local_copy(&path(b"old/name"), new.entry(b"new"), Some(stamp)).unwrap();
+    installer.stage(new.entry(b"a"), Source::Local { from: &path(b"b"), leaving: None }).unwrap();
+    installer.stage(new.entry(b"b"), Source::Local { from: &path(b"a"), leaving: None }).unwrap();
+    installer.stage(new.entry(b"new"), Source::Local { from: &path(b"old/name"), leaving: Some(stamp) }).unwrap();
     for outcome in installer.commit().unwrap() {
         outcome.result.unwrap();
     }
@@ -283,7 +293,8 @@ fn a_stamp_that_no_longer_holds_makes_a_checked_copy() {
     std::fs::write(at(&place, b"old"), b"wrong").unwrap();
     let new = Dataset::default().file(b"new", b"right", 0o644).build();
     let mut installer = place.installer(Policy::default());
-    let error = installer.stage_local_copy(&path(b"old"), new.entry(b"new"), Some(stamp)).unwrap_err();
+    let error =
+        installer.stage(new.entry(b"new"), Source::Local { from: &path(b"old"), leaving: Some(stamp) }).unwrap_err();
     assert!(matches!(error, InstallError::WrongBytes { .. }));
 }
 

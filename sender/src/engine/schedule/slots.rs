@@ -131,16 +131,16 @@ mod tests {
             let layout = Geometry::default().object(blocks * 262_144).unwrap();
             Object::new(layout, Order::Table(ObjectIndex(place)), Generation::default())
         };
-        let ids: Vec<_> = (0..blocks.len() as u64).map(|id| ObjectId(id.into())).collect();
+        let ids: Vec<_> = (0..blocks.len() as u64).map(ObjectId).collect();
         let objects: BTreeMap<_, _> =
             (0..).zip(blocks).map(|(at, blocks)| (ids[at as usize], object(at, *blocks))).collect();
         schedule.replace(objects, &ids);
         schedule
     }
 
-    fn fill(schedule: &mut Schedule) -> Vec<u128> {
+    fn fill(schedule: &mut Schedule) -> Vec<u64> {
         let begun = schedule.fill(Time(0), Some(FirstPassMay::All), |_| Proactive::default());
-        begun.iter().map(|(id, _)| id.0.into()).collect()
+        begun.iter().map(|(id, _)| id.0).collect()
     }
 
     /// Sends all of a job, and closes it.

@@ -289,6 +289,14 @@ impl Opened for Open {
         state.set_name(self.inode, name, None)
     }
 
+    fn rename_new(&self, name: &[u8], to: &dyn Opened, new_name: &[u8]) -> Result<(), Errno> {
+        match to.facts_at(new_name) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => self.rename(name, to, new_name),
+            Err(cause) => Err(cause),
+        }
+    }
+
     fn remove(&self, name: &[u8]) -> Result<(), Errno> {
         self.unlink(name, |inode| if inode.kind() == Kind::Directory { Err(Errno::ISDIR) } else { Ok(()) })
     }

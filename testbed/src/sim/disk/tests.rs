@@ -130,6 +130,7 @@ fn a_failed_write_back_is_told_once_and_the_bytes_are_lost() {
     directory.sync().unwrap();
     let file = put(&directory, b"a", b"new");
     disk.set_faults(Faults { write_back_error: 1.0, ..Faults::default() });
+    assert_eq!(file.sync().unwrap_err(), Errno::IO);
     disk.set_faults(Faults::default());
     file.sync().unwrap();
     assert!(after_crashes(&disk, b"a").iter().all(|a| *a == Ok(b"old".to_vec())));
