@@ -565,7 +565,11 @@ impl RoleMachine {
                 self.inquire(now);
             }
             State::HoldingOff { until } if now >= until => {
-                self.enter(now, State::Active, "it held off long enough");
+                if self.is_preceded(now, now.before(HOLD_PROBE_EVERY)) {
+                    self.enter(now, State::Standby, "another sender serves, and goes first");
+                } else {
+                    self.enter(now, State::Active, "it held off long enough");
+                }
             }
             State::Draining { until, for_good } if now >= until => {
                 self.end_drain(now, for_good, "time to finish is over");
@@ -644,6 +648,10 @@ impl RoleMachine {
                 is_over
             }
             State::HoldingOff { .. } => {
+                if self.is_preceded(now, began) {
+                    self.enter(now, State::Standby, "another sender serves, and goes first");
+                    return true;
+                }
                 if is_over && !self.sending_after_us(now, began) {
                     self.enter(now, State::Active, "the backup is done");
                 }

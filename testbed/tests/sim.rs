@@ -26,7 +26,7 @@ const FOUND: [(Mutation, u64); 19] = [
     (Mutation::MapBeforeData, 9),
     (Mutation::SideFileReused, 168),
     (Mutation::BlockNotChecked, 5),
-    (Mutation::PromiseForEver, 57),
+    (Mutation::PromiseForEver, 12),
     (Mutation::WindowNeverReset, 6),
     (Mutation::NonceRestarts, 0),
     (Mutation::RollKeepsSession, 5),
@@ -38,7 +38,7 @@ const FOUND: [(Mutation, u64); 19] = [
     (Mutation::SilenceNotSeen, 1),
     (Mutation::ProbeSkipped, 8),
     (Mutation::DrainForgotten, 6),
-    (Mutation::AlertAtFirstNack, 2),
+    (Mutation::AlertAtFirstNack, 8),
     (Mutation::HoldOffIgnored, 130),
 ];
 
