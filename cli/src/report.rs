@@ -194,7 +194,7 @@ mod tests {
         };
         assert_eq!(
             progress_line(&channel),
-            "sending, 12/400 objects, 30.0 MiB of 300.0 MiB (10 %), 19.800mbit/s, repair 2.1 %, 1m 54s left, \
+            "sending, 12/400 objects, 30.0 MiB of 300.0 MiB (10 %), 19.8mbit/s, repair 2.1 %, 1m 54s left, \
              3 of 8 receivers complete"
         );
         let note = Some("no sender was heard".to_owned());

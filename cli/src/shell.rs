@@ -1,6 +1,8 @@
 //! What packagers and shells ask for: completions, manual pages, the version.
 
-use clap::CommandFactory;
+use std::path::Path;
+
+use clap::{Command, CommandFactory};
 use serde::Serialize;
 
 use crate::args::{Cli, CompletionsArgs, ManArgs, VersionArgs};
@@ -16,14 +18,31 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
 
 /// `nackcast man`.
 pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
-    if let Some(directory) = &args.out {
-        let context = format!("manual pages cannot be written into {}", directory.display());
-        std::fs::create_dir_all(directory).or_usage(&context)?;
-        return clap_mangen::generate_to(Cli::command(), directory).or_usage(context);
-    }
+    let mut command = Cli::command();
+    let Some(directory) = &args.out else {
+        return print(page(&command)?.trim_end());
+    };
+    let context = format!("manual pages cannot be written into {}", directory.display());
+    std::fs::create_dir_all(directory).or_usage(&context)?;
+    command.build();
+    write_pages(&command, directory, &context)
+}
+
+/// The page of a command, and those of the commands in it.
+fn write_pages(command: &Command, directory: &Path, context: &str) -> Result<(), Failure> {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let path = directory.join(format!("{name}.1"));
+    std::fs::write(path, page(command)?).or_usage(context)?;
+    let shown = |command: &&Command| !command.is_hide_set() && command.get_name() != "help";
+    command.get_subcommands().filter(shown).try_for_each(|command| write_pages(command, directory, context))
+}
+
+fn page(command: &Command) -> Result<String, Failure> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page).or_running("the manual page cannot be made")?;
-    print_bytes(&page)
+    clap_mangen::Man::new(command.clone()).render(&mut page).or_running("the manual page cannot be made")?;
+    // The examples stand as they are, under their own name.
+    let page = String::from_utf8_lossy(&page).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n.nf\n");
+    Ok(page.replace("\n.SH VERSION\n", "\n.fi\n.SH VERSION\n"))
 }
 
 #[derive(Serialize)]
@@ -45,4 +64,22 @@ pub(crate) fn version(args: &VersionArgs) -> Result<(), Failure> {
 
 fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     print(String::from_utf8_lossy(bytes).trim_end_matches('\n'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_has_a_page_whose_examples_stand_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        man(&ManArgs { out: Some(directory.path().to_owned()) }).unwrap();
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        for name in ["nackcast.1", "nackcast-send.1", "nackcast-channel-new.1"] {
+            let page = read(name);
+            assert!(page.contains(".SH EXAMPLES\n.nf\n  nackcast"), "{name}: {page}");
+            assert!(!page.contains("EXTRA"), "{name}");
+        }
+        assert!(read("nackcast.1").contains(".fi\n.SH VERSION"));
+    }
 }

@@ -83,7 +83,8 @@ impl fmt::Display for BitRate {
                 } else {
                     #[expect(clippy::cast_precision_loss, reason = "for reading only")]
                     let value = self.0 as f64 / unit as f64;
-                    write!(f, "{value:.3}{name}")
+                    let digits = format!("{value:.3}");
+                    write!(f, "{}{name}", digits.trim_end_matches('0').trim_end_matches('.'))
                 };
             }
         }

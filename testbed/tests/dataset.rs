@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nackcast_common::files::How;
+use nackcast_common::files::{Errno, How};
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectIndex};
 use nackcast_common::keys::SigningKey;
@@ -14,6 +14,7 @@ use nackcast_common::path::DatasetPath;
 use nackcast_common::store::MemoryStore;
 use nackcast_proto::manifest::encode;
 use nackcast_receiver::dataset::{Order, Report, Settings};
+use nackcast_receiver::disk::scan::Depth;
 use nackcast_receiver::disk::target::TargetDir;
 use nackcast_receiver::node::Workers;
 use nackcast_testbed::sim::disk::{Disk, Faults, Settings as DiskSettings};
@@ -169,6 +170,25 @@ fn what_was_changed_after_its_removal_failed_stays() {
     let reports = place.order(Order::Finish);
     assert!(is_finished(&reports, true), "{reports:?}");
     assert_eq!(place.root().open(b"gone", How::Read).unwrap().read_to_end(100).unwrap(), b"mine");
+}
+
+#[test]
+fn a_directory_that_was_made_before_the_disk_failed_is_ours() {
+    let mut place = Place::new();
+    place.assemble(1, Vec::new(), vec![entry("directory", EntryKind::Directory, 0o755), empty_file("file")]);
+    place.root().remove_directory(b"directory").unwrap();
+    place.root().remove(b"file").unwrap();
+    place.disk.set_faults(Faults { write_back_error: 1.0, ..Faults::default() });
+    let scan = || Order::Scan { depth: Depth::Quick, answer: None };
+    let reports = place.order(scan());
+    assert!(matches!(&reports[..], [Report::Failed(_)]), "{reports:?}");
+    place.root().open(b"directory", How::Directory).unwrap();
+    place.disk.set_faults(Faults::default());
+    place.order(scan());
+    assert!(is_finished(&place.order(Order::Finish), true));
+    place.take(2, names(1));
+    assert!(is_finished(&place.order(Order::Finish), true));
+    assert_eq!(place.root().open(b"directory", How::Directory).unwrap_err(), Errno::NOENT);
 }
 
 /// What two generations have at each of these names is of another kind, content or mode, or moved; the third has a

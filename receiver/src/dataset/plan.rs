@@ -232,6 +232,8 @@ impl Dataset {
         }
         self.record.forget(&foreign)?;
         self.tidy(&untidy)?;
+        // They are there already, also if the rest fails.
+        self.record.put_directories(&directories)?;
         let committed = self.commit();
         self.resume(moved)?;
         let results = committed?;
@@ -245,7 +247,6 @@ impl Dataset {
                 lacking.push(at);
             }
         }
-        self.record.put_directories(&directories)?;
         Ok(lacking)
     }
 

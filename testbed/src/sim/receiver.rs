@@ -28,7 +28,7 @@ use super::scenario::{DiskSpec, ReceiverSpec};
 
 /// Where the dataset and the state are on the model disk.
 pub const INTO: &str = "/into";
-const STATE: &str = "/state";
+pub(super) const STATE: &str = "/state";
 /// Memory of one slot, as the node counts it.
 pub const SLOT_BYTES: u64 = 256 << 10;
 /// Characters of one line of a timeline.

@@ -8,7 +8,7 @@ use super::World;
 use crate::sim::disk::Stands;
 use crate::sim::oracle::bitmap::Data;
 use crate::sim::oracle::bounds::Bounded;
-use crate::sim::receiver::{INTO, Lane};
+use crate::sim::receiver::{INTO, Lane, STATE};
 use crate::sim::trace::Sample;
 
 impl World {
@@ -87,6 +87,20 @@ impl World {
             // Each slot's block has one order at most, each object one install; scans and looks beside.
             most: 2 * slots + objects + 16,
         }];
+        let files = |path: String| receiver.disk.shown(path.as_bytes(), b"\0").len();
+        let entries = self.editions.iter().map(|e| e.manifest.entries().len()).max().unwrap_or(0);
+        all.push(Bounded {
+            name: "files of what is partial",
+            len: files(format!("{INTO}/{PART_DIRECTORY}")),
+            // Of each object data, map, side file and the next map; of each entry a temporary.
+            most: 4 * objects + entries,
+        });
+        all.push(Bounded {
+            name: "files of a receiver's state",
+            len: files(STATE.to_owned()),
+            // Block hashes of each object; a root and its parts, of this manifest and of the next; directories.
+            most: objects + 2 * entries + 16,
+        });
         all.extend(node.engine().bounds().into_iter().map(|(name, len, most)| Bounded { name, len, most }));
         for one in all {
             self.oracles.judge(self.now, "bounds", one.look());
