@@ -82,6 +82,8 @@ impl Dataset {
     fn take(&mut self, hash: Digest, manifest: Arc<Manifest>) {
         self.members = manifest.members();
         self.refused.clear();
+        // One that could not be kept before is an older one now.
+        self.pending = None;
         self.manifest = Some((hash, manifest));
         self.load_chaining();
     }
