@@ -191,6 +191,66 @@ fn a_directory_that_was_made_before_the_disk_failed_is_ours() {
     assert_eq!(place.root().open(b"directory", How::Directory).unwrap_err(), Errno::NOENT);
 }
 
+/// An object of these bytes, and a file that has them.
+fn stored(bytes: &[u8], path: &str) -> (ObjectRecord, Entry) {
+    let geometry = Geometry::default();
+    let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+    let (id, layout) = (geometry.object_id(&digest, size), geometry.object(size).unwrap());
+    let (kind, chaining) = (ObjectKind::File, Chaining::Digest);
+    let record = ObjectRecord { id, digest, layout, kind, since: Generation(1), chaining };
+    let content = Content::Object(ObjectIndex(0));
+    (record, entry(path, EntryKind::File { size, digest, content }, 0o644))
+}
+
+/// Somebody puts a file there.
+fn put_by_hand(place: &Place, name: &[u8], bytes: &[u8]) {
+    place.root().open(name, How::Make).unwrap().write_all_at(bytes, 0).unwrap();
+    place.root().sync_file_system().unwrap();
+}
+
+fn read(place: &Place, name: &[u8]) -> Vec<u8> {
+    place.root().open(name, How::Read).unwrap().read_to_end(100).unwrap()
+}
+
+#[test]
+fn what_comes_where_a_file_was_moved_away_is_somebody_elses() {
+    let mut place = Place::new();
+    put_by_hand(&place, b"old", b"bytes");
+    let (record, old) = stored(b"bytes", "old");
+    place.assemble(1, vec![record.clone()], vec![old]);
+    assert!(is_finished(&place.order(Order::Finish), true));
+    place.assemble(2, vec![record], vec![stored(b"bytes", "new").1]);
+    assert_eq!(read(&place, b"new"), b"bytes");
+    assert_eq!(place.root().open(b"old", How::Read).unwrap_err(), Errno::NOENT);
+    put_by_hand(&place, b"old", b"mine");
+    assert!(is_finished(&place.order(Order::Finish), true));
+    assert_eq!(read(&place, b"old"), b"mine");
+}
+
+#[test]
+fn what_was_called_somebody_elses_is_so_after_a_power_cut() {
+    for seed in 0..16 {
+        let mut place = Place::new();
+        put_by_hand(&place, b"a", b"bytes");
+        let (record, a) = stored(b"bytes", "a");
+        place.assemble(1, vec![record.clone()], vec![a.clone()]);
+        assert!(is_finished(&place.order(Order::Finish), true));
+        // A copy of the other file would stand there, but that fails.
+        let both = || vec![a.clone(), stored(b"bytes", "copy").1];
+        place.disk.set_faults(Faults { write_error: 1.0, ..Faults::default() });
+        place.assemble(2, vec![record.clone()], both());
+        place.disk.set_faults(Faults::default());
+        assert_eq!(place.root().open(b"copy", How::Read).unwrap_err(), Errno::NOENT);
+        put_by_hand(&place, b"copy", b"mine");
+        let reports = place.order(Order::Scan { depth: Depth::Quick, answer: None });
+        let is_told = |report: &Report| matches!(report, Report::Trouble(line) if line.contains("not ours"));
+        assert!(reports.iter().any(is_told), "{reports:?}");
+        let mut place = place.cut_power(seed);
+        place.assemble(2, vec![record], both());
+        assert_eq!(read(&place, b"copy"), b"mine", "seed {seed}");
+    }
+}
+
 /// What two generations have at each of these names is of another kind, content or mode, or moved; the third has a
 /// directory there. Wherever the power goes in the second: all was ours, and must make room; but what somebody wrote to
 /// stays.

@@ -84,6 +84,8 @@ impl Dataset {
         self.refused.clear();
         self.damaged.clear();
         self.files.set(&manifest);
+        // One that could not be kept before is an older one now.
+        self.pending = None;
         self.manifest = Some((hash, manifest));
         self.load_chaining();
     }

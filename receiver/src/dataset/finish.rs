@@ -44,6 +44,7 @@ impl Dataset {
     fn end(&mut self, manifest: &Manifest) -> Result<Option<Comparison>, CompareError> {
         // What is not done, and may go better another time.
         let mut left = if self.settings.prune { self.prune(manifest) } else { Vec::new() };
+        self.forget_marks(manifest)?;
         for error in self.installer.finish_directories(manifest)? {
             if !is_hopeless(&error) {
                 left.push(error.to_string());
@@ -64,6 +65,18 @@ impl Dataset {
         Ok(Some(comparison))
     }
 
+    fn stands(&self, path: &DatasetPath) -> bool {
+        !matches!(self.target.facts(path), Ok(None))
+    }
+
+    /// Marks of paths that left the dataset, and at which nothing stands, say nothing about what comes there later.
+    fn forget_marks(&self, manifest: &Manifest) -> Result<(), CompareError> {
+        let left = self.record.paths()?.into_iter().filter(|path| manifest.entry(path.as_bytes()).is_none());
+        let is_mark = |path: &DatasetPath| self.record.was_vacant(path) || self.record.is_claimed(path);
+        let stale: Vec<_> = left.filter(|path| is_mark(path) && !self.stands(path)).collect();
+        Ok(self.record.forget(&stale)?)
+    }
+
     /// Removes what left the dataset; gives what could not be removed and may go another time, each a line.
     fn prune(&mut self, manifest: &Manifest) -> Vec<String> {
         self.try_prune(manifest).unwrap_or_else(|error| {
@@ -76,8 +89,11 @@ impl Dataset {
         let (mut left, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for path in self.record.paths()?.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none()) {
             match self.is_still_ours(&path) {
+                // What a run found missing and nobody installed since may be anybody's. To leave it costs little.
+                Ok(true) if self.record.was_vacant(&path) && self.stands(&path) => foreign.push(path),
                 Ok(true) => left.push(path),
-                Ok(false) => foreign.push(path),
+                // Below a link that somebody put there is nothing of ours.
+                Ok(false) | Err(DiskError::Outside { .. }) => foreign.push(path),
                 Err(error) => unknown.push(error),
             }
         }
@@ -86,7 +102,7 @@ impl Dataset {
         for path in &foreign {
             self.tell(Report::Trouble(format!("{path} left the dataset, but was changed here: it stays")));
         }
-        self.record.forget(&foreign)?;
+        self.record.disown(&foreign)?;
         if left.is_empty() {
             return Ok(transient);
         }

@@ -115,7 +115,7 @@ impl Dataset {
 
     /// Stages an entry: where nothing stood, nothing is replaced.
     pub(super) fn stage(&mut self, entry: &Entry, source: Source<'_>) -> Result<(), InstallError> {
-        if self.record.is_vacant(&entry.path) && !self.settings.overwrite {
+        if !self.record.knows(&entry.path) && !self.settings.overwrite {
             self.installer.stage_vacant(entry, source)
         } else {
             self.installer.stage(entry, source)
@@ -135,7 +135,7 @@ impl Dataset {
         results: Vec<Outcome>,
         outcomes: &mut BTreeMap<ObjectId, InstallOutcome>,
     ) {
-        let (mut stamps, mut doubtful) = (Vec::new(), Vec::new());
+        let (mut stamps, mut doubtful, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for Outcome { path, placed, result } in results {
             match result {
                 Ok(stamp) => {
@@ -147,6 +147,8 @@ impl Dataset {
                 Err(error) => {
                     if placed {
                         doubtful.push(path.clone());
+                    } else if matches!(error, InstallError::Taken { .. }) {
+                        foreign.push(path.clone());
                     }
                     let outcome = self.judge(&error);
                     if outcome == InstallOutcome::Refused
@@ -161,6 +163,9 @@ impl Dataset {
             }
         }
         self.doubt(&doubtful);
+        if let Err(error) = self.record.disown(&foreign) {
+            self.trouble(&error);
+        }
         if let Err(error) = self.record.put_stamps(&stamps) {
             self.trouble(&error);
         }

@@ -215,7 +215,8 @@ impl Dataset {
         // Mode and time of what is moved are set before.
         let leaving = here.values().filter_map(|(from, leaving)| leaving.is_some().then_some(from));
         let moved = self.suspend(leaving.filter(|from| self.is_still_ours(from).is_ok_and(|ours| ours)))?;
-        let (mut untidy, mut directories, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut untidy, mut directories) = (Vec::new(), Vec::new());
+        let (mut links, mut foreign) = (Vec::new(), Vec::new());
         for (at, (entry, status)) in manifest.entries().iter().zip(&comparison.entries).enumerate() {
             // What differs where we never put anything is somebody else's.
             if matches!(status, Status::Differs(_)) && !self.settings.overwrite && !self.record.knows(&entry.path) {
@@ -229,6 +230,15 @@ impl Dataset {
                 continue;
             }
             match (status, &entry.kind) {
+                // What was made, and not recorded since the disk failed after.
+                (Status::Same | Status::MetadataDiffers, EntryKind::Directory)
+                    if self.record.is_vacant(&entry.path) =>
+                {
+                    directories.push(entry.path.clone());
+                }
+                (Status::Same, EntryKind::Symlink { .. }) if self.record.is_vacant(&entry.path) => {
+                    links.push((entry.path.clone(), None));
+                }
                 (Status::Same, _) => {}
                 _ if self.refused.contains(&at) => {}
                 (Status::MetadataDiffers, EntryKind::Directory) => {}
@@ -253,12 +263,13 @@ impl Dataset {
                 }
             }
         }
-        self.record.forget(&foreign)?;
-        self.tidy(&untidy)?;
         // They are there already, also if the rest fails.
-        self.record.put_directories(&directories)?;
+        let recorded = self.record.put_directories(&directories).and_then(|()| self.record.put_stamps(&links));
+        let recorded = recorded.and_then(|()| self.record.disown(&foreign)).map_err(CompareError::from);
+        let recorded = recorded.and_then(|()| self.tidy(&untidy));
+        // Whatever failed of that: nothing may stay staged, and what is placed gets its stamp.
         let committed = self.commit();
-        self.resume(moved)?;
+        let settled = self.end_moves(moved, committed.is_ok());
         let results = committed?;
         let mut outcomes = BTreeMap::new();
         let failed: Vec<_> = results.iter().filter(|o| o.result.is_err()).map(|o| o.path.clone()).collect();
@@ -270,6 +281,8 @@ impl Dataset {
                 lacking.push(at);
             }
         }
+        recorded?;
+        settled?;
         Ok(lacking)
     }
 

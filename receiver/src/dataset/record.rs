@@ -111,9 +111,9 @@ impl Record {
         self.change(&paths.collect::<Vec<_>>(), |batch, path| batch.put(path.as_bytes(), CLAIMED))
     }
 
-    /// What is kept of a path, if that says more than that it is ours, or was vacant.
+    /// What is kept of a file or link at a path, if that says more than that it is ours, or was vacant.
     pub(crate) fn known_row(&self, path: &DatasetPath) -> Option<Vec<u8>> {
-        self.stamps.get(path.as_bytes()).ok()?.filter(|row| row != CLAIMED && *row != self.vacant)
+        self.stamps.get(path.as_bytes()).ok()?.filter(|row| row != CLAIMED && row != DIRECTORY && *row != self.vacant)
     }
 
     /// Rows of [`Self::known_row`] are put back.
@@ -126,8 +126,13 @@ impl Record {
 
     /// What stands there is taken for ours, whatever it is.
     pub(crate) fn is_claimed(&self, path: &DatasetPath) -> bool {
-        let claims = |row: Vec<u8>| row == CLAIMED || (row.len() == self.vacant.len() && row[0] == VACANT);
-        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.is_some_and(claims)) && !self.is_vacant(path)
+        self.has_mark(path, CLAIMED) || (self.was_vacant(path) && !self.is_vacant(path))
+    }
+
+    /// Nothing stood there when this run, or an earlier one, last looked.
+    pub(crate) fn was_vacant(&self, path: &DatasetPath) -> bool {
+        let is_mark = |row: Vec<u8>| row.len() == self.vacant.len() && row[0] == VACANT;
+        self.stamps.get(path.as_bytes()).is_ok_and(|row| row.is_some_and(is_mark))
     }
 
     /// We made a symbolic link there.
@@ -141,6 +146,13 @@ impl Record {
 
     pub(crate) fn forget(&self, paths: &[DatasetPath]) -> Result<(), StoreError> {
         self.change(paths, |batch, path| batch.remove(path.as_bytes()))
+    }
+
+    /// What stands there is somebody else's. Durable when this returns: no mark of an earlier run may come back.
+    pub(crate) fn disown(&self, paths: &[DatasetPath]) -> Result<(), StoreError> {
+        let known: Vec<_> = paths.iter().filter(|path| self.knows(path) || self.is_vacant(path)).cloned().collect();
+        self.forget(&known)?;
+        if known.is_empty() { Ok(()) } else { self.store.flush() }
     }
 
     /// Changes the table, some thousand rows at a time.

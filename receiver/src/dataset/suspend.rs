@@ -43,6 +43,14 @@ impl Dataset {
         self.record.put_rows(suspended.iter().map(|one| (&one.path, &one.row[..])))
     }
 
+    /// The same after files were moved: where nothing stands any more, what comes is somebody else's.
+    pub(super) fn end_moves(&self, moved: Vec<Suspended>, durable: bool) -> Result<(), StoreError> {
+        let is_gone = |one: &&Suspended| matches!(self.target.facts(&one.path), Ok(None));
+        let gone: Vec<_> = moved.iter().filter(is_gone).map(|one| one.path.clone()).collect();
+        self.resume(moved)?;
+        if durable { self.record.forget(&gone) } else { Ok(()) }
+    }
+
     /// Commits what is staged.
     pub(super) fn commit(&mut self) -> Result<Vec<Outcome>, DiskError> {
         // Without a record the files are as sound; only whose they are may be forgotten.

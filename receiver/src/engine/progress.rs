@@ -70,9 +70,14 @@ impl ReceiverEngine {
     fn on_loaded(&mut self, object: ObjectId, block: u32, slot: Slot, held: FixedBitSet) {
         match self.receptions.get_mut(&object) {
             Some(reception) if reception.loading_into(block) == Some(slot) => {
-                if reception.on_loaded(block, held) {
+                let enough = reception.on_loaded(block, held);
+                // It was passed over when memory ran low meanwhile. What has enough and cannot be verified yet gets no
+                // further symbol: it would hold its slot for ever.
+                self.slots.touch(object, block);
+                if enough {
                     self.complete_block(object, block);
                 }
+                self.spill();
             }
             // No longer wanted.
             Some(_) | None => {

@@ -24,7 +24,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::clock::LocalClock;
-use super::disk::{Counts, Disk, Faults, Settings};
+use super::disk::{Counts, Disk, Faults, Settings, Stands};
 use super::scenario::{DiskSpec, ReceiverSpec};
 
 /// Where the dataset and the state are on the model disk.
@@ -476,10 +476,17 @@ impl Receiver {
         edited
     }
 
-    /// Who changed files takes those away that `leaves` says.
-    pub fn take_away(&self, leaves: impl Fn(&[u8]) -> bool) {
-        for (path, inode) in self.edited.iter().filter(|(path, _)| leaves(path)) {
-            self.disk.remove_by_hand(&[INTO.as_bytes(), b"/", path].concat(), *inode);
+    /// Who changed files takes those away that `leaves` says. After a disk that lied nobody can know whose a file is: if
+    /// it `obstructs`, people do as they are told, and move it away.
+    pub fn take_away(&self, leaves: impl Fn(&[u8]) -> bool, obstructs: impl Fn(&[u8]) -> bool) {
+        let edited = self.edited.iter().filter(|(path, _)| leaves(path)).map(|(path, inode)| (path.clone(), *inode));
+        let shown = self.tainted.then(|| self.disk.shown(INTO.as_bytes(), PART_DIRECTORY.as_bytes()));
+        let obstacles = shown.into_iter().flatten().filter_map(|one| match one.stands {
+            Stands::File { inode, .. } if obstructs(&one.path) => Some((one.path, inode)),
+            _ => None,
+        });
+        for (path, inode) in edited.chain(obstacles) {
+            self.disk.remove_by_hand(&[INTO.as_bytes(), b"/", &path[..]].concat(), inode);
         }
     }
 

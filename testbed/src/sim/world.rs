@@ -651,8 +651,12 @@ impl World {
             receiver.pause(self.now, false);
             let damaged = receiver.tainted || receiver.is_doubtful();
             // What was changed and has left the dataset is nobody's, and may stand in the way.
-            let entry = |path: &[u8]| self.editions.last().and_then(|newest| newest.manifest.entry(path));
-            receiver.take_away(|path| entry(path).is_none_or(|e| !matches!(e.kind, EntryKind::File { .. })));
+            if let Some(newest) = self.editions.last().map(|edition| &edition.manifest) {
+                receiver.take_away(
+                    |path| newest.entry(path).is_none_or(|e| !matches!(e.kind, EntryKind::File { .. })),
+                    |path| newest.has_below(path),
+                );
+            }
             if !receiver.is_up() {
                 self.start(number);
             }

@@ -4,7 +4,8 @@
 //! 1. The manifest, since receivers drop what they hear without it.
 //! 2. Passes that were over and are asked for again, then the pool. While first passes wait these get at most half of
 //!    the slots, so that late joiners do not hold up the rest.
-//! 3. First passes. The last free slot is not for one that takes long: what is asked meanwhile would wait for it.
+//! 3. First passes. While nothing that was asked for runs, the last free slot is not for one that takes long: what is
+//!    asked meanwhile would wait for it.
 
 use nackcast_common::clock::Time;
 use nackcast_common::ids::ObjectId;
@@ -78,14 +79,15 @@ impl Schedule {
         if used >= max {
             return None;
         }
-        let is_last = max > 1 && used + 1 == max;
+        let repairs = self.jobs.iter().filter(|job| job.has_slot() && job.is_repair()).count();
+        let is_last = max > 1 && used + 1 == max && repairs == 0;
+        let waits = first.is_some();
         let is_short = |next: &Next| match next {
             Next::First(_, id) => self.objects.get(id).is_some_and(|o| o.layout.block_count() <= SHORT_BLOCKS),
             Next::Again(_) | Next::Pool(..) => true,
         };
         let first = first.map(|(_, next)| next).filter(|next| !is_last || is_short(next));
-        let repairs = self.jobs.iter().filter(|job| job.has_slot() && job.is_repair()).count();
-        let repair = again.or(pool).map(|(_, next)| next).filter(|_| first.is_none() || repairs < max.div_ceil(2));
+        let repair = again.or(pool).map(|(_, next)| next).filter(|_| !waits || repairs < max.div_ceil(2));
         repair.or(first)
     }
 
@@ -184,6 +186,31 @@ mod tests {
         schedule.demand(Time(1), ObjectId(0), one_symbol(), 999);
         fill(&mut schedule);
         assert_eq!((schedule.running(), schedule.jobs[0].phase), (2, Phase::Running));
+    }
+
+    #[test]
+    fn what_is_asked_for_leaves_half_of_the_slots_to_long_first_passes() {
+        for max_jobs in [2, 4] {
+            let mut schedule = schedule(max_jobs, &[9; 40]);
+            for _ in 0..10 {
+                fill(&mut schedule);
+                pass(&mut schedule, 0);
+                schedule.end_closed(Time(u64::MAX), &mut Foresight::default());
+            }
+            // All that had its pass is wanted again, and more of it than there is of first passes.
+            for id in 0..10 {
+                schedule.demand(Time(u64::MAX), ObjectId(id), one_symbol(), u64::MAX);
+            }
+            let now = Time(u64::MAX);
+            let mut firsts = 0;
+            for _ in 0..12 {
+                schedule.fill(now, Some(FirstPassMay::All), |_| Proactive::default());
+                firsts += usize::from(schedule.jobs[0].first);
+                assert!(schedule.jobs.iter().filter(|job| job.has_slot() && job.is_repair()).count() <= max_jobs / 2);
+                schedule.jobs.remove(0);
+            }
+            assert!((5..=7).contains(&firsts), "{firsts} of 12 with {max_jobs} slots");
+        }
     }
 
     #[test]
