@@ -13,7 +13,7 @@ use nackcast_testbed::sim::scenario::Scenario;
 use nackcast_testbed::sim::swarm::{self, Fixed};
 use nackcast_testbed::sim::{self};
 
-/// Seeds in one run of the tests. `SIM_SEEDS` says how many, `SIM_FIRST` where they begin.
+/// Seeds in one run of the tests.
 const SEEDS: u64 = 200;
 /// A planted fault must be found by so many.
 const FOUND_BY: u64 = 500;
@@ -103,15 +103,21 @@ fn what_failed_once_does_not_fail_again() {
     }
 }
 
-/// A sample of the swarm: the same seeds each time while about one in two thousand still fails; `SIM_FIRST` chooses
-/// others. `.ci/soak sim` runs new ones, and many more.
+/// The seeds to run: new ones each day, so that a day's failure is the same for everybody who looks into it.
+/// `SIM_SEEDS` says how many, `SIM_FIRST` where they begin.
+fn sample() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let days = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400;
+    let first = number("SIM_FIRST").unwrap_or(days * SEEDS);
+    println!("{count} seeds; the same again: SIM_FIRST={first} SIM_SEEDS={count}");
+    first..first + count
+}
+
+/// A sample of the swarm. `.ci/soak sim` runs many more.
 #[test]
 fn a_sample_of_seeds_finds_nothing() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let first = number("SIM_FIRST").unwrap_or(0);
-    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
-    println!("{count} seeds; the same again: SIM_FIRST={first}");
-    let found = on_all(first..first + count, false, |seed| {
+    let found = on_all(sample(), false, |seed| {
         let outcome = sim::run(&swarm::scenario(seed, Fixed::default()), None);
         outcome.failure.map(|failure| format!("{failure:?}\n{}", outcome.diagnosis.join("\n")))
     });
@@ -121,14 +127,10 @@ fn a_sample_of_seeds_finds_nothing() {
     assert!(found.is_empty(), "replay with `nackcast sim --seed {}`", found[0].0);
 }
 
-/// The same of senders with roles. `SIM_SEEDS` and `SIM_FIRST` count here, too.
+/// The same of senders with roles.
 #[test]
 fn a_sample_of_casts_finds_nothing() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let first = number("SIM_FIRST").unwrap_or(0);
-    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
-    println!("{count} casts; the same again: SIM_FIRST={first}");
-    let found = on_all(first..first + count, false, |seed| {
+    let found = on_all(sample(), false, |seed| {
         let outcome = roles::run(&Cast::of_seed(seed));
         outcome.failure.map(|failure| format!("{failure:?}\n{:#?}\n{}", Cast::of_seed(seed), outcome.story.join("\n")))
     });
