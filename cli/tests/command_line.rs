@@ -317,7 +317,7 @@ fn shells_and_packagers_get_their_files() {
 #[test]
 fn asking_where_no_node_runs_says_what_to_do() {
     let place = Place::new();
-    place.run(&["scan", "--node", "http://x:1"]).is_usage_error(&["unix:PATH"]);
+    place.run(&["scan", "--node", "ftp://x:1"]).is_usage_error(&["unix:PATH"]);
     let gone = place.run(&["scan", "--node", "unix:none.sock"]);
     assert_eq!(gone.code, 1, "{gone:?}");
     assert!(gone.stderr.starts_with("nackcast: no node answers at none.sock"), "{gone:?}");

@@ -43,7 +43,7 @@ use nackcast_common::ids::{Digest, Generation, ObjectId, ObjectIndex, SessionId}
 use nackcast_common::manifest::Manifest;
 use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
-use nackcast_proto::wire::{Advertisement, DigestBody, NackAnswer, NackStatus, Promise};
+use nackcast_proto::wire::{Advertisement, DigestBody, NackAnswer, NackStatus, Promise, SenderState};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -203,7 +203,9 @@ impl ReceiverEngine {
         }
         let Some(asked) = self.cycle.answered(now, answer) else { return };
         let is_elsewhere = answer.status == NackStatus::PrimaryAlive;
-        if !asked.is_report() {
+        // A sender that only stands by answers reports, too.
+        let answering = self.sessions.get(answer.session).map(|session| session.advertisement.state);
+        if !asked.is_report() || answering == Some(SenderState::Active) {
             self.sessions.choice.on_answer(is_elsewhere);
         }
         let Some(session) = self.sessions.get_mut(answer.session) else { return };

@@ -49,6 +49,7 @@ pub use watch::Limits;
 use watch::Watch;
 
 use crate::engine::{self, Command, Done, EngineConfig, Event, Publication, SenderEngine, Snapshot, Transmit};
+use crate::library::BlockError;
 use crate::report::{ChannelProgress, ChannelSummary};
 use crate::role::{RoleConfig, RoleMachine};
 
@@ -254,7 +255,12 @@ impl SenderNode {
             self.watch.on_unmade(error);
         }
         let sound = made.result.is_ok();
-        self.failed_in_row = if sound { 0 } else { self.failed_in_row + 1 };
+        // A file that was changed says nothing of the disk.
+        self.failed_in_row = match &made.result {
+            Ok(_) => 0,
+            Err(MakeError::Block(BlockError::Io { .. } | BlockError::HashList { .. })) => self.failed_in_row + 1,
+            Err(_) => self.failed_in_row,
+        };
         if sound || self.failed_in_row >= UNREADABLE {
             self.can_read = sound;
             self.look_at_ability(now);

@@ -361,7 +361,8 @@ impl RoleMachine {
     /// Disk and network work, or do not.
     pub fn handle_able(&mut self, now: Time, can_read: bool, can_send: bool) {
         (self.can_read, self.can_send) = (can_read, can_send);
-        if self.state == State::Blind && can_read && can_send {
+        // Who resumed without content waits for it, too.
+        if matches!(self.state, State::Blind | State::Waiting) && can_read && can_send {
             self.start(now, "disk and network work again");
         }
         self.advance(now);
@@ -511,7 +512,7 @@ impl RoleMachine {
         self.inquiry = None;
         self.inquire_at = match to {
             State::HoldingOff { .. } => Some(now + HOLD_PROBE_EVERY),
-            State::Active => Some(now + PROBE_EVERY),
+            State::Active | State::Penalty { .. } => Some(now + PROBE_EVERY),
             _ => None,
         };
         if !matches!(to, State::Probing) {
@@ -616,6 +617,7 @@ impl RoleMachine {
             self.inquiry = None;
             match self.state {
                 State::HoldingOff { .. } => self.inquire_at = Some(now + HOLD_PROBE_EVERY),
+                State::Penalty { .. } => self.inquire_at = Some(now + PROBE_EVERY),
                 State::Active if self.config.role == Role::Backup || self.both_since.is_some() => {
                     self.inquire_at = Some(now + PROBE_EVERY);
                 }
@@ -643,6 +645,17 @@ impl RoleMachine {
                     return true;
                 }
                 if is_over {
+                    self.enter(now, State::Active, "no other sender is active");
+                }
+                is_over
+            }
+            // Whoever served instead may be gone: then nobody else is there.
+            State::Penalty { .. } => {
+                if self.is_preceded(now, began) {
+                    self.enter(now, State::Standby, "another sender serves, and goes first");
+                    return true;
+                }
+                if is_over && !self.sending_after_us(now, began) {
                     self.enter(now, State::Active, "no other sender is active");
                 }
                 is_over

@@ -5,13 +5,15 @@
 //! - Bytes come from the descriptor that was checked: a file that is replaced meanwhile stays what it was.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use nackcast_receiver::{NotServed, Verified, VerifiedFiles};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::http::Site;
@@ -19,6 +21,8 @@ use super::http::Site;
 /// Bytes read at once, and pieces that wait for a slow client.
 const PIECE: u64 = 256 << 10;
 const QUEUE: usize = 2;
+/// A client that takes no piece for so long is gone.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// GET and HEAD of `/content/CHANNEL/PATH`.
 pub(super) async fn file(
@@ -34,8 +38,12 @@ pub(super) async fn file(
     let Some(files) = files else {
         return (StatusCode::NOT_FOUND, "no such channel is received here\n").into_response();
     };
+    let Ok(place) = site.readers.try_acquire_owned() else {
+        let retry = [(header::RETRY_AFTER, "5")];
+        return (StatusCode::SERVICE_UNAVAILABLE, retry, "too many files are being read here\n").into_response();
+    };
     match tokio::task::spawn_blocking(move || open(&files, &path)).await {
-        Ok(Ok(verified)) => answer(verified, &method, &headers),
+        Ok(Ok(verified)) => answer(verified, place, &method, &headers),
         Ok(Err(NotServed::Unknown)) => (StatusCode::NOT_FOUND, "the dataset has no such file\n").into_response(),
         Ok(Err(NotServed::NotVerified)) => {
             let retry = [(header::RETRY_AFTER, "5")];
@@ -49,7 +57,7 @@ fn open(files: &VerifiedFiles, path: &str) -> Result<Verified, NotServed> {
     files.open(path)
 }
 
-fn answer(verified: Verified, method: &Method, headers: &HeaderMap) -> Response {
+fn answer(verified: Verified, place: OwnedSemaphorePermit, method: &Method, headers: &HeaderMap) -> Response {
     let etag = format!("\"{}\"", verified.digest);
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut response = if text(header::IF_NONE_MATCH).is_some_and(|tags| matches(tags, &etag)) {
@@ -59,8 +67,8 @@ fn answer(verified: Verified, method: &Method, headers: &HeaderMap) -> Response 
         let is_same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
         let wanted = text(header::RANGE).filter(|_| is_same).map(|range| range_of(range, verified.size));
         match wanted.unwrap_or(Wanted::All) {
-            Wanted::All => body(verified, None, method),
-            Wanted::Part(range) => body(verified, Some(range), method),
+            Wanted::All => body(verified, place, None, method),
+            Wanted::Part(range) => body(verified, place, Some(range), method),
             Wanted::Nothing => {
                 let all = [(header::CONTENT_RANGE, format!("bytes */{}", verified.size))];
                 (StatusCode::RANGE_NOT_SATISFIABLE, all).into_response()
@@ -75,7 +83,7 @@ fn answer(verified: Verified, method: &Method, headers: &HeaderMap) -> Response 
     response
 }
 
-fn body(verified: Verified, part: Option<Range<u64>>, method: &Method) -> Response {
+fn body(verified: Verified, reader: OwnedSemaphorePermit, part: Option<Range<u64>>, method: &Method) -> Response {
     let size = verified.size;
     let range = part.clone().unwrap_or(0..size);
     let status = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
@@ -84,24 +92,32 @@ fn body(verified: Verified, part: Option<Range<u64>>, method: &Method) -> Respon
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
     ];
     let place = part.map(|part| [(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", part.start, part.end - 1))]);
-    let body = if *method == Method::HEAD { Body::empty() } else { stream(verified, range) };
+    let body = if *method == Method::HEAD { Body::empty() } else { stream(verified, reader, range) };
     match place {
         Some(place) => (status, length, place, body).into_response(),
         None => (status, length, body).into_response(),
     }
 }
 
-fn stream(verified: Verified, range: Range<u64>) -> Body {
+fn stream(verified: Verified, reader: OwnedSemaphorePermit, range: Range<u64>) -> Body {
     let (send, pieces) = mpsc::channel::<std::io::Result<Bytes>>(QUEUE);
-    tokio::task::spawn_blocking(move || {
+    let file = Arc::new(verified.file);
+    tokio::spawn(async move {
+        let _reader = reader;
         let mut at = range.start;
         while at < range.end {
             let mut piece = vec![0; usize::try_from(PIECE.min(range.end - at)).unwrap_or(0)];
-            let read = verified.file.read_exact_at(&mut piece, at).map_err(std::io::Error::from);
+            let (file, from) = (Arc::clone(&file), at);
             at += piece.len() as u64;
+            // A thread for the disk only: a client may be slow.
+            let reading = tokio::task::spawn_blocking(move || {
+                file.read_exact_at(&mut piece, from).map(|()| Bytes::from(piece)).map_err(std::io::Error::from)
+            });
+            let read = reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             let is_over = read.is_err();
             // An error ends the connection, so that nobody takes a part for the whole.
-            if send.blocking_send(read.map(|()| piece.into())).is_err() || is_over {
+            let sent = tokio::time::timeout(PATIENCE, send.send(read)).await;
+            if !matches!(sent, Ok(Ok(()))) || is_over {
                 return;
             }
         }

@@ -10,11 +10,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use nackcast_receiver::VerifiedFiles;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::desk::Desk;
 use super::{content, metrics};
 
+/// Files that are read at once.
+const READERS_MAX: usize = 64;
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What handlers have.
@@ -22,6 +24,8 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) struct Site {
     pub(super) desk: Arc<Desk>,
     pub(super) files: watch::Receiver<Vec<VerifiedFiles>>,
+    /// Places for those who read files.
+    pub(super) readers: Arc<Semaphore>,
 }
 
 /// Serves as long as it is polled.
@@ -31,7 +35,7 @@ pub(super) async fn serve(desk: Arc<Desk>, files: watch::Receiver<Vec<VerifiedFi
         .route("/healthz", get(health))
         // Answers HEAD as well, without the bytes.
         .route("/content/{channel}/{*path}", get(content::file))
-        .with_state(Site { desk, files });
+        .with_state(Site { desk, files, readers: Arc::new(Semaphore::new(READERS_MAX)) });
     if let Err(error) = axum::serve(listener, router).await {
         tracing::warn!("HTTP ended: {error}");
     }

@@ -140,10 +140,15 @@ impl ReceiverEngine {
             installed: 0,
             installed_bytes: 0,
         };
+        let is_new = self.held.as_ref().is_none_or(|before| before.hash != hash);
         self.acquisition.hold(manifest.head().generation, hash);
         self.held = Some(held);
         self.complete = false;
         self.finishing = false;
+        if is_new && self.sessions.len() > 0 {
+            // A sender offered it: that earlier NACKs had no answer says nothing of what it brings.
+            self.sessions.choice.on_answer(false);
+        }
         self.cycle.new_manifest();
         for want in objects {
             self.want(now, &manifest, want);

@@ -16,6 +16,7 @@ mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::geometry::Layout;
@@ -29,6 +30,9 @@ use super::demand::Demand;
 use super::foresight::Foresight;
 use super::job::{Job, Phase};
 use crate::config::ScheduleConfig;
+
+/// How often objects without passes are gone through.
+const EXHAUSTED_LOOK: Duration = Duration::from_secs(1);
 
 /// Place in the order of passes: manifest root and parts first, then the object table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +82,9 @@ pub(super) struct Schedule {
     /// Symbols that the pool wants, about.
     pool_symbols: u64,
     /// Objects that were asked for when they had no pass left.
-    exhausted: BTreeSet<ObjectId>,
+    /// Objects that were asked for when they had no pass left: when last.
+    exhausted: BTreeMap<ObjectId, Time>,
+    exhausted_looked: Time,
     pub(super) jobs: Vec<Job>,
 }
 
@@ -131,7 +137,8 @@ impl Schedule {
             waiting: BTreeSet::new(),
             covered: Covered::default(),
             pool_symbols: 0,
-            exhausted: BTreeSet::new(),
+            exhausted: BTreeMap::new(),
+            exhausted_looked: Time::ZERO,
             jobs: Vec::new(),
         }
     }
@@ -167,7 +174,7 @@ impl Schedule {
                 self.first.insert((object.order, *id));
             }
         }
-        self.exhausted.retain(|id| self.objects.contains_key(id));
+        self.exhausted.retain(|id, _| self.objects.contains_key(id));
         self.covered = Covered::default();
         self.pool_symbols = 0;
         // In the order of the table: the set is kept as runs.
@@ -324,7 +331,7 @@ impl Schedule {
                 None => (NackStatus::Sending, nothing()),
             },
             State::Idle if object.passes >= self.config.max_passes => {
-                self.exhausted.insert(id);
+                self.exhausted.insert(id, now);
                 (NackStatus::Unicast, nothing())
             }
             State::Idle => {
@@ -374,9 +381,10 @@ impl Schedule {
         Some((demand, layout))
     }
 
-    /// Objects that were asked for when they had no pass left, and had none since.
+    /// Objects that were asked for when they had no pass left, and had none since, until nobody asked for so long as a round
+    /// stays open.
     pub(super) fn exhausted(&self) -> impl ExactSizeIterator<Item = ObjectId> {
-        self.exhausted.iter().copied()
+        self.exhausted.keys().copied()
     }
 
     /// What is done with objects behind `after`, as words for people.
@@ -388,7 +396,7 @@ impl Schedule {
                 State::FirstPass => "first pass",
                 State::Pool { .. } => "pool",
                 State::Sending => "sending",
-                State::Idle if self.exhausted.contains(id) => "exhausted",
+                State::Idle if self.exhausted.contains_key(id) => "exhausted",
                 State::Idle => "idle",
             };
             (*id, object, state)
@@ -397,6 +405,11 @@ impl Schedule {
 
     /// Ends closing jobs whose window is over.
     pub(super) fn end_closed(&mut self, now: Time, foresight: &mut Foresight) {
+        // Whoever needed them has them by now, or is gone.
+        if now.since(self.exhausted_looked) >= EXHAUSTED_LOOK {
+            self.exhausted_looked = now;
+            self.exhausted.retain(|_, asked| now.since(*asked) < self.config.round_quiet);
+        }
         let over = |j: &Job| matches!(j.phase, Phase::Closing { until } if until <= now);
         self.jobs.iter_mut().filter(|j| over(j)).for_each(|j| j.teach_all(foresight));
         let ended: Vec<_> = self.jobs.iter().filter(|j| over(j)).map(|j| j.object).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::ids::SessionId;
@@ -13,6 +14,10 @@ use super::{Datagrams, Destination, HeardNack, SenderNode};
 use crate::engine::Command;
 use crate::role::{Action, Path, RoleCommand, RoleEvent, Serving, State, Verdict};
 
+/// Questions of other nodes that are answered in a second.
+const ANSWERS_PER_SECOND: u32 = 100;
+/// Questions that are remembered as answered.
+const KNOWN_MAX: usize = 64;
 /// NACKs that wait for an inquiry.
 const HELD_MAX: usize = 256;
 /// Datagrams to other senders that wait for the socket.
@@ -34,6 +39,34 @@ pub(super) struct Waiting {
     held: Vec<HeardNack>,
     outgoing: VecDeque<(SocketAddr, ToSender)>,
     events: VecDeque<RoleEvent>,
+    /// Since when strangers' questions are counted, and how many were answered.
+    answered: (Time, u32),
+    /// Questions that were answered lately.
+    known: VecDeque<(SessionId, u64)>,
+}
+
+impl Waiting {
+    /// Whether one more question may be answered: each costs signatures, and a recording of one is soon had.
+    fn may_answer(&mut self, now: Time) -> bool {
+        let (since, count) = &mut self.answered;
+        if now.since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= ANSWERS_PER_SECOND
+    }
+
+    /// False when this question was answered before.
+    fn is_new(&mut self, session: SessionId, nonce: u64) -> bool {
+        if self.known.contains(&(session, nonce)) {
+            return false;
+        }
+        self.known.push_back((session, nonce));
+        if self.known.len() > KNOWN_MAX {
+            self.known.pop_front();
+        }
+        true
+    }
 }
 
 impl SenderNode {
@@ -41,8 +74,10 @@ impl SenderNode {
     pub fn handle_nack(&mut self, now: Time, heard: &HeardNack) {
         let HeardNack { from, run, packet, nack } = heard;
         if nack.session == ECHO_SESSION {
-            self.engine.echo(*from, *run, *packet, nack);
-            self.settle(now);
+            if self.waiting.may_answer(now) && self.waiting.is_new(SessionId(run.0), *packet) {
+                self.engine.echo(*from, *run, *packet, nack);
+                self.settle(now);
+            }
             return;
         }
         // Reports are of use to every sender, and what is stale is dropped there.
@@ -72,6 +107,9 @@ impl SenderNode {
     /// A probe of another sender, or its answer to ours.
     pub fn handle_probe(&mut self, now: Time, heard: &HeardProbe) {
         let HeardProbe { from, kind, session, body } = heard;
+        if *kind == ProbeKind::Question && !self.waiting.may_answer(now) {
+            return;
+        }
         let probe = match Probe::decode(body, *kind, &self.publisher, self.id) {
             Ok(probe) if probe.standing.session == SessionId(*session) => probe,
             Ok(_) => return,
@@ -81,6 +119,7 @@ impl SenderNode {
             }
         };
         match kind {
+            ProbeKind::Question if !self.waiting.is_new(probe.standing.session, probe.nonce) => {}
             ProbeKind::Question => {
                 self.tell(*from, ToSender::Answer { nonce: probe.nonce });
                 self.role.handle_question(now, &probe.standing);

@@ -208,6 +208,10 @@ impl Shared {
         lock(&self.peers).values().map(|(connections, _)| connections).sum()
     }
 
+    fn is_known(&self, address: IpAddr) -> bool {
+        lock(&self.peers).contains_key(&address)
+    }
+
     /// A place for one more connection of this peer.
     fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut peers = lock(&self.peers);
@@ -257,11 +261,22 @@ async fn within<T>(most: Duration, work: impl Future<Output = Result<T, QuicErro
     tokio::time::timeout(most, work).await.unwrap_or_else(late)
 }
 
+/// Of IPv6 the network: whoever has one address of it has them all.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => address,
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
+    }
+}
+
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     while let Some(incoming) = endpoint.accept().await {
-        let address = plain(incoming.remote_address()).ip();
-        // With many connections, a place is for those only that are where they say: senders are easily invented.
-        if !incoming.remote_address_validated() && shared.connections() >= shared.limits.connections / 4 {
+        let address = network_of(plain(incoming.remote_address()).ip());
+        // With many connections, or one from there, a place is for those only that are where they say: senders are
+        // easily invented.
+        let is_busy = shared.connections() >= shared.limits.connections / 4 || shared.is_known(address);
+        if !incoming.remote_address_validated() && is_busy {
             // Fails where it was validated, which it was not.
             drop(incoming.retry());
             continue;
