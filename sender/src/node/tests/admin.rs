@@ -207,7 +207,7 @@ fn what_is_left_out_and_what_cannot_be_read_is_told() {
                 Work::Make(order) => {
                     let source = std::io::Error::other("the disk is gone");
                     let path = DatasetPath::new(b"file").unwrap();
-                    let error = crate::library::BlockError::Io { path, source };
+                    let error = BlockError::Io { path, source };
                     let made = order.make(|_| Err(MakeError::Block(error)));
                     bench.node.handle_made(bench.now, made);
                 }
