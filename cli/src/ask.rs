@@ -144,6 +144,11 @@ fn table<H: Into<Row>>(header: H) -> Table {
     table
 }
 
+/// A share in millionths, for people.
+fn percent(ppm: u32) -> String {
+    format!("{:.2} %", f64::from(ppm) / 10_000.0)
+}
+
 /// How long ago, from milliseconds since 1970.
 fn ago(then_ms: u64) -> String {
     let seconds = nackcast_common::clock::Clock::wall_ms().saturating_sub(then_ms) / 1000;

@@ -166,6 +166,12 @@ fn kill(primary: &mut Process) {
     primary.kill9().unwrap();
 }
 
+/// The states of the role machine that a sender told, in order.
+fn states(process: &Process) -> Vec<String> {
+    let word = |line: &str| line.split("to=").nth(1)?.split_whitespace().next().map(ToOwned::to_owned);
+    process.stderr().lines().filter_map(word).collect()
+}
+
 #[test]
 fn a_primary_killed_at_a_quarter_is_replaced() {
     let _alone = alone();
@@ -202,8 +208,7 @@ fn a_primary_that_returns_has_the_channel_again() {
         until("the backup sends", || pair.backup_bytes() > MIB as u64);
         let mut primary = pair.primary();
         primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
-        let said = backup.stderr();
-        let states: Vec<_> = said.lines().filter_map(|line| line.split("to=").nth(1)).collect();
+        let states = states(&backup);
         assert!(states.iter().any(|state| state.starts_with("Draining")), "it was handed over: {states:?}");
         backup.wait_for_stderr("what was sent is finished", PATIENCE).unwrap();
         pair.assert_received(&mut receivers);

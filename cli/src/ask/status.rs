@@ -7,7 +7,7 @@ use nackcast_proto::rpc::{
 use serde::Serialize;
 
 use super::alerts::{PrintedAlert, shown};
-use super::{ago, table, with_node};
+use super::{ago, percent, table, with_node};
 use crate::args::StatusArgs;
 use crate::failure::{Failure, one_line};
 use crate::output::{print, print_json};
@@ -202,8 +202,4 @@ fn to_text(status: &Printed) -> String {
         alerts => shown(alerts),
     });
     parts.join("\n")
-}
-
-fn percent(ppm: u32) -> String {
-    format!("{:.2} %", f64::from(ppm) / 10_000.0)
 }

@@ -3,7 +3,7 @@
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::Process;
 
-use super::{MIB, Pair, RATE, alone};
+use super::{MIB, Pair, RATE, alone, states};
 use crate::site::{PATIENCE, receiver_name, until};
 
 impl Pair {
@@ -24,11 +24,6 @@ impl Pair {
         arguments.extend(RATE.map(Into::into));
         self.site.start("backup", arguments)
     }
-}
-
-fn states(process: &Process) -> Vec<String> {
-    let word = |line: &str| line.split("to=").nth(1)?.split_whitespace().next().map(ToOwned::to_owned);
-    process.stderr().lines().filter_map(word).collect()
 }
 
 #[test]

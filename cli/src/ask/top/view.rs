@@ -8,7 +8,7 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 
-use super::super::ago;
+use super::super::{ago, percent};
 use super::Seen;
 use crate::failure::one_line;
 
@@ -112,10 +112,6 @@ fn draw_alerts(frame: &mut Frame<'_>, area: Rect, seen: &Seen) {
         [Line::styled(what, Style::new().fg(color)), Line::from(format!("    {}", alert.check))]
     });
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).block(block), area);
-}
-
-fn percent(ppm: u32) -> String {
-    format!("{:.2} %", f64::from(ppm) / 10_000.0)
 }
 
 #[cfg(test)]
