@@ -43,8 +43,10 @@ impl Dataset {
     /// Directories, prune, and a last quick look; gives what that saw if the dataset is not whole.
     fn end(&mut self, manifest: &Manifest) -> Result<Option<Comparison>, CompareError> {
         // What is not done, and may go better another time.
-        let mut left = if self.settings.prune { self.prune(manifest) } else { Vec::new() };
-        self.forget_marks(manifest)?;
+        let outside: Vec<_> =
+            self.record.paths()?.into_iter().filter(|path| manifest.entry(path.as_bytes()).is_none()).collect();
+        let mut left = if self.settings.prune { self.prune(manifest, &outside) } else { Vec::new() };
+        self.forget_marks(&outside)?;
         for error in self.installer.finish_directories(manifest)? {
             if !is_hopeless(&error) {
                 left.push(error.to_string());
@@ -70,24 +72,23 @@ impl Dataset {
     }
 
     /// Marks of paths that left the dataset, and at which nothing stands, say nothing about what comes there later.
-    fn forget_marks(&self, manifest: &Manifest) -> Result<(), CompareError> {
-        let left = self.record.paths()?.into_iter().filter(|path| manifest.entry(path.as_bytes()).is_none());
+    fn forget_marks(&self, outside: &[DatasetPath]) -> Result<(), CompareError> {
         let is_mark = |path: &DatasetPath| self.record.was_vacant(path) || self.record.is_claimed(path);
-        let stale: Vec<_> = left.filter(|path| is_mark(path) && !self.stands(path)).collect();
+        let stale: Vec<_> = outside.iter().filter(|path| is_mark(path) && !self.stands(path)).cloned().collect();
         Ok(self.record.forget(&stale)?)
     }
 
     /// Removes what left the dataset; gives what could not be removed and may go another time, each a line.
-    fn prune(&mut self, manifest: &Manifest) -> Vec<String> {
-        self.try_prune(manifest).unwrap_or_else(|error| {
+    fn prune(&mut self, manifest: &Manifest, outside: &[DatasetPath]) -> Vec<String> {
+        self.try_prune(manifest, outside).unwrap_or_else(|error| {
             self.trouble(&error);
             vec![error.to_string()]
         })
     }
 
-    fn try_prune(&mut self, manifest: &Manifest) -> Result<Vec<String>, CompareError> {
+    fn try_prune(&mut self, manifest: &Manifest, outside: &[DatasetPath]) -> Result<Vec<String>, CompareError> {
         let (mut left, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
-        for path in self.record.paths()?.into_iter().filter(|p| manifest.entry(p.as_bytes()).is_none()) {
+        for path in outside.iter().cloned() {
             match self.is_still_ours(&path) {
                 // What a run found missing and nobody installed since may be anybody's. To leave it costs little.
                 Ok(true) if self.record.was_vacant(&path) && self.stands(&path) => foreign.push(path),
