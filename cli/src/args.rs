@@ -21,7 +21,8 @@ pub(crate) use self::asking::{
 };
 pub(crate) use self::doctor::DoctorArgs;
 use self::options::{ReceiveOptions, SendOptions};
-use self::values::{GroupPort, HostPort, Percent, Seeds};
+use self::values::{GroupPort, HostPort, Identity, Percent, Seeds};
+use crate::keyfile::AdmissionMode;
 
 /// Pre-positions files on many machines by reliable multicast.
 #[derive(Debug, Parser)]
@@ -61,13 +62,14 @@ pub(crate) struct Verbosity {
 pub(crate) enum Command {
     /// Show everything on this machine: one sender, some receivers, real sockets, packet loss
     Demo(DemoArgs),
-    /// Make channels and tickets
+    /// Make channels and tickets, and say who may receive
     #[command(
         subcommand,
         after_help = "\
 Examples:
   nackcast channel new news --sender cdn1.example.net:7701
-  nackcast channel ticket news.key"
+  nackcast channel ticket news.key
+  nackcast channel rotate news.key                   outdate every ticket"
     )]
     Channel(ChannelCommand),
     /// Multicast directories to receivers
@@ -108,6 +110,8 @@ Examples:
     Drain(SteerArgs),
     /// Let a running sender send at another rate
     Rate(RateArgs),
+    /// Print the key by which this node is known to others
+    Identity(IdentityArgs),
     /// Compare a received directory with the manifest in the state
     Verify(VerifyArgs),
     /// Run the simulator: whole networks in virtual time, with faults that a seed chooses
@@ -217,6 +221,12 @@ pub(crate) enum ChannelCommand {
     Ticket(ChannelTicketArgs),
     /// Make a key file that may serve the channel but not publish
     Delegate(ChannelDelegateArgs),
+    /// Put a receiver on the list of a channel that has one
+    Allow(ChannelAllowArgs),
+    /// Take a receiver off the list, and begin an epoch of which it can read nothing
+    Revoke(ChannelRevokeArgs),
+    /// Begin an epoch, for which every receiver needs a new secret
+    Rotate(ChannelRotateArgs),
 }
 
 /// `nackcast channel new`.
@@ -227,6 +237,7 @@ Examples:
   nackcast channel new news --sender cdn1.example.net:7701
   nackcast channel new news --advertise 239.200.1.1:7600
   nackcast channel new news --out /etc/nackcast/news.key
+  nackcast channel new news --admission allow-list --sender cdn1.example.net:7701
 
 NAME.key is the right to publish: keep it where only the sender reads it.
 NAME.ticket is the right to receive: give it to receivers only.
@@ -241,9 +252,93 @@ pub(crate) struct ChannelNewArgs {
     /// Where receivers find senders, best first; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) sender: Vec<HostPort>,
+    /// Who may receive: ticket (whoever has it), or allow-list (those that `nackcast channel allow` names, with it)
+    #[arg(long, value_enum, default_value = "ticket", value_name = "WAY", hide_possible_values = true)]
+    pub(crate) admission: AdmissionMode,
     /// The key file [default: NAME.key]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `nackcast channel allow`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  nackcast identity --state /var/lib/nackcast/news   at the receiver: prints its key
+  nackcast channel allow news.key 0c1f...7e --name cache1
+                                                     at the sender, with that key
+  systemctl reload nackcast-send                     the sender reads the list again
+
+The key file is replaced in one step. Each sender of the channel has its own: run
+this at each.")]
+pub(crate) struct ChannelAllowArgs {
+    /// The key file
+    pub(crate) file: PathBuf,
+    /// The receiver's key, as `nackcast identity` prints it there
+    pub(crate) key: Identity,
+    /// Its name, for people
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `nackcast channel revoke`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  nackcast channel revoke news.key 0c1f...7e
+  systemctl reload nackcast-send                     the next epoch is announced, then begins
+
+What the receiver has already stays readable to it. Run this at each sender of the
+channel: one whose key file is older serves, but lets nobody in.")]
+pub(crate) struct ChannelRevokeArgs {
+    /// The key file
+    pub(crate) file: PathBuf,
+    /// The receiver's key
+    pub(crate) key: Identity,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `nackcast channel rotate`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  nackcast channel rotate news.key > news.ticket     every ticket from before opens nothing newer
+  systemctl reload nackcast-send                     the next epoch is announced, then begins
+
+Without a list this prints the new ticket: give it to all receivers before the epoch
+begins, `--epoch-overlap` after the reload. With a list they get the secret by themselves.")]
+pub(crate) struct ChannelRotateArgs {
+    /// The key file
+    pub(crate) file: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `nackcast identity`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  nackcast identity --ticket @news.ticket            of the receiver that will use this ticket
+  nackcast identity --state /var/lib/nackcast/news --json
+
+It is made at the first run of this command or of the node, kept in the state directory,
+and shown to those whom the node calls.")]
+pub(crate) struct IdentityArgs {
+    /// The node's state directory [default: the receiver's of --ticket, or of the only channel that is received here]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// The ticket of the channel that it receives: T, @FILE or -
+    #[arg(long, value_name = "T|@FILE|-", conflicts_with = "state")]
+    pub(crate) ticket: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -289,7 +384,7 @@ Examples:
   nackcast send --config /etc/nackcast/send.toml
 
 SIGTERM and SIGINT finish the running jobs and end (a second one ends at once);
-SIGHUP rescans.")]
+SIGHUP reads the key files again (who is let in, and the epoch) and rescans.")]
 pub(crate) struct SendArgs {
     /// TOML file whose keys are these options; what the command line gives counts more
     #[arg(long, value_name = "FILE")]

@@ -1,16 +1,21 @@
-//! `nackcast channel`: makes channels, tickets and delegated keys.
+//! `nackcast channel`: makes channels, tickets and delegated keys, and says who is let in.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use nackcast_common::admission::{Admission, RECEIVERS_MAX};
 use nackcast_common::ids::{ChannelId, Epoch};
-use nackcast_common::keys::{SenderMaster, SigningKey, fill_random};
+use nackcast_common::keys::{SenderMaster, SigningKey, VerifyingKey, fill_random};
 use nackcast_proto::wire::SenderCertificate;
 use serde::Serialize;
 
-use crate::args::{ChannelCommand, ChannelDelegateArgs, ChannelNewArgs, ChannelTicketArgs};
+use crate::args::{
+    ChannelAllowArgs, ChannelCommand, ChannelDelegateArgs, ChannelNewArgs, ChannelRevokeArgs, ChannelRotateArgs,
+    ChannelTicketArgs,
+};
 use crate::failure::Failure;
-use crate::keyfile::{Authority, KeyFile, check_advertise};
+use crate::keyfile::{AdmissionMode, Authority, KeyFile, check_advertise};
 use crate::output::{print, print_json};
 use crate::private_file;
 
@@ -42,6 +47,9 @@ pub(crate) fn run(command: ChannelCommand) -> Result<(), Failure> {
         ChannelCommand::New(args) => new(&args),
         ChannelCommand::Ticket(args) => ticket(&args),
         ChannelCommand::Delegate(args) => delegate(&args),
+        ChannelCommand::Allow(args) => allow(&args),
+        ChannelCommand::Revoke(args) => revoke(&args),
+        ChannelCommand::Rotate(args) => rotate(&args),
     }
 }
 
@@ -57,6 +65,13 @@ fn new(args: &ChannelNewArgs) -> Result<(), Failure> {
         args.advertise.map(|group| group.0),
         args.sender.iter().map(|sender| sender.0.clone()).collect(),
     )?;
+    let file = match args.admission {
+        AdmissionMode::Ticket => file,
+        AdmissionMode::AllowList => {
+            let receivers = Some(BTreeMap::new());
+            KeyFile { admission: Admission { receivers, ..file.admission }, ..file }
+        }
+    };
     write(&file, &key_path, &ticket_path)?;
     tracing::info!("wrote {} and {}", key_path.display(), ticket_path.display());
     show(args.json, &file, Some(&key_path), Some(&ticket_path))
@@ -100,6 +115,85 @@ fn delegate(args: &ChannelDelegateArgs) -> Result<(), Failure> {
     print(&format!("{}: may serve channel {} but not publish", args.out.display(), delegated.name))
 }
 
+/// What `--json` prints of a list that changed.
+#[derive(Serialize)]
+struct Changed<'a> {
+    channel: String,
+    name: &'a str,
+    epoch: u32,
+    /// How many receivers are on the list; none: the channel has no list.
+    receivers: Option<usize>,
+    /// The new ticket, where it holds the secret.
+    ticket: Option<String>,
+}
+
+/// How a running sender takes it up.
+const TAKE_UP: &str = "send the sender SIGHUP to take it up (`systemctl reload`), and do the same at each backup";
+
+fn allow(args: &ChannelAllowArgs) -> Result<(), Failure> {
+    let mut file = KeyFile::load(&args.file)?;
+    let (receivers, count) = list(&mut file, &args.file)?;
+    if count >= RECEIVERS_MAX && !receivers.contains_key(&args.key.0) {
+        return Err(Failure::usage(format_args!("a list holds at most {RECEIVERS_MAX} receivers")));
+    }
+    let name = args.name.clone().or_else(|| receivers.get(&args.key.0).cloned()).unwrap_or_default();
+    receivers.insert(args.key.0, name);
+    file.replace(&args.file)?;
+    changed(args.json, &file, &format!("{} may receive channel {}; {TAKE_UP}", args.key.0, file.name))
+}
+
+fn revoke(args: &ChannelRevokeArgs) -> Result<(), Failure> {
+    let mut file = KeyFile::load(&args.file)?;
+    if list(&mut file, &args.file)?.0.remove(&args.key.0).is_none() {
+        let path = args.file.display();
+        return Err(Failure::usage(format_args!("{} is not on the list of {path}: nothing was changed", args.key.0)));
+    }
+    file.rotate()?;
+    file.replace(&args.file)?;
+    let epoch = file.admission.epoch;
+    let line = format!(
+        "{} is off the list of channel {}, and can read nothing from epoch {epoch} on; {TAKE_UP}",
+        args.key.0, file.name
+    );
+    changed(args.json, &file, &line)
+}
+
+fn rotate(args: &ChannelRotateArgs) -> Result<(), Failure> {
+    let mut file = KeyFile::load(&args.file)?;
+    file.rotate()?;
+    file.replace(&args.file)?;
+    tracing::info!("channel {} goes over to epoch {}; {TAKE_UP}", file.name, file.admission.epoch);
+    let ticket = file.admission.receivers.is_none().then(|| file.ticket().to_string());
+    let line = ticket.unwrap_or_else(|| format!("channel {} goes over to epoch {}", file.name, file.admission.epoch));
+    changed(args.json, &file, &line)
+}
+
+/// The list of a key file that has one, and how long it is.
+fn list<'a>(file: &'a mut KeyFile, path: &Path) -> Result<(&'a mut BTreeMap<VerifyingKey, String>, usize), Failure> {
+    let receivers = file.admission.receivers.as_mut().ok_or_else(|| {
+        Failure::usage(format_args!(
+            "key file {} has no list of receivers, since its tickets hold the secret: make a channel with \
+             `--admission allow-list`, or revoke all tickets with `nackcast channel rotate`",
+            path.display()
+        ))
+    })?;
+    let count = receivers.len();
+    Ok((receivers, count))
+}
+
+fn changed(json: bool, file: &KeyFile, line: &str) -> Result<(), Failure> {
+    if !json {
+        return print(line);
+    }
+    print_json(&Changed {
+        channel: file.channel.to_string(),
+        name: &file.name,
+        epoch: file.admission.epoch.0,
+        receivers: file.admission.receivers.as_ref().map(BTreeMap::len),
+        ticket: file.admission.receivers.is_none().then(|| file.ticket().to_string()),
+    })
+}
+
 fn show(json: bool, file: &KeyFile, key_file: Option<&Path>, ticket_file: Option<&Path>) -> Result<(), Failure> {
     let ticket = file.ticket().to_string();
     if !json {
@@ -126,7 +220,7 @@ fn fresh(name: &str, advertise: Option<SocketAddr>, senders: Vec<String>) -> Res
         name: name.to_owned(),
         advertise,
         senders,
-        epoch: Epoch(1),
+        admission: Admission { epoch: Epoch(1), receivers: None },
         master: SenderMaster::generate(),
         authority: Authority::Publisher(SigningKey::generate()),
     })

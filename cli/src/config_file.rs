@@ -63,6 +63,7 @@ role = "primary"
 rank = 0
 peer = ["cdn2.example.net:7701"]
 drain-limit = "10s"
+epoch-overlap = "30s"
 overwrite = false
 interface = "eth1"
 listen = "[::]:7701"

@@ -39,7 +39,7 @@ struct Printed {
 /// Runs the command.
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let (ticket, part) = match &args.channel {
-        Some(path) => (KeyFile::load(path)?.ticket(), Part::Sends),
+        Some(path) => (KeyFile::load(path)?.sender_ticket(), Part::Sends),
         None => (crate::receive::one_ticket(args.ticket.as_deref())?, Part::Receives),
     };
     let channel = ticket.name.clone();

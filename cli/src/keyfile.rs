@@ -2,14 +2,19 @@
 //!
 //! - A *publisher's* key file holds the publisher key: it may publish, certify senders and print tickets.
 //! - A *delegated* one holds a sender key and the publisher's certificate for it instead: it serves, and cannot publish.
+//! - Either may hold a list of receivers: then their tickets hold no secret, and a sender gives it to those on the list.
 //! - What was parsed is checked: a certificate in a [`KeyFile`] verifies.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use clap::ValueEnum;
+
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use nackcast_common::admission::{Admission, RECEIVERS_MAX};
 use nackcast_common::ids::{ChannelId, Epoch};
-use nackcast_common::keys::{EpochSecret, SenderMaster, Signature, SigningKey, VerifyingKey};
+use nackcast_common::keys::{SenderMaster, Signature, SigningKey, VerifyingKey};
 use nackcast_proto::ticket::{Ticket, TicketError};
 use nackcast_proto::wire::SenderCertificate;
 use serde::{Deserialize, Serialize};
@@ -32,7 +37,8 @@ pub(crate) struct KeyFile {
     pub(crate) name: String,
     pub(crate) advertise: SocketAddr,
     pub(crate) senders: Vec<String>,
-    pub(crate) epoch: Epoch,
+    /// The epoch, and who is let in.
+    pub(crate) admission: Admission,
     pub(crate) master: SenderMaster,
     pub(crate) authority: Authority,
 }
@@ -46,6 +52,26 @@ pub(crate) enum Authority {
     Delegated { publisher: VerifyingKey, sender: SigningKey, certificate: SenderCertificate },
 }
 
+/// How receivers get the secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AdmissionMode {
+    /// The ticket holds it
+    #[default]
+    Ticket,
+    /// A sender gives it to those on a list
+    AllowList,
+}
+
+/// A receiver on the list, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawReceiver {
+    key: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    name: String,
+}
+
 /// The file as it is written.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -57,6 +83,9 @@ struct Raw {
     #[serde(default)]
     senders: Vec<String>,
     epoch: u32,
+    #[serde(default)]
+    #[zeroize(skip)]
+    admission: AdmissionMode,
     sender_master: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     publisher_seed: Option<String>,
@@ -66,6 +95,10 @@ struct Raw {
     sender_seed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sender_certificate: Option<String>,
+    /// Last, since a table ends the keys before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[zeroize(skip)]
+    receivers: Vec<RawReceiver>,
 }
 
 /// Only the version, which every later format keeps.
@@ -96,8 +129,17 @@ impl KeyFile {
 
     /// Writes a new key file.
     pub(crate) fn create(&self, path: &Path) -> Result<(), Failure> {
+        private_file::create(path, &self.text()?)
+    }
+
+    /// Writes it in place of the one that was read, in one step.
+    pub(crate) fn replace(&self, path: &Path) -> Result<(), Failure> {
+        private_file::replace(path, &self.text()?)
+    }
+
+    fn text(&self) -> Result<Zeroizing<String>, Failure> {
         let body = Zeroizing::new(toml::to_string(&self.to_raw()).or_running("the key file cannot be encoded")?);
-        private_file::create(path, &Zeroizing::new(format!("{HEAD}{}", *body)))
+        Ok(Zeroizing::new(format!("{HEAD}{}", *body)))
     }
 
     /// What receivers need.
@@ -108,14 +150,22 @@ impl KeyFile {
             publisher: self.publisher_key(),
             advertise: self.advertise,
             senders: self.senders.clone(),
-            epoch: self.epoch,
-            secret: self.secret(),
+            epoch: self.admission.epoch,
+            // Who is on the list asks a sender.
+            secret: self.admission.receivers.is_none().then(|| self.master.epoch(self.channel, self.admission.epoch)),
         }
     }
 
-    /// The secret of the current epoch.
-    pub(crate) fn secret(&self) -> EpochSecret {
-        self.master.epoch(self.channel, self.epoch)
+    /// What a sender has itself.
+    pub(crate) fn sender_ticket(&self) -> Ticket {
+        Ticket { secret: Some(self.master.epoch(self.channel, self.admission.epoch)), ..self.ticket() }
+    }
+
+    /// From now on another epoch: whoever holds only the secret of this one reads nothing newer.
+    pub(crate) fn rotate(&mut self) -> Result<(), Failure> {
+        let next = self.admission.epoch.0.checked_add(1);
+        self.admission.epoch = Epoch(next.ok_or_else(|| Failure::usage("there is no epoch after this one"))?);
+        Ok(())
     }
 
     /// Who signs manifests.
@@ -133,12 +183,18 @@ impl KeyFile {
             name: self.name.clone(),
             advertise: self.advertise.to_string(),
             senders: self.senders.clone(),
-            epoch: self.epoch.0,
+            epoch: self.admission.epoch.0,
+            admission: if self.admission.receivers.is_some() {
+                AdmissionMode::AllowList
+            } else {
+                AdmissionMode::Ticket
+            },
             sender_master: BASE64.encode(&self.master.0),
             publisher_seed: None,
             publisher_key: None,
             sender_seed: None,
             sender_certificate: None,
+            receivers: self.admission.receivers.iter().flatten().map(RawReceiver::from).collect(),
         };
         match &self.authority {
             Authority::Publisher(key) => raw.publisher_seed = Some(BASE64.encode(key.seed())),
@@ -162,16 +218,43 @@ impl KeyFile {
         let advertise: SocketAddr =
             raw.advertise.parse().map_err(|_| "key `advertise` is not GROUP:PORT".to_owned())?;
         check_advertise(advertise)?;
-        let authority = authority(&raw, channel)?;
+        let (authority, receivers) = (authority(&raw, channel)?, receivers(&raw)?);
         Ok(Self {
             channel,
             name: raw.name.clone(),
             advertise,
             senders: raw.senders.clone(),
-            epoch: Epoch(raw.epoch),
+            admission: Admission { epoch: Epoch(raw.epoch), receivers },
             master: SenderMaster(base64(&raw.sender_master, "sender-master")?),
             authority,
         })
+    }
+}
+
+impl From<(&VerifyingKey, &String)> for RawReceiver {
+    fn from((key, name): (&VerifyingKey, &String)) -> Self {
+        Self { key: key.to_string(), name: name.clone() }
+    }
+}
+
+/// A receiver's key, as `nackcast identity` prints it.
+pub(crate) fn identity(text: &str) -> Result<VerifyingKey, String> {
+    hex(text, "key").map(VerifyingKey)
+}
+
+fn receivers(raw: &Raw) -> Result<Option<BTreeMap<VerifyingKey, String>>, String> {
+    match raw.admission {
+        AdmissionMode::Ticket if raw.receivers.is_empty() => Ok(None),
+        AdmissionMode::Ticket => {
+            Err("it lists `receivers`, which only `admission = \"allow-list\"` looks at".to_owned())
+        }
+        AdmissionMode::AllowList if raw.receivers.len() > RECEIVERS_MAX => {
+            Err(format!("it lists more than {RECEIVERS_MAX} receivers"))
+        }
+        AdmissionMode::AllowList => {
+            let listed = |receiver: &RawReceiver| Ok((identity(&receiver.key)?, receiver.name.clone()));
+            raw.receivers.iter().map(listed).collect::<Result<_, _>>().map(Some)
+        }
     }
 }
 
@@ -238,7 +321,7 @@ mod tests {
             name: "news".to_owned(),
             advertise: "239.195.7.7:7600".parse().unwrap(),
             senders: vec!["cdn1:7701".to_owned()],
-            epoch: Epoch(1),
+            admission: Admission { epoch: Epoch(1), receivers: None },
             master: SenderMaster([1; 32]),
             authority: Authority::Publisher(SigningKey::from_seed([2; 32])),
         }
@@ -252,16 +335,26 @@ mod tests {
         KeyFile { authority, ..publisher_file() }
     }
 
+    fn listing_file() -> KeyFile {
+        let receivers = [([4; 32], "cache 1"), ([5; 32], "")].map(|(key, name)| (VerifyingKey(key), name.to_owned()));
+        let admission = Admission { epoch: Epoch(7), receivers: Some(receivers.into()) };
+        KeyFile { admission, ..delegated_file() }
+    }
+
     fn text(file: &KeyFile) -> String {
         toml::to_string(&file.to_raw()).unwrap()
     }
 
     #[test]
     fn a_key_file_comes_back_as_it_was_written() {
-        for file in [publisher_file(), delegated_file()] {
+        let empty = Admission { epoch: Epoch(2), receivers: Some(BTreeMap::new()) };
+        let none_yet = KeyFile { admission: empty, ..publisher_file() };
+        for file in [publisher_file(), delegated_file(), listing_file(), none_yet] {
             let again = KeyFile::parse(&text(&file)).unwrap();
             assert_eq!(text(&again), text(&file));
             assert_eq!(again.ticket().to_string(), file.ticket().to_string());
+            assert_eq!(again.admission, file.admission);
+            assert_eq!(again.ticket().secret.is_none(), file.admission.receivers.is_some(), "a list, or a secret");
         }
         assert_eq!(publisher_file().ticket().to_string(), delegated_file().ticket().to_string());
     }
@@ -277,8 +370,27 @@ mod tests {
         assert!(error(&good.replace("7600", "65535")).contains("port 65535"));
         assert!(error(&good.replace("0707", "07")).contains("32 hex digits"));
         assert!(error(&good.replace("publisher-seed", "sender-seed")).contains("either"));
+        let listed = text(&listing_file());
+        assert!(error(&listed.replace("allow-list", "ticket")).contains("`receivers`"));
+        assert!(error(&listed.replace("0404", "04")).contains("64 hex digits"));
         let other_channel = text(&delegated_file()).replace("0707", "0808");
         assert!(error(&other_channel).contains("certificate"));
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_lists_has_none() {
+        let former = text(&publisher_file()).replace("admission = \"ticket\"\n", "");
+        assert_eq!(KeyFile::parse(&former).unwrap().admission, publisher_file().admission);
+    }
+
+    #[test]
+    fn an_epoch_has_a_secret_of_its_own() {
+        let mut file = publisher_file();
+        file.rotate().unwrap();
+        assert_eq!(file.admission.epoch, Epoch(2));
+        assert_ne!(file.ticket().secret, publisher_file().ticket().secret);
+        file.admission.epoch = Epoch(u32::MAX);
+        assert_eq!(file.rotate().unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod config_file;
 mod demo;
 mod doctor;
 mod failure;
+mod identity;
 mod keyfile;
 mod logging;
 mod node;
@@ -82,6 +83,7 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Resume(args) => ask::steer::resume(args),
         Command::Drain(args) => ask::steer::drain(args),
         Command::Rate(args) => ask::steer::rate(args),
+        Command::Identity(args) => identity::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sim(args) => sim::run(&args, app),
         Command::Completions(args) => shell::completions(&args),

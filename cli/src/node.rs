@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use nackcast_common::admission::Admission;
 use nackcast_common::control::{Ask, Request};
 use nackcast_common::net::interface;
 use nackcast_common::report::Progress;
@@ -36,7 +37,7 @@ pub(crate) trait Daemon {
     fn interface(&self) -> Option<&str>;
     /// The groups of its channels.
     fn groups(&self) -> Vec<IpAddr>;
-    /// What of its configuration file it takes up again while it runs; by default nothing.
+    /// What of its files it takes up again while it runs; by default nothing.
     fn reload(&self) -> Option<Reload> {
         None
     }
@@ -44,8 +45,17 @@ pub(crate) trait Daemon {
     async fn run(self, ports: Ports) -> Result<Self::Summary, Failure>;
 }
 
-/// Reads the configuration file again: the rate that it gives now.
-pub(crate) type Reload = Box<dyn Fn() -> Result<RateLimit, Failure> + Send>;
+/// Reads its files again: what they say now.
+pub(crate) type Reload = Box<dyn Fn() -> Result<Reloaded, Failure> + Send>;
+
+/// What a node's files say now.
+#[derive(Debug, Default)]
+pub(crate) struct Reloaded {
+    /// All channels together; none: it is not the file's to give.
+    pub(crate) rate: Option<RateLimit>,
+    /// Of each channel.
+    pub(crate) admissions: Vec<Admission>,
+}
 
 /// The ways into a running node, and out of it.
 #[derive(Debug)]
@@ -107,7 +117,8 @@ pub(crate) fn run<D: Daemon>(
     Ok(summary)
 }
 
-/// SIGHUP: all channels scan, and take up what the configuration file says now.
+/// SIGHUP: all channels scan, and take up what their files say now. An epoch that begins comes before the scan, so that
+/// nothing new is published in the one that ends.
 async fn reload_on(
     mut hangups: mpsc::Receiver<()>,
     reload: Option<Reload>,
@@ -115,18 +126,25 @@ async fn reload_on(
     asking: mpsc::Sender<Request>,
 ) {
     while let Some(()) = hangups.recv().await {
-        let rate = match reload.as_ref().map(|reload| reload()).transpose() {
-            Ok(rate) => rate,
+        let Reloaded { rate, admissions } = match reload.as_ref().map(|reload| reload()).transpose() {
+            Ok(reloaded) => reloaded.unwrap_or_default(),
             Err(failure) => {
                 tracing::warn!("not reloaded: {}", failure.line().unwrap_or_default());
-                None
+                Reloaded::default()
             }
         };
+        let mut admissions = admissions.into_iter();
         for channel in 0..channels {
             if let Some(rate) = rate {
                 let (reply, _nobody) = oneshot::channel();
                 let ask = Ask::Rate(rate.share(channels), reply);
                 if asking.send(Request { channel, ask }).await.is_err() {
+                    return;
+                }
+            }
+            if let Some(admission) = admissions.next() {
+                let (reply, _nobody) = oneshot::channel();
+                if asking.send(Request { channel, ask: Ask::Admit(admission, reply) }).await.is_err() {
                     return;
                 }
             }

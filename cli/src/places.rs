@@ -99,6 +99,28 @@ pub(crate) fn state_dir(given: Option<&Path>, role: NodeRole, channel: ChannelId
     std::path::absolute(&path).or_usage(format_args!("state directory {}", path.display()))
 }
 
+/// The state directory of the only channel that is received here with a default one.
+pub(crate) fn only_receiver() -> Result<PathBuf, Failure> {
+    let base = state_base()?;
+    let entries = std::fs::read_dir(&base).into_iter().flatten().filter_map(Result::ok);
+    let begins = format!("{}-", NodeRole::Receive.name());
+    let mut found: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().as_bytes().starts_with(begins.as_bytes()))
+        .map(|entry| entry.path())
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (Some(_), false) => Err(Failure::usage(format_args!(
+            "several channels are received with state below {}, each by a node of its own: give --ticket or --state",
+            base.display()
+        ))),
+        (None, _) => Err(Failure::usage(format_args!(
+            "no state of a receiver is below {} yet: give --ticket or --state, as for `nackcast receive`",
+            base.display()
+        ))),
+    }
+}
+
 /// Makes the state directory (0700) and checks that it can be used for this role.
 pub(crate) fn prepare_state(state: &Path, role: NodeRole) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(state);

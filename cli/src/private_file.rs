@@ -1,4 +1,4 @@
-//! Files that hold secrets: made with mode 0600, never overwritten, complaints when others may read them.
+//! Files that hold secrets: made with mode 0600, never overwritten by chance, complaints when others may read them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::failure::{Failure, OrFail};
 
 /// Nothing that we read whole is larger; guards against `--channel /dev/zero=DIR`.
-const LEN_MAX: u64 = 1 << 20;
+const LEN_MAX: u64 = 1 << 24;
 
 /// Writes a file that must not exist yet, durably.
 pub(crate) fn create(path: &Path, contents: &str) -> Result<(), Failure> {
@@ -30,6 +30,27 @@ pub(crate) fn create(path: &Path, contents: &str) -> Result<(), Failure> {
         return Err(error).or_running(format_args!("{} cannot be written", path.display()));
     }
     Ok(())
+}
+
+/// Writes a file in place of one that exists, durably and in one step: whoever reads sees the old one or the new one.
+pub(crate) fn replace(path: &Path, contents: &str) -> Result<(), Failure> {
+    // A link stays one.
+    let path = &std::fs::canonicalize(path).or_usage(format_args!("{} cannot be read", path.display()))?;
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = std::path::PathBuf::from(new);
+    create(&new, contents)?;
+    let renamed = same_owner(path, &new).and_then(|()| std::fs::rename(&new, path)).and_then(|()| sync_parent(path));
+    renamed.inspect_err(|_| discard(&new)).or_running(format_args!("{} cannot be replaced", path.display()))
+}
+
+/// What an administrator changes stays readable to the node whose file it is.
+fn same_owner(path: &Path, new: &Path) -> std::io::Result<()> {
+    let (before, now) = (std::fs::metadata(path)?, std::fs::metadata(new)?);
+    if (before.uid(), before.gid()) == (now.uid(), now.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(new, Some(before.uid()), Some(before.gid()))
 }
 
 /// Removes a file that this command made, after a later step failed.

@@ -90,7 +90,7 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
     let subscriptions: Vec<Subscription> = tickets
         .into_iter()
         .zip(options.into)
-        .map(|(ticket, into)| Subscription { ticket, into, own_sender: None })
+        .map(|(ticket, into)| Subscription { ticket, into, own_sender: None, master: None })
         .collect();
     let node = describe(&subscriptions);
     let identity = node_key::load_or_generate(&state, node_key::OF_RECEIVER)?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nackcast_common::geometry::{FecScheme, Geometry};
+use nackcast_common::ids::ChannelId;
 use nackcast_common::keys::SigningKey;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
@@ -23,7 +24,7 @@ use crate::args::options::{RoleOption, SendOptions};
 use crate::args::values::ChannelSource;
 use crate::failure::{Failure, OrFail};
 use crate::keyfile::{Authority, KeyFile};
-use crate::node::{self, Daemon, Ports, Reload, Show};
+use crate::node::{self, Daemon, Ports, Reload, Reloaded, Show};
 use crate::places::{self, Node, NodeChannel, NodeRole};
 use crate::receive::beside_sender;
 use crate::serve::Offer;
@@ -38,6 +39,7 @@ const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
 const DEFAULT_LINGER: Duration = Duration::from_secs(3);
 const DSCP_MAX: u8 = 63;
 const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(10);
+const DEFAULT_EPOCH_OVERLAP: Duration = Duration::from_secs(30);
 /// State of the receiver beside a backup, in the backup's.
 const RECEIVER: &str = "receiver";
 
@@ -52,7 +54,7 @@ pub(crate) fn run(args: SendArgs, app: &App) -> Result<(), Failure> {
     let show = Show { report: args.report, json: options.json.unwrap_or(false) };
     let offer = Offer::of(options.admin, [&options.admin_cert, &options.admin_key, &options.admin_ca], options.http)?;
     let (mut sender, node) = configure(options)?;
-    sender.reload = reload;
+    sender.reload.rate = reload;
     let summary = node::run(sender, &node, &offer, show, app)?;
     if summary.success { Ok(()) } else { Err(Failure::Reported) }
 }
@@ -68,8 +70,35 @@ struct Sender {
     config: Config,
     key: SigningKey,
     receiver: Option<nackcast_receiver::Config>,
+    /// What is read again at SIGHUP.
+    reload: Files,
+}
+
+/// Files that a running sender reads again.
+#[derive(Clone)]
+struct Files {
     /// The configuration file, when the rate is its to give.
-    reload: Option<PathBuf>,
+    rate: Option<PathBuf>,
+    /// The key file of each channel.
+    keys: Vec<(ChannelId, PathBuf)>,
+}
+
+impl Files {
+    fn read(&self) -> Result<Reloaded, Failure> {
+        let rate = match &self.rate {
+            Some(path) => Some(config_file::load::<SendOptions>(path)?.rate.unwrap_or(DEFAULT_RATE)),
+            None => None,
+        };
+        let admission = |(channel, path): &(ChannelId, PathBuf)| {
+            let file = KeyFile::load(path)?;
+            if file.channel != *channel {
+                let path = path.display();
+                return Err(Failure::usage(format_args!("key file {path} is of another channel now")));
+            }
+            Ok(file.admission)
+        };
+        Ok(Reloaded { rate, admissions: self.keys.iter().map(admission).collect::<Result<_, _>>()? })
+    }
 }
 
 impl Daemon for Sender {
@@ -95,8 +124,8 @@ impl Daemon for Sender {
     }
 
     fn reload(&self) -> Option<Reload> {
-        let path = self.reload.clone()?;
-        Some(Box::new(move || Ok(config_file::load::<SendOptions>(&path)?.rate.unwrap_or(DEFAULT_RATE))))
+        let files = self.reload.clone();
+        Some(Box::new(move || files.read()))
     }
 
     async fn run(self, ports: Ports) -> Result<Summary, Failure> {
@@ -125,6 +154,8 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     check_state_outside(&state, &options.channel)?;
     let key = node_key::load_or_generate(&state, node_key::OF_SENDER)?;
     let node = describe(&options.channel, &files);
+    let key_files = options.channel.iter().map(|source| &source.key_file);
+    let keys = files.iter().map(|file| file.channel).zip(key_files.cloned()).collect();
     let role = options.role.map_or(Role::Primary, RoleOption::role);
     let beside = (role == Role::Backup).then(|| state.join(RECEIVER));
     let peers: Vec<String> = options.peer.into_iter().map(|peer| peer.0).collect();
@@ -140,6 +171,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
             ticket,
             into: channel.directory.clone(),
             own_sender: Some(channel.sender.verifying_key()),
+            master: Some(channel.master.clone()),
         });
         let overwrite = options.overwrite.unwrap_or(false);
         beside_sender(subscriptions.collect(), options.interface.clone(), peers.clone(), key.clone(), state, overwrite)
@@ -151,6 +183,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
         rank: options.rank.unwrap_or(0),
         peers,
         drain_limit: options.drain_limit.unwrap_or(DEFAULT_DRAIN_LIMIT),
+        epoch_overlap: options.epoch_overlap.unwrap_or(DEFAULT_EPOCH_OVERLAP),
         interface: options.interface,
         listen,
         identity: key.clone(),
@@ -180,7 +213,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
             .unwrap_or(false)
             .then(|| Once { expect: options.expect, linger: options.linger.unwrap_or(DEFAULT_LINGER) }),
     };
-    Ok((Sender { config, key, receiver, reload: None }, node))
+    Ok((Sender { config, key, receiver, reload: Files { rate: None, keys } }, node))
 }
 
 fn check_options(options: &SendOptions) -> Result<(), Failure> {
@@ -289,7 +322,7 @@ fn describe(sources: &[ChannelSource], files: &[KeyFile]) -> Node {
 }
 
 fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey, beside: Option<&Path>) -> ChannelConfig {
-    let (publisher_key, secret) = (file.publisher_key(), file.secret());
+    let publisher_key = file.publisher_key();
     let (publisher, sender, certificate) = match file.authority {
         Authority::Publisher(publisher) => {
             let certificate = SenderCertificate::issue(&publisher, file.channel, own_key.verifying_key());
@@ -307,7 +340,7 @@ fn channel(source: ChannelSource, file: KeyFile, own_key: &SigningKey, beside: O
         publisher_key,
         sender,
         certificate,
-        epoch: file.epoch,
-        secret,
+        master: file.master,
+        admission: file.admission,
     }
 }

@@ -127,6 +127,58 @@ fn a_delegated_key_gives_the_same_ticket_and_may_not_delegate() {
 }
 
 #[test]
+fn a_list_of_receivers_is_kept_in_the_key_file_and_the_ticket_holds_no_secret() {
+    let place = Place::new();
+    let made = place.run(&["channel", "new", "news", "--admission", "allow-list", "--sender", "cdn1:7701"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let identity = place.run(&["identity", "--state", "here"]).stdout.trim().to_owned();
+    assert_eq!(place.run(&["identity", "--state", "here"]).stdout.trim(), identity, "it is made once");
+    assert_eq!(mode(&place.path().join("here/identity.key")), 0o600);
+    place.run(&["identity"]).is_usage_error(&["--ticket or --state"]);
+    let by_ticket = place.run(&["identity", "--ticket", "@news.ticket", "--json"]);
+    assert!(by_ticket.code == 0 && by_ticket.stdout.contains("/state/receive-"), "{by_ticket:?}");
+    assert!(by_ticket.stdout.contains(place.run(&["identity"]).stdout.trim()), "the only one");
+
+    let run = |arguments: &[&str]| place.run(&[&["channel"], arguments].concat());
+    let epoch_of = |ran: Ran| {
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()
+    };
+    run(&["allow", "news.key", "12ab"]).is_usage_error(&["`12ab` is no node's key", "nackcast identity"]);
+    let allowed = epoch_of(run(&["allow", "news.key", &identity, "--name", "cache1", "--json"]));
+    assert_eq!((&allowed["receivers"], &allowed["epoch"], allowed["ticket"].is_null()), (&1.into(), &1.into(), true));
+    assert_eq!(mode(&place.path().join("news.key")), 0o600);
+    let text = std::fs::read_to_string(place.path().join("news.key")).unwrap();
+    assert!(text.contains(&identity) && text.contains("cache1"), "{text}");
+    assert_eq!(run(&["delegate", "news.key", "--out", "backup.key"]).code, 0);
+    for file in ["news.key", "backup.key"] {
+        let revoked = epoch_of(run(&["revoke", file, &identity, "--json"]));
+        assert_eq!((&revoked["receivers"], &revoked["epoch"]), (&0.into(), &2.into()));
+        run(&["revoke", file, &identity]).is_usage_error(&["not on the list", "nothing was changed"]);
+    }
+    assert_eq!(epoch_of(run(&["rotate", "news.key", "--json"]))["epoch"], 3);
+    assert!(std::fs::read_dir(place.path()).unwrap().all(|e| !e.unwrap().path().ends_with("news.key.new")));
+
+    place
+        .run(&["receive", "--ticket", "@news.ticket", "--into", "in", "--source", "nobody.invalid:1"])
+        .is_usage_error(&[]);
+    let ticket = run(&["new", "lone", "--admission", "allow-list"]).stdout;
+    place.run(&["receive", "--ticket", ticket.trim(), "--into", "in"]).is_usage_error(&["holds no secret", "--source"]);
+}
+
+#[test]
+fn a_channel_without_a_list_is_rotated_and_prints_the_new_ticket() {
+    let place = Place::new();
+    let ticket = place.channel("news");
+    let rotated = place.run(&["channel", "rotate", "news.key"]);
+    assert_eq!(rotated.code, 0, "{rotated:?}");
+    assert!(rotated.stdout.starts_with("nackcast1") && rotated.stdout.trim() != ticket, "{rotated:?}");
+    assert_eq!(place.run(&["channel", "ticket", "news.key"]).stdout, rotated.stdout);
+    let key = "00".repeat(32);
+    place.run(&["channel", "allow", "news.key", &key]).is_usage_error(&["no list", "--admission allow-list"]);
+}
+
+#[test]
 fn a_key_file_that_others_can_read_is_complained_about() {
     let place = Place::new();
     place.channel("news");
@@ -265,8 +317,7 @@ fn an_unknown_key_of_a_configuration_file_is_named_with_its_line() {
 #[test]
 fn every_command_has_help_with_examples() {
     let place = Place::new();
-    let commands =
-        "|demo|channel|channel new|channel ticket|channel delegate|send|receive|scan|verify|completions|man|version";
+    let commands = "|demo|channel|channel new|channel ticket|channel delegate|channel allow|channel revoke|channel rotate|identity|send|receive|scan|verify|completions|man|version";
     for command in commands.split('|') {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = place.run(&arguments);

@@ -141,7 +141,7 @@ fn no_byte_is_pulled_while_multicast_passes_remain() {
 async fn connect(site: &Site, client: &Client) -> Option<Connection> {
     let ticket: Ticket = std::fs::read_to_string(site.path("site.ticket")).unwrap().parse().unwrap();
     let Ticket { channel, epoch, publisher, secret, .. } = ticket;
-    let member = Member { channel, epoch, secret, publisher, sender: None };
+    let member = Member { channel, epoch, secret: secret.unwrap(), publisher, sender: None };
     let connection = client.connect(site.quic().into()).await.ok()?;
     connection.greet(&member.hello(Side::Client, connection.binding())).await.ok()?;
     Some(connection)

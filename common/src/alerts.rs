@@ -143,6 +143,9 @@ kinds! {
     /// Datagrams come that no key of this node opens.
     KeyRejected = "key-rejected", Warning, WhileFound,
         "check the ticket: make a new one with `nackcast channel ticket FILE`; another channel may use the same address";
+    /// Somebody asked to join a channel and was not let in.
+    TicketRefused = "ticket-refused", Warning, Happens,
+        "check whose key this is: `nackcast channel allow FILE KEY` lets it in, and SIGHUP makes the sender read the list";
     /// Receivers have not reached a generation that has been out for long.
     GenerationLate = "generation-late", Warning, WhileFound,
         "check the receivers that lag: their loss, their disks, and that they run";

@@ -5,6 +5,7 @@
 
 use tokio::sync::oneshot;
 
+use crate::admission::Admission;
 use crate::units::RateLimit;
 
 /// Rows in one answer at most.
@@ -45,6 +46,8 @@ pub enum Ask {
     Rate(RateLimit, Reply<()>),
     /// Begin or end to send.
     Steer(Steer, Reply<()>),
+    /// The key file was read again: let these in from now on, and begin its epoch if it is a later one.
+    Admit(Admission, Reply<()>),
     /// What is known of objects.
     Objects {
         /// Those behind this id; none: from the first on.

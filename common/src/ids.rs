@@ -39,6 +39,14 @@ number!(
     /// Orders the sessions of a channel's senders; grows at every start, even when the clock went back.
     StartNumber(u64), "{}");
 
+impl Epoch {
+    /// What a datagram's header tells of it.
+    #[must_use]
+    pub const fn low(self) -> u8 {
+        self.0.to_le_bytes()[0]
+    }
+}
+
 impl ObjectIndex {
     /// The index as a place in a slice.
     #[must_use]

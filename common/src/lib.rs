@@ -6,10 +6,12 @@
 //! - Only [`store`] knows sled, only [`files`] and [`store`] know system calls of the file system, and only
 //!   [`net`] and the drivers know sockets. Everything else here is pure: no clock, no random source of its own.
 
+pub mod admission;
 pub mod alerts;
 pub mod archive;
 pub mod clock;
 pub mod control;
+pub mod epochs;
 pub mod fec;
 pub mod files;
 pub mod geometry;

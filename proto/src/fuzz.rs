@@ -25,9 +25,9 @@ use crate::ticket::Ticket;
 use crate::wire::limits::{BODY_LEN_MAX, TAG_LEN};
 use crate::wire::symbol::{PREFIX_LEN, SymbolId};
 use crate::wire::{
-    Advertisement, DatagramType, DigestBody, FinishedPass, Header, ManifestRef, Nack, NackAnswer, NackStatus, Probe,
-    ProbeKind, Promise, Role, SenderCertificate, SenderState, ShortObject, Standing, counts, digest as signing,
-    header as head_of, index_set,
+    Advertisement, DatagramType, DigestBody, FinishedPass, Header, ManifestRef, Nack, NackAnswer, NackStatus,
+    NextEpoch, Probe, ProbeKind, Promise, Role, SenderCertificate, SenderState, ShortObject, Standing, counts,
+    digest as signing, header as head_of, index_set,
 };
 
 pub use self::pull::pull;
@@ -351,6 +351,7 @@ fn advertisements() -> Vec<Vec<u8>> {
         manifest_sent: true,
         rank: 0,
         wall_ms: 1_700_000_000_000,
+        next_epoch: (finished > 0).then_some(NextEpoch { epoch: Epoch(2), within: Duration::from_secs(30) }),
     };
     let manifest = ManifestRef { hash: Digest::of(b"root"), length: 700, geometry: Geometry::default() };
     let v4 = of(SocketAddr::from(([239, 195, 7, 7], 7601)), 24, Some(manifest));
@@ -444,7 +445,7 @@ fn tickets() -> Vec<Vec<u8>> {
         advertise: SocketAddr::from(([239, 195, 7, 7], 7600)),
         senders: vec!["cdn1:7701".to_owned(), "[2001:db8::1]:7701".to_owned()],
         epoch: Epoch(1),
-        secret: EpochSecret([5; 32]),
+        secret: Some(EpochSecret([5; 32])),
     };
     let text = ticket.to_string();
     let encoded = text.trim_start_matches("nackcast1").as_bytes();

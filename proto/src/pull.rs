@@ -3,6 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`hello`] | who is at the other end: proofs that are worth something on one connection only |
+//! | [`membership`] | what a node is to a channel while epochs change, and whom it lets in |
+//! | [`join`] | what a sender gives to whom it lets in |
 //! | [`request`] | what is asked for, and the answers |
 //! | [`service`] | a server's side: requests to answers, over whatever holds the blocks |
 //!
@@ -10,10 +12,14 @@
 //! [`nackcast_common::net::quic`]'s. Parsers take anything and give checked values or an error.
 
 pub mod hello;
+pub mod join;
+pub mod membership;
 pub mod request;
 pub mod service;
 
 pub use hello::{HelloError, Member, Peer};
+pub use join::{JoinRefusal, Joined};
+pub use membership::Membership;
 pub use request::{Block, Offer, Probe, Request};
 pub use service::{Service, Shelf};
 

@@ -31,10 +31,10 @@ pub struct Ticket {
     pub advertise: SocketAddr,
     /// Senders as HOST:PORT, in order of preference; may be empty.
     pub senders: Vec<String>,
-    /// Which epoch the secret is of.
+    /// Which epoch the secret is of; without one, that in which the ticket was made.
     pub epoch: Epoch,
-    /// Opens and seals what the channel's members say.
-    pub secret: EpochSecret,
+    /// Opens and seals what the channel's members say. None: it is given by a sender, to those on the channel's list.
+    pub secret: Option<EpochSecret>,
 }
 
 /// Why text is no ticket.
@@ -60,7 +60,7 @@ impl fmt::Display for Ticket {
             advertise: self.advertise.to_string(),
             senders: self.senders.clone(),
             epoch: self.epoch.0,
-            epoch_secret: self.secret.0.to_vec().into(),
+            epoch_secret: self.secret.as_ref().map(|secret| secret.0.to_vec().into()).unwrap_or_default(),
         }
         .encode_to_vec();
         let checksum = blake3_prefix(&bytes);
@@ -90,7 +90,10 @@ impl FromStr for Ticket {
             return Err(TicketError::Field("name or list of senders"));
         }
         let key = message.publisher_key.as_ref().try_into().map_err(|_| TicketError::Field("publisher key"))?;
-        let secret: [u8; 32] = message.epoch_secret.as_ref().try_into().map_err(|_| TicketError::Field("secret"))?;
+        let secret = match message.epoch_secret.as_ref() {
+            [] => None,
+            bytes => Some(EpochSecret::from_slice(bytes).ok_or(TicketError::Field("secret"))?),
+        };
         Ok(Self {
             channel: ChannelId::from_slice(&message.channel).ok_or(TicketError::Field("channel"))?,
             name: message.name,
@@ -98,7 +101,7 @@ impl FromStr for Ticket {
             advertise,
             senders: message.senders,
             epoch: Epoch(message.epoch),
-            secret: EpochSecret(secret),
+            secret,
         })
     }
 }

@@ -21,7 +21,7 @@ pub mod probe;
 pub mod symbol;
 
 pub use advertisement::{
-    Advertisement, FinishedPass, ManifestRef, Role, SenderCertificate, SenderState, report_spread,
+    Advertisement, FinishedPass, ManifestRef, NextEpoch, Role, SenderCertificate, SenderState, report_spread,
 };
 pub use digest::{DigestBody, Promise, PromiseList};
 pub use header::{DatagramType, Header};

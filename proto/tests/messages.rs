@@ -13,8 +13,8 @@ use nackcast_proto::ticket::{Ticket, TicketError};
 use nackcast_proto::wire::header::LEN;
 use nackcast_proto::wire::limits::BODY_LEN_MAX;
 use nackcast_proto::wire::{
-    Advertisement, DigestBody, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, Probe, ProbeKind, Promise,
-    PromiseList, Role, SenderCertificate, SenderState, ShortObject, Standing,
+    Advertisement, DigestBody, FinishedPass, ManifestRef, Nack, NackAnswer, NackStatus, NextEpoch, Probe, ProbeKind,
+    Promise, PromiseList, Role, SenderCertificate, SenderState, ShortObject, Standing,
 };
 use proptest::prelude::*;
 
@@ -57,6 +57,7 @@ fn advertisement() -> Advertisement {
         manifest_sent: true,
         rank: 0,
         wall_ms: 1_700_000_000_000,
+        next_epoch: Some(NextEpoch { epoch: Epoch(2), within: Duration::from_secs(30) }),
     }
 }
 
@@ -283,7 +284,7 @@ fn a_ticket_cut_anywhere_is_noticed() {
         advertise: "239.192.1.1:7600".parse().unwrap(),
         senders: vec!["sender.example:7701".into()],
         epoch: Epoch(1),
-        secret: EpochSecret([5; 32]),
+        secret: Some(EpochSecret([5; 32])),
     };
     let text = ticket.to_string();
     let back: Ticket = format!(" {text}\n").parse().unwrap();
@@ -293,4 +294,7 @@ fn a_ticket_cut_anywhere_is_noticed() {
         assert!(matches!(error, TicketError::Prefix | TicketError::Damaged), "{end}");
     }
     assert!(!format!("{ticket:?}").contains("5, 5"), "a secret is never shown");
+    let listed = Ticket { secret: None, ..ticket };
+    let back: Ticket = listed.to_string().parse().unwrap();
+    assert_eq!((back.secret, back.epoch), (None, Epoch(1)), "of a channel with a list of receivers");
 }

@@ -5,12 +5,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nackcast_common::epochs::Epochs;
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId};
-use nackcast_common::keys::{EpochSecret, Side, SigningKey};
+use nackcast_common::keys::{EpochSecret, Side, SigningKey, VerifyingKey};
 use nackcast_common::net::quic::Service as _;
-use nackcast_proto::pull::hello::channel_of;
-use nackcast_proto::pull::{BLOCKS_MAX, Block, HELLO_LEN_MAX, Member, Offer, Probe, Request, Service, Shelf};
+use nackcast_proto::pull::hello::{Subject, check_introduction, join_hello};
+use nackcast_proto::pull::{
+    BLOCKS_MAX, Block, HELLO_LEN_MAX, JoinRefusal, Joined, Member, Membership, Offer, Probe, Request, Service, Shelf,
+};
 use nackcast_proto::wire::{ManifestRef, Role, SenderCertificate, SenderState};
 use proptest::prelude::*;
 
@@ -36,7 +39,7 @@ fn sender() -> Member {
 fn a_member_is_known_by_its_secret_and_a_sender_by_its_certificate() {
     let hello = receiver().hello(Side::Client, &BINDING);
     assert!(hello.len() <= HELLO_LEN_MAX);
-    assert_eq!(channel_of(&hello), Ok(CHANNEL));
+    assert_eq!(Subject::of(&hello), Ok(Subject { channel: CHANNEL, epoch: Some(Epoch(3)) }));
     assert_eq!(sender().check(Side::Client, &BINDING, &hello).unwrap().sender, None);
     let hello = sender().hello(Side::Server, &BINDING);
     assert!(hello.len() <= HELLO_LEN_MAX, "{} bytes", hello.len());
@@ -74,8 +77,14 @@ fn what_was_said_elsewhere_or_by_others_is_refused() {
 #[test]
 fn requests_come_back_and_what_asks_for_too_much_does_not() {
     let blocks = |first, end| Request::Blocks { object: ObjectId(u64::MAX), blocks: first..end };
-    let requests =
-        [Request::Manifest, Request::Probe, Request::Drain, blocks(0, 1), blocks(u32::MAX - BLOCKS_MAX, u32::MAX)];
+    let requests = [
+        Request::Manifest,
+        Request::Probe,
+        Request::Drain,
+        Request::Join,
+        blocks(0, 1),
+        blocks(u32::MAX - BLOCKS_MAX, u32::MAX),
+    ];
     for request in requests {
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
@@ -107,7 +116,7 @@ fn replies_come_back_and_a_root_is_the_one_that_is_named() {
     assert_eq!(Probe::decode(&Probe::default().encode()), Ok(Probe::default()));
 }
 
-/// Has every second block of one object, each of ten bytes.
+/// Has every second block of one object, each of ten bytes, and lets one identity in.
 struct Half;
 
 impl Shelf for Half {
@@ -122,14 +131,98 @@ impl Shelf for Half {
     fn probe(&self) -> Probe {
         Probe { can_read: true, ..Probe::default() }
     }
+
+    fn join(&self, identity: &VerifyingKey) -> Joined {
+        if *identity == LISTED { Joined::Secrets(vec![given()]) } else { Joined::Refused(JoinRefusal::NotListed) }
+    }
+}
+
+const LISTED: VerifyingKey = VerifyingKey([4; 32]);
+const STRANGER: VerifyingKey = VerifyingKey([5; 32]);
+
+fn given() -> (Epoch, EpochSecret) {
+    (Epoch(3), EpochSecret([5; 32]))
+}
+
+/// What a member with these secrets and rights is.
+fn membership(member: Member) -> Arc<Membership> {
+    let Member { channel, epoch, secret, publisher, sender } = member;
+    Arc::new(Membership::new(Epochs::of_secret(channel, epoch, secret), epoch, publisher, sender))
+}
+
+fn service() -> (Service, Arc<Membership>) {
+    let (mut service, membership) = (Service::default(), membership(sender()));
+    service.add(Arc::clone(&membership), Arc::new(Half));
+    (service, membership)
 }
 
 fn ask(member: &Member, request: &Request) -> Option<Vec<Bytes>> {
-    let mut service = Service::default();
-    service.add(sender(), Arc::new(Half));
-    let (reply, session) = service.greet(&BINDING, &member.hello(Side::Client, &BINDING)).ok()?;
+    let (reply, session) = service().0.greet(&STRANGER, &BINDING, &member.hello(Side::Client, &BINDING)).ok()?;
     assert!(member.check(Side::Server, &BINDING, &reply).unwrap().sender.is_some());
     session.answer(&request.encode()).map(Iterator::collect)
+}
+
+/// Joins with this identity.
+fn join(identity: &VerifyingKey) -> Joined {
+    let (reply, session) = service().0.greet(identity, &BINDING, &join_hello(CHANNEL)).unwrap();
+    let sender = check_introduction(CHANNEL, &receiver().publisher, &BINDING, &reply).unwrap();
+    assert_eq!(sender, SigningKey::from_seed([2; 32]).verifying_key());
+    for refused in [Request::Manifest, Request::Probe, Request::Blocks { object: ObjectId(1), blocks: 0..1 }] {
+        assert!(session.answer(&refused.encode()).is_none(), "{refused:?} of who only may join");
+    }
+    let mut replies = session.answer(&Request::Join.encode()).unwrap();
+    Joined::decode(&replies.next().unwrap()).unwrap()
+}
+
+#[test]
+fn secrets_are_given_to_the_identity_that_tls_found_and_by_a_certified_sender_only() {
+    assert_eq!(join(&LISTED), Joined::Secrets(vec![given()]));
+    assert_eq!(join(&STRANGER), Joined::Refused(JoinRefusal::NotListed));
+    assert!(ask(&receiver(), &Request::Join).is_none(), "whoever holds a secret asks as everybody");
+    let mut peers = Service::default();
+    peers.add(membership(receiver()), Arc::new(Half));
+    assert!(peers.greet(&LISTED, &BINDING, &join_hello(CHANNEL)).is_err(), "a receiver lets nobody in");
+    assert!(peers.greet(&LISTED, &BINDING, &join_hello(ChannelId([8; 16]))).is_err());
+    let publisher = receiver().publisher;
+    let (reply, _) = service().0.greet(&LISTED, &BINDING, &join_hello(CHANNEL)).unwrap();
+    assert!(check_introduction(CHANNEL, &publisher, &[8; 32], &reply).is_err(), "on another connection");
+    assert!(check_introduction(CHANNEL, &SigningKey::from_seed([3; 32]).verifying_key(), &BINDING, &reply).is_err());
+    let without = receiver().hello(Side::Server, &BINDING);
+    assert!(check_introduction(CHANNEL, &publisher, &BINDING, &without).is_err(), "no sender");
+    let thief = Member { sender: Some((sender().sender.unwrap().0, SigningKey::from_seed([3; 32]))), ..receiver() };
+    assert!(check_introduction(CHANNEL, &publisher, &BINDING, &thief.hello(Side::Server, &BINDING)).is_err());
+}
+
+#[test]
+fn a_receiver_of_an_epoch_that_is_over_gets_nothing_on_old_connections_either() {
+    let (service, membership) = service();
+    let of = |member: &Member| service.greet(&LISTED, &BINDING, &member.hello(Side::Client, &BINDING));
+    let (_, old) = of(&receiver()).unwrap();
+    assert!(old.answer(&Request::Manifest.encode()).is_some());
+    let next = Member { epoch: Epoch(4), secret: EpochSecret([6; 32]), ..receiver() };
+    assert!(of(&next).is_err(), "its secret is not known yet");
+    let mut epochs = Epochs::of_secret(CHANNEL, Epoch(3), EpochSecret([5; 32]));
+    epochs.hold(Epoch(4), EpochSecret([6; 32]));
+    membership.follow(epochs.clone(), Epoch(3));
+    assert!(of(&next).is_ok() && of(&receiver()).is_ok(), "while the next epoch is only announced");
+    membership.follow(epochs, Epoch(4));
+    assert!(old.answer(&Request::Manifest.encode()).is_none());
+    assert!(of(&receiver()).is_err());
+    assert!(of(&next).unwrap().1.answer(&Request::Manifest.encode()).is_some());
+    assert!(of(&sender()).is_ok(), "a sender that has not followed yet is one all the same");
+    assert_eq!(membership.newest().unwrap().epoch, Epoch(4));
+}
+
+#[test]
+fn answers_to_who_joins_come_back() {
+    let two = vec![given(), (Epoch(u32::MAX), EpochSecret([9; 32]))];
+    let refusals = [JoinRefusal::NotListed, JoinRefusal::ByTicket, JoinRefusal::OldList, JoinRefusal::NotHere];
+    for joined in refusals.into_iter().map(Joined::Refused).chain([Joined::Secrets(two)]) {
+        assert_eq!(Joined::decode(&joined.encode()), Ok(joined));
+    }
+    assert!(Joined::decode(&[]).is_err(), "neither yes nor no");
+    let three = Joined::Secrets(vec![given(), given(), given()]);
+    assert!(Joined::decode(&three.encode()).is_err());
 }
 
 #[test]
@@ -152,7 +245,7 @@ proptest! {
     #[test]
     fn any_bytes_are_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let whole = Bytes::from(bytes.clone());
-        let _ = (channel_of(&bytes).is_ok(), receiver().check(Side::Client, &BINDING, &bytes).is_ok());
+        let _ = (Subject::of(&bytes).is_ok(), Joined::decode(&bytes).is_ok(), receiver().check(Side::Client, &BINDING, &bytes).is_ok());
         let _ = (Request::decode(&bytes).is_ok(), Probe::decode(&bytes).is_ok());
         let _ = (Offer::decode(whole.clone()).is_ok(), Block::decode(whole).is_ok());
     }

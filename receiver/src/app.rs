@@ -8,6 +8,7 @@
 //! | `CHANNEL/manifest/` | the manifest in force |
 //! | `CHANNEL/chaining/` | block hashes of large objects |
 //! | `CHANNEL/into` | the directory that it is about |
+//! | `CHANNEL/epochs` | secrets that were given to this node |
 //! | `identity.key` | the node's own key, for unicast |
 
 use std::fs;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 use nackcast_common::archive::Archive;
 use nackcast_common::clock::Clock;
 use nackcast_common::control::{Ask, Request};
+use nackcast_common::epochs::Epochs;
 use nackcast_common::files::linux;
-use nackcast_common::ids::{ChannelId, RunId};
+use nackcast_common::ids::{ChannelId, Epoch, RunId};
 use nackcast_common::keys::fill_random;
 use nackcast_common::net::quic::{Limits, QuicError, Server};
 use nackcast_common::net::{NetError, interface};
 use nackcast_common::store::{Store, StoreError};
-use nackcast_proto::pull::{Member, Service};
+use nackcast_proto::pull::{Membership, Service};
 use nackcast_proto::ticket::Ticket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -41,6 +43,7 @@ use crate::disks::Disks;
 use crate::driver::{self, Network, PullSetup, Setup};
 use crate::node::{NodeConfig, OpenError, ReceiverNode, Workers};
 use crate::report::{ChannelProgress, Progress, Summary};
+use crate::secrets;
 use crate::silence::Silence;
 use crate::verified::VerifiedFiles;
 
@@ -129,6 +132,11 @@ pub enum RunError {
     /// A sender's address cannot be resolved.
     #[error("cannot find the address of sender {0}: check --source, or the ticket's senders")]
     Source(String),
+    /// The ticket holds no secret, and names no sender.
+    #[error(
+        "the ticket of channel `{0}` holds no secret, which a sender gives, and names no sender: give --source HOST:PORT"
+    )]
+    NobodyToAsk(String),
     /// Unicast cannot be had.
     #[error(transparent)]
     Unicast(QuicError),
@@ -174,6 +182,7 @@ impl RunError {
             | Self::State { .. }
             | Self::Store(_)
             | Self::NotReceived(..)
+            | Self::NobodyToAsk(_)
             | Self::Source(_) => true,
             Self::Manifest { .. } | Self::Unicast(_) | Self::Internal(_) => false,
         }
@@ -188,6 +197,7 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
     let clock = Clock::start();
     let Control { shutdown, mut requests, progress, files } = control;
     check_directories(&config)?;
+    check_ways_in(&config)?;
     make_private(&config.state)?;
     check_channels(&config)?;
     let mut tasks = JoinSet::new();
@@ -201,7 +211,7 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
         let (door, asked) = mpsc::channel(ASKS_MAX);
         let setup = prepare(&config, subscription, clock, shutdown.clone(), row, asked)?;
         silence.add(&subscription.ticket, &setup.network.interface);
-        service.add(member(&subscription.ticket), setup.shelf.clone());
+        service.add(Arc::clone(&setup.pull.membership), setup.shelf.clone());
         rows.push(watched);
         files.send_modify(|files| files.push(setup.dataset.files()));
         doors.push(door);
@@ -249,10 +259,33 @@ pub async fn run(config: Config, control: Control) -> Result<Summary, RunError> 
     Ok(Summary { channels, success })
 }
 
-/// What this node is to a channel.
-fn member(ticket: &Ticket) -> Member {
-    let Ticket { channel, epoch, publisher, .. } = *ticket;
-    Member { channel, epoch, secret: ticket.secret.clone(), publisher, sender: None }
+/// The secrets of a channel that this node has: the master's, or the ticket's and those of earlier runs.
+fn epochs(subscription: &Subscription, state: &Path) -> Result<Epochs, RunError> {
+    let ticket = &subscription.ticket;
+    if let Some(master) = &subscription.master {
+        return Ok(Epochs::of_master(ticket.channel, master.clone(), ticket.epoch));
+    }
+    let mut epochs = Epochs::none(ticket.channel);
+    secrets::load(state, &mut epochs);
+    if let Some(secret) = &ticket.secret
+        && epochs.hold(ticket.epoch, secret.clone())
+    {
+        // With the next ticket this one's epoch may still be in force.
+        secrets::save(state, &epochs).map_err(|source| RunError::State { path: shown(state), source })?;
+    }
+    Ok(epochs)
+}
+
+/// A ticket without a secret is of no use when nobody can be asked for it.
+pub(crate) fn check_ways_in(config: &Config) -> Result<(), RunError> {
+    let is_cut_off = |subscription: &&Subscription| {
+        let Subscription { ticket, master, .. } = subscription;
+        ticket.secret.is_none() && master.is_none() && ticket.senders.is_empty() && config.sources.is_empty()
+    };
+    match config.subscriptions.iter().find(is_cut_off) {
+        Some(subscription) => Err(RunError::NobodyToAsk(subscription.ticket.name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Gives blocks to other receivers, where that is wanted.
@@ -382,10 +415,13 @@ fn prepare(
         own_sender: subscription.own_sender,
     };
     let mut node = ReceiverNode::new(clock.now(), node);
+    let epochs = epochs(subscription, &state)?;
+    let membership = Arc::new(Membership::new(epochs.clone(), Epoch(0), ticket.publisher, None));
+    node.hold_epochs(clock.now(), epochs);
     node.set_wall_clock(Clock::wall_ms().saturating_sub(clock.now().0 / 1000));
     let pull_from = config.sources.iter().chain(&ticket.senders).filter_map(|source| quic_of(source));
     node.allow_pull(clock.now(), config.pull, pull_from);
-    let pull = PullSetup { identity: config.identity.clone(), member: member(ticket) };
+    let pull = PullSetup { identity: config.identity.clone(), membership, state };
     let network = Network { advertise: ticket.advertise, interface, sources };
     Ok(Setup { node, blocks, dataset, pull, shelf: Arc::new(shelf), network, clock, shutdown, progress, asked })
 }

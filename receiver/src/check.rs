@@ -8,7 +8,7 @@ use nackcast_common::net::interface;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::app::{RunError, check_channels, check_directories, check_writable, resolve};
+use crate::app::{RunError, check_channels, check_directories, check_ways_in, check_writable, resolve};
 use crate::config::Config;
 use crate::dataset::shown;
 use crate::disk::DiskError;
@@ -19,6 +19,7 @@ use crate::disk::DiskError;
 /// As [`crate::run`] would.
 pub fn check(config: &Config) -> Result<(), RunError> {
     check_directories(config)?;
+    check_ways_in(config)?;
     if config.state.exists() {
         check_channels(config)?;
     }

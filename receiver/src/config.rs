@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nackcast_common::keys::{SigningKey, VerifyingKey};
+use nackcast_common::keys::{SenderMaster, SigningKey, VerifyingKey};
 use nackcast_common::units::RateLimit;
 use nackcast_proto::ticket::Ticket;
 
@@ -59,6 +59,8 @@ pub struct Peers {
 pub struct Subscription {
     /// How to join it.
     pub ticket: Ticket,
+    /// The channel's master, at a sender that receives: it opens every epoch.
+    pub master: Option<SenderMaster>,
     /// Where its dataset goes.
     pub into: PathBuf,
     /// The key of a sender on this node that serves what is received here.

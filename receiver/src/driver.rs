@@ -111,7 +111,11 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             progress_at = clock.now() + PROGRESS_EVERY;
         }
         threads.carry_out(&mut node);
+        puller.follow(&node);
         puller.carry_out(&mut node);
+        if node.poll_join(clock.now()) {
+            puller.join(&node);
+        }
         sockets.send(&mut node);
         match node.ended() {
             Some(End::Complete) => break Ok(()),

@@ -22,6 +22,7 @@ pub mod fuzz;
 mod keys;
 pub mod node;
 pub mod report;
+mod secrets;
 mod shelf;
 mod silence;
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! what needs bytes: opening, parsing and sealing datagrams, keys, memory for symbols, pieces of the manifest.
 
 mod datagrams;
+mod epochs;
+mod joining;
 mod manifest;
 mod notes;
 mod pull;
@@ -23,15 +25,17 @@ use std::time::Duration;
 
 use nackcast_common::clock::{Deadline, Time};
 use nackcast_common::control::{Reply, Scan};
-use nackcast_common::ids::{Digest, Generation, ObjectId, RunId};
+use nackcast_common::epochs::Epochs;
+use nackcast_common::ids::{Digest, Epoch, Generation, ObjectId, RunId};
 use nackcast_common::keys::{Flow, VerifyingKey};
 use nackcast_common::manifest::{ChainingValue, EntryKind, Manifest};
-use nackcast_common::seal::FlowKey;
 use nackcast_proto::ticket::Ticket;
 use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
 use nackcast_proto::wire::{DatagramType, Header};
 
 use self::datagrams::Listening;
+pub use self::epochs::JoinEnd;
+use self::joining::Joining;
 use self::manifest::Pieces;
 use self::notes::Notes;
 pub use self::pull::PullOrder;
@@ -110,12 +114,13 @@ pub enum End {
 /// - Inputs, each with `now`, which never goes back: [`Self::handle_advertisement_datagram`],
 ///   [`Self::handle_data_datagram`], [`Self::handle_answer_datagram`], [`Self::handle_block_report`],
 ///   [`Self::handle_dataset_report`], [`Self::handle_timeout`]; [`Self::handle_pulled`], [`Self::handle_offered`],
-///   [`Self::handle_pull_over`]; and [`Self::scan`], [`Self::checkpoint_all`], [`Self::trouble`].
+///   [`Self::handle_pull_over`]; [`Self::handle_joined`]; and [`Self::scan`], [`Self::checkpoint_all`], [`Self::trouble`].
 /// - After each input take, in this order:
 ///   1. [`Self::poll_order`] until there is none. Each worker carries out its orders in the order in which they
 ///      came, and each report comes back; the two workers may run side by side, and the node need not wait for them.
 ///   2. [`Self::poll_transmit`] until there is none. A datagram that could not be sent counts as lost. And
 ///      [`Self::poll_pull`] until there is none, where pulling was allowed ([`Self::allow_pull`]).
+///      [`Self::poll_join`]: asks senders for secrets where it says so.
 ///   3. [`Self::ended`]: then nothing more is wanted, and the rest may be left out.
 ///   4. [`Self::data_group`]: where data is to be heard from now on.
 ///   5. [`Self::poll_deadline`], and call [`Self::handle_timeout`] then, if nothing else comes first.
@@ -132,7 +137,12 @@ pub struct ReceiverNode {
     engine: ReceiverEngine,
     keys: Keys,
     arena: Arena,
-    run_key: FlowKey,
+    /// None: the ticket holds the secret.
+    joining: Option<Joining>,
+    /// What keeps it out, for people.
+    kept_out: Option<String>,
+    /// The epoch of which people were told that this ticket does not open it.
+    told_epoch: Option<Epoch>,
     outgoing: Vec<u8>,
     orders: VecDeque<Order>,
     manifest: Option<Arc<Manifest>>,
@@ -156,7 +166,10 @@ impl ReceiverNode {
     #[must_use]
     pub fn new(now: Time, config: NodeConfig) -> Self {
         let ticket = &config.ticket;
-        let keys = Keys::new(ticket.channel, ticket.secret.clone());
+        let epochs = match &ticket.secret {
+            Some(secret) => Epochs::of_secret(ticket.channel, ticket.epoch, secret.clone()),
+            None => Epochs::none(ticket.channel),
+        };
         let slots = u32::try_from(config.memory / SLOT_BYTES).unwrap_or(u32::MAX).clamp(8, 65_536);
         let engine = ReceiverEngine::new(EngineConfig {
             channel: ticket.channel,
@@ -169,8 +182,10 @@ impl ReceiverNode {
         let data_group = SocketAddr::new(ticket.advertise.ip(), ticket.advertise.port().saturating_add(1));
         let mut node = Self {
             engine,
-            run_key: keys.derive(config.run.0, Flow::ToSender),
-            keys,
+            joining: ticket.secret.is_none().then(|| Joining::new(now, config.seed, true)),
+            kept_out: None,
+            told_epoch: None,
+            keys: Keys::new(epochs, config.run),
             arena: Arena::new(slots),
             outgoing: Vec::with_capacity(DATAGRAM_LEN_MAX),
             orders: VecDeque::new(),
@@ -232,6 +247,7 @@ impl ReceiverNode {
         let at = |at: Option<Time>, why| at.map(|at| Deadline { at, why });
         [
             at(self.complete_at.map(|at| at + LAST_WORD), "last word"),
+            at(self.joining.as_ref().and_then(Joining::deadline), "join"),
             at(self.retry_compare, "compare again"),
             at(self.scan_at, "scan"),
         ]
@@ -246,15 +262,21 @@ impl ReceiverNode {
 
     /// The next datagram to send, sealed, and the sender that it is for.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, &[u8])> {
-        let transmit = self.engine.poll_transmit()?;
+        let (transmit, epoch, key) = loop {
+            let transmit = self.engine.poll_transmit()?;
+            // That of a session which is gone since goes nowhere.
+            if let Some((epoch, key)) = self.keys.to_sender(transmit.nack.session) {
+                break (transmit, epoch, key);
+            }
+        };
         let header = Header {
             datagram_type: DatagramType::Nack,
             flow: Flow::ToSender,
-            epoch_low: self.config.ticket.epoch.0.to_le_bytes()[0],
+            epoch_low: epoch.low(),
             session: self.config.run.0,
             packet_number: transmit.packet,
         };
-        header.seal(&self.run_key, &transmit.nack.encode(), &mut self.outgoing);
+        header.seal(key, &transmit.nack.encode(), &mut self.outgoing);
         Some((transmit.to, &self.outgoing))
     }
 
@@ -300,6 +322,7 @@ impl ReceiverNode {
         let snapshot = self.engine.snapshot();
         let (pulled_bytes, pull_sources) = self.pulled();
         let state = match (snapshot.senders, snapshot.has_manifest, snapshot.complete) {
+            (0, _, _) if self.is_kept_out() => "not let in",
             (_, _, true) => "complete",
             // Removing many files takes a disk its time: without a word it would look like a stall.
             _ if snapshot.finishing => "finishing",

@@ -49,5 +49,6 @@ pub(crate) fn advertisement(now: Time, sequence: u64, data_packets: u64) -> Adve
         manifest_sent: true,
         rank: 0,
         wall_ms: 0,
+        next_epoch: None,
     }
 }

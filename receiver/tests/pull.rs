@@ -118,6 +118,7 @@ impl Stage {
             start_number: StartNumber(1),
             time: self.now.0,
             wall_ms: 0,
+            next_epoch: None,
             interval: Duration::from_millis(250),
             generation: Generation(1),
             manifest: Some(ManifestRef { hash: HASH, length: 100, geometry: geometry() }),

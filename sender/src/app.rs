@@ -11,14 +11,16 @@ use std::time::Duration;
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
 use nackcast_common::control::{Ask, Request};
+use nackcast_common::epochs::Epochs;
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
 use nackcast_common::net::quic::{Limits, Server};
 use nackcast_common::net::{GroupSocket, Interface, MulticastSender, SendOptions, UnicastSocket, interface};
 use nackcast_common::units::RateLimit;
-use nackcast_proto::pull::{Member, Service};
+use nackcast_proto::pull::{Membership, Service};
 use nackcast_proto::wire::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ChannelConfig, Config};
@@ -31,6 +33,7 @@ use crate::driver::shelf::{SenderShelf, Served};
 use crate::engine::EngineConfig;
 use crate::error::RunError;
 use crate::follow::{self, FollowerConfig};
+use crate::gate::Gate;
 use crate::library::{Library, LibraryConfig};
 use crate::node::{AdvertisementOpener, NodeConfig, SenderNode};
 use crate::report::{ChannelProgress, Progress, Summary};
@@ -146,7 +149,7 @@ fn open(config: Config) -> Result<(Config, (NodeState, Vec<Opened>)), RunError> 
                 geometry: config.geometry,
                 cache: config.state.join("cache"),
                 channel: channel.channel,
-                epoch: channel.epoch,
+                epoch: channel.admission.epoch,
             })
         });
         let library =
@@ -216,6 +219,7 @@ struct Ports {
 struct Shelf {
     served: watch::Sender<Served>,
     given: Arc<AtomicU64>,
+    gate: Arc<Gate>,
 }
 
 impl Node {
@@ -241,8 +245,10 @@ impl Node {
             let others = GroupSocket::bind(channel.advertise, &interface, &[])
                 .map_err(|source| RunError::Group { channel: channel.name.clone(), source })?;
             let (served, shown) = watch::channel(Served::default());
-            let shelf = Shelf { served, given: Arc::default() };
-            service.add(member(channel), Arc::new(SenderShelf::new(shown, Arc::clone(&shelf.given))));
+            let shelf = Shelf { served, given: Arc::default(), gate: Arc::new(gate(channel)) };
+            let membership = Arc::clone(shelf.gate.membership());
+            service
+                .add(membership, Arc::new(SenderShelf::new(shown, Arc::clone(&shelf.given), Arc::clone(&shelf.gate))));
             let sockets = Sockets { control, data, unicast, group: channel.advertise, data_group };
             channels.push((opened, Ports { sockets, others, shelf }));
         }
@@ -279,15 +285,17 @@ impl Node {
     }
 }
 
-/// What this node is to a channel.
-fn member(channel: &ChannelConfig) -> Member {
-    Member {
-        channel: channel.channel,
-        epoch: channel.epoch,
-        secret: channel.secret.clone(),
-        publisher: channel.publisher_key,
-        sender: Some((channel.certificate, channel.sender.clone())),
-    }
+/// The secrets of a channel, near the epoch of its key file.
+fn epochs(channel: &ChannelConfig) -> Epochs {
+    Epochs::of_master(channel.channel, channel.master.clone(), channel.admission.epoch)
+}
+
+/// What this node is to a channel, and whom it lets in.
+fn gate(channel: &ChannelConfig) -> Gate {
+    let (epochs, admission) = (epochs(channel), channel.admission.clone());
+    let right = (channel.certificate, channel.sender.clone());
+    let membership = Membership::new(epochs.clone(), admission.epoch, channel.publisher_key, Some(right));
+    Gate::new(epochs, admission, Arc::new(membership))
 }
 
 /// How a task ended.
@@ -302,6 +310,7 @@ enum Ended {
 struct Tasks {
     set: JoinSet<Result<Ended, RunError>>,
     doors: Vec<Door>,
+    epoch_overlap: Duration,
     ends: Vec<Option<Box<ChannelEnd>>>,
     /// Serves until the node ends.
     _pulls: Server,
@@ -322,6 +331,12 @@ impl Tasks {
             Ask::Scan { allow_empty, reply, deep: _ } => {
                 // A sender verifies every block that it sends; what was hashed before is trusted by its times.
                 door.scans.try_send(scanner::Request::Now { allow_empty, reply }).is_err()
+            }
+            Ask::Admit(admission, reply) => {
+                // First of all nothing more is published in this epoch, whatever is asked for next.
+                let (epoch, begins) = (admission.epoch, Instant::now() + self.epoch_overlap);
+                door.scans.try_send(scanner::Request::Epoch { epoch, begins }).is_err()
+                    || door.asks.try_send(Ask::Admit(admission, reply)).is_err()
             }
             ask => door.asks.try_send(ask).is_err(),
         };
@@ -352,8 +367,10 @@ impl Tasks {
             peers,
             rank: config.rank,
             drain_limit: config.drain_limit,
+            epoch_overlap: config.epoch_overlap,
         };
-        let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), ends: Vec::new(), _pulls: pulls };
+        let epoch_overlap = config.epoch_overlap;
+        let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), epoch_overlap, ends: Vec::new(), _pulls: pulls };
         let mut routes = Vec::new();
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
         for (index, (channel, (opened, ports))) in configs.into_iter().zip(channels).enumerate() {
@@ -384,7 +401,7 @@ impl Tasks {
             channel: channel.channel,
             session: new_session(),
             start_number: opened.start_number,
-            epoch: channel.epoch,
+            epoch: channel.admission.epoch,
             role: settings.role,
             certificate: channel.certificate,
             data_group: sockets.data_group,
@@ -433,8 +450,7 @@ impl Tasks {
         }
         let (peer_sender, peers) = mpsc::channel(peers::QUEUE_LEN);
         let opener = AdvertisementOpener {
-            channel: channel.channel,
-            secret: channel.secret.clone(),
+            epochs: epochs(channel),
             publisher: channel.publisher_key,
             own: channel.sender.verifying_key(),
         };
@@ -443,7 +459,7 @@ impl Tasks {
             Ok(Ended::Service)
         });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
-        let Shelf { served, given } = shelf;
+        let Shelf { served, given, gate } = shelf;
         let ports = ChannelPorts {
             nacks,
             peers,
@@ -456,13 +472,15 @@ impl Tasks {
             progress,
             served,
             given,
+            gate,
+            epoch_overlap: common.epoch_overlap,
             shutdown,
             unopened: common.unopened.clone(),
         };
         let index = settings.index;
         let mut node = SenderNode::new(NodeConfig {
             name: channel.name.clone(),
-            secret: channel.secret.clone(),
+            epochs: epochs(channel),
             signer: channel.sender.clone(),
             publisher: channel.publisher_key,
             role: RoleConfig {
@@ -483,6 +501,7 @@ impl Tasks {
             node,
             is_once: settings.once.is_some(),
             role: settings.role,
+            publishes: channel.publisher.is_some() && channel.follow.is_none(),
             sockets,
             clock: common.clock,
             state: common.state.clone(),
@@ -511,6 +530,7 @@ struct Common {
     peers: Vec<SocketAddr>,
     rank: u32,
     drain_limit: Duration,
+    epoch_overlap: Duration,
 }
 
 /// What the configuration says for every channel alike, and the channel's place.

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nackcast_common::admission::Admission;
 use nackcast_common::geometry::Geometry;
-use nackcast_common::ids::{ChannelId, Epoch};
-use nackcast_common::keys::{EpochSecret, SigningKey, VerifyingKey};
+use nackcast_common::ids::ChannelId;
+use nackcast_common::keys::{SenderMaster, SigningKey, VerifyingKey};
 use nackcast_common::units::RateLimit;
 use nackcast_proto::wire::{Role, SenderCertificate};
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub rank: u32,
     /// The other senders, HOST:PORT.
     pub peers: Vec<String>,
+    /// An epoch is announced for so long before it begins; default 30 s.
+    pub epoch_overlap: Duration,
     /// A sender that yields to another one sends at most so long; default 10 s.
     pub drain_limit: Duration,
     /// Name or address of the interface; none: the default route's.
@@ -77,10 +80,10 @@ pub struct ChannelConfig {
     pub sender: SigningKey,
     /// The publisher's word for it.
     pub certificate: SenderCertificate,
-    /// Which epoch the secret is of.
-    pub epoch: Epoch,
-    /// Seals what is sent.
-    pub secret: EpochSecret,
+    /// Gives the secrets of all epochs.
+    pub master: SenderMaster,
+    /// The epoch to begin in, and who is let in.
+    pub admission: Admission,
 }
 
 /// The numbers of the object scheduler.

@@ -371,9 +371,10 @@ impl SenderEngine {
     pub fn handle_command(&mut self, now: Time, command: Command) {
         match command {
             Command::Publish(publication) => self.publish(now, *publication),
-            Command::Roll(session, start_number) => {
+            Command::Roll(session, start_number, epoch) => {
                 self.config.session = session;
                 self.config.start_number = start_number;
+                self.config.epoch = epoch;
                 self.data_packets = 0;
                 self.schedule.jobs.iter_mut().for_each(Job::on_roll);
                 self.said.session_ending = false;
@@ -823,8 +824,9 @@ impl SenderEngine {
             data_packets: self.data_packets,
             manifest_sent: self.schedule.manifest_sent(),
             rank: 0,
-            // No engine knows the wall clock.
+            // The node knows the wall clock, and what is announced.
             wall_ms: 0,
+            next_epoch: None,
         }))
     }
 

@@ -85,6 +85,8 @@ pub(crate) async fn run(config: FollowerConfig, mut ports: ScannerPorts) -> Resu
                     replies.extend(reply);
                     look_all = true;
                 }
+                // Its epoch is that of the manifest which it follows.
+                Some(Request::Epoch { .. }) => {}
                 Some(Request::Soon(number)) => {
                     answers = answers.max(number);
                     tokio::time::sleep(LOOK_EVERY).await;

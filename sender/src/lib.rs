@@ -15,6 +15,7 @@ mod error;
 mod follow;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+mod gate;
 pub mod library;
 pub mod node;
 mod publish;

@@ -8,6 +8,7 @@
 //! | module | does |
 //! |---|---|
 //! | `blocks` | which blocks are in memory, and for how many jobs |
+//! | `epochs` | the next epoch: announced, then entered with a new session |
 //! | `keys` | datagrams as sealed bytes |
 //! | `nacks` | opens what comes to the NACK port |
 //! | `standing` | the role: what it makes of NACKs, probes in and out |
@@ -16,6 +17,7 @@
 //! | `watch` | what is wrong now |
 
 mod blocks;
+mod epochs;
 mod keys;
 mod nacks;
 mod others;
@@ -29,14 +31,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nackcast_common::clock::{Deadline, Time};
+use nackcast_common::epochs::Epochs;
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
-use nackcast_common::keys::{EpochSecret, SigningKey, VerifyingKey};
+use nackcast_common::keys::{SigningKey, VerifyingKey};
 use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::header::DatagramType;
 use nackcast_proto::wire::{Role, SenderCertificate, SenderState};
 
 pub use blocks::{BlockId, Made, MakeError, Order};
 use blocks::{Blocks, Request};
+use epochs::Rotation;
 use keys::SessionKeys;
 #[cfg(test)]
 pub(crate) use nacks::tests::sealed as sealed_nack;
@@ -64,8 +68,8 @@ const UNREADABLE: u32 = 3;
 pub struct NodeConfig {
     /// The channel's name, for people.
     pub name: String,
-    /// Seals, of the engine's epoch.
-    pub secret: EpochSecret,
+    /// Seal and open; the engine's epoch is among them.
+    pub epochs: Epochs,
     /// Signs what the sender says.
     pub signer: SigningKey,
     /// Certifies the other senders.
@@ -167,7 +171,8 @@ pub enum Ending {
 pub struct SenderNode {
     id: ChannelId,
     epoch: Epoch,
-    secret: EpochSecret,
+    epochs: Epochs,
+    rotation: Rotation,
     signer: SigningKey,
     publisher: VerifyingKey,
     certificate: SenderCertificate,
@@ -199,10 +204,14 @@ pub struct SenderNode {
 
 impl SenderNode {
     /// A node without content; it advertises from the first timeout on.
+    ///
+    /// # Panics
+    /// When the secret of the engine's epoch is not given.
     #[must_use]
     pub fn new(config: NodeConfig) -> Self {
-        let NodeConfig { name, secret, signer, publisher, role, engine } = config;
+        let NodeConfig { name, epochs, signer, publisher, role, engine } = config;
         let (id, epoch) = (engine.channel, engine.epoch);
+        let keys = SessionKeys::new(&epochs, epoch, engine.session).expect("a sender holds the secret of its epoch");
         let role = RoleMachine::new(role, engine.session, engine.start_number);
         let mut node = Self {
             publisher,
@@ -215,10 +224,11 @@ impl SenderNode {
             can_send: true,
             id,
             epoch,
-            keys: SessionKeys::new(&secret, id, epoch, engine.session),
+            keys,
             tally: Tally::new(name, engine.once),
             engine: SenderEngine::new(engine),
-            secret,
+            epochs,
+            rotation: Rotation::default(),
             signer,
             blocks: Blocks::default(),
             work: VecDeque::new(),
@@ -243,7 +253,7 @@ impl SenderNode {
     /// What opens this channel's NACKs; whoever reads the NACK port has it.
     #[must_use]
     pub fn opener(&self) -> NackOpener {
-        NackOpener::new(self.id, self.epoch, self.secret.clone())
+        NackOpener::new(self.epochs.clone())
     }
 
     /// A [`Work::Make`] was carried out.
@@ -320,15 +330,19 @@ impl SenderNode {
         self.settle(now);
     }
 
-    /// Goes on under a new session. Its id must be new.
+    /// Goes on under a new session, in the epoch that was to be entered. Its id must be new.
     pub fn roll(&mut self, now: Time, session: SessionId, number: StartNumber) {
         self.is_rolling = false;
         let session = if planted(Mutation::RollKeepsSession) { self.keys.session } else { session };
-        self.keys = SessionKeys::new(&self.secret, self.id, self.epoch, session);
-        tracing::info!(channel = self.tally.name(), %session, "a new session");
+        let epoch = self.rotation.enter(self.epoch);
+        // Else the secret is not at hand, which was looked at when the epoch was to be entered.
+        if let Some(keys) = SessionKeys::new(&self.epochs, epoch, session) {
+            (self.epoch, self.keys) = (epoch, keys);
+        }
+        tracing::info!(channel = self.tally.name(), %session, epoch = %self.epoch, "a new session");
         self.start_number = number;
         self.role.handle_roll(session, number);
-        self.engine.handle_command(now, Command::Roll(session, number));
+        self.engine.handle_command(now, Command::Roll(session, number, self.epoch));
         self.settle(now);
     }
 
@@ -500,6 +514,7 @@ impl SenderNode {
             Transmit::Advertisement(mut advertisement) => {
                 advertisement.rank = self.role.rank();
                 advertisement.wall_ms = self.watch.wall_ms(now);
+                advertisement.next_epoch = self.rotation.told(now);
                 let body = advertisement.encode(&self.signer);
                 self.keys.seal_advertised(DatagramType::Advertisement, &body, out);
                 Some(Datagrams { to: Destination::Advertised, len: out.len() })

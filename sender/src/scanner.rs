@@ -5,13 +5,15 @@
 //! - Scans are asked for by time, by command, by the file system, and by blocks that did not verify. Requests of
 //!   the last two kinds wait until it is quiet; those that keep finding nothing come less and less often.
 //! - What looks like a lost file system is never published as an empty generation.
+//! - While an epoch is announced nothing is published; the first generation after that is of the new epoch, even if
+//!   the directory did not change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::clock::Clock;
-use nackcast_common::control::{Reply, Scan};
+use nackcast_common::control::{Refusal, Reply, Scan};
 use nackcast_common::ids::{Epoch, Generation, ObjectId};
 use nackcast_common::keys::{SigningKey, VerifyingKey};
 use nackcast_common::manifest::{Head, Manifest};
@@ -47,6 +49,14 @@ pub(crate) enum Request {
     },
     /// When it is quiet: a block was not what it should be. The number comes back with the scan.
     Soon(u64),
+    /// What is published from then on is of this epoch, and nothing is published before. An earlier epoch, or that of
+    /// today, changes nothing.
+    Epoch {
+        /// Which.
+        epoch: Epoch,
+        /// From when on.
+        begins: Instant,
+    },
 }
 
 /// What a scan came to, for the driver.
@@ -103,6 +113,7 @@ pub(crate) async fn run(config: ScannerConfig, ports: ScannerPorts) -> Result<()
         futile: 0,
         answers: 0,
         allow_empty: false,
+        next_epoch: None,
         replies: Vec::new(),
     };
     scanner.run().await
@@ -126,6 +137,8 @@ struct Scanner {
     answers: u64,
     /// The next scan may publish a directory that became empty.
     allow_empty: bool,
+    /// The epoch that is announced, and when it begins.
+    next_epoch: Option<(Epoch, Instant)>,
     replies: Vec<Reply<Scan>>,
 }
 
@@ -159,7 +172,30 @@ impl Scanner {
     async fn wait(&mut self) -> bool {
         self.by_time = (!self.rescan.is_zero()).then(|| Instant::now() + self.rescan);
         loop {
-            let at = [self.due, self.by_time].into_iter().flatten().min();
+            if !self.wait_for_one().await {
+                return false;
+            }
+            // Those that wait already are served by this scan.
+            while let Ok(request) = self.ports.requests.try_recv() {
+                self.take(request);
+            }
+            while self.touched.try_recv().is_ok() {}
+            // Unless one of them says that nothing is published now.
+            if self.next_epoch.is_none_or(|(_, begins)| begins <= Instant::now()) {
+                break;
+            }
+        }
+        (self.due, self.touched_since) = (None, None);
+        true
+    }
+
+    /// Waits for the next time at which a scan is due; false when nobody needs one any more.
+    async fn wait_for_one(&mut self) -> bool {
+        loop {
+            let at = match self.next_epoch {
+                Some((_, begins)) => Some(begins),
+                None => [self.due, self.by_time].into_iter().flatten().min(),
+            };
             let due = async {
                 match at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -172,20 +208,22 @@ impl Scanner {
                     None => return false,
                 },
                 Some(()) = self.touched.recv() => self.debounce(QUIET),
-                () = due => break,
+                () = due => return true,
             }
         }
-        // Those that wait already are served by this scan.
-        while let Ok(request) = self.ports.requests.try_recv() {
-            self.take(request);
-        }
-        while self.touched.try_recv().is_ok() {}
-        (self.due, self.touched_since) = (None, None);
-        true
     }
 
     fn take(&mut self, request: Request) {
         match request {
+            Request::Epoch { epoch, begins } => {
+                if self.publisher.as_ref().is_some_and(|publisher| publisher.may_begin(epoch)) {
+                    self.next_epoch = Some((epoch, begins));
+                }
+            }
+            Request::Now { reply: Some(reply), .. } if self.next_epoch.is_some() => {
+                let why = "the channel goes over to its next epoch: nothing is published until then";
+                drop(reply.send(Err(Refusal::NotNow(why.to_owned()))));
+            }
             Request::Now { allow_empty, reply } => {
                 self.replies.extend(reply);
                 self.allow_empty |= allow_empty;
@@ -215,6 +253,9 @@ impl Scanner {
         let Some(mut publisher) = self.publisher.take() else {
             return Err(RunError::Broken("a scan never came back".to_owned()));
         };
+        if let Some((epoch, _)) = self.next_epoch {
+            publisher.config.library.set_epoch(epoch);
+        }
         let progress = self.ports.progress.clone();
         let allow_empty = std::mem::take(&mut self.allow_empty);
         let (done, result) = oneshot::channel();
@@ -233,6 +274,7 @@ impl Scanner {
     }
 
     fn settle(&mut self, found: Found) -> (Scanned, Scan) {
+        self.next_epoch = None;
         let Found { content, published, problems } = found;
         let changed = published.as_ref().is_some_and(|(_, fresh)| *fresh);
         self.futile = if changed { 0 } else { self.futile + 1 };
@@ -257,6 +299,8 @@ impl Scanner {
     fn failed(&mut self, error: &RunError) -> (Scanned, Scan) {
         tracing::warn!("{error}; the last generation stays as it is");
         self.futile += 1;
+        // It begins as soon as the directory can be read.
+        self.next_epoch = self.next_epoch.map(|(epoch, _)| (epoch, Instant::now() + RETRY.0));
         let generation = self.publisher.as_ref().and_then(Publisher::generation).unwrap_or_default().0;
         let outcome = Scan { generation, problems: vec![error.to_string()], ..Scan::default() };
         let trouble = Trouble { line: error.to_string(), is_failure: true };
@@ -349,13 +393,14 @@ impl Publisher {
                 self.manifests.forget();
             }
         }
+        self.follow_stored_epoch();
         self.previous = self
             .stored
             .as_ref()
             .map(|stored| Previous { manifest: Arc::clone(&stored.manifest), root_hash: stored.reference.hash });
         if let (None, Some((generation, root_hash))) = (&self.previous, self.config.state.published(channel)?) {
             // An empty one with that number, so that numbering goes on. Its epoch makes it differ from every other.
-            let epoch = Epoch(library.epoch.0 ^ 1);
+            let epoch = Epoch(self.config.library.config().epoch.0 ^ 1);
             let head = Head { channel, generation, parent: None, epoch, geometry };
             self.previous = Manifest::new(head, Vec::new(), Vec::new())
                 .ok()
@@ -365,6 +410,26 @@ impl Publisher {
             self.watch = self.begin_watch();
         }
         Ok(())
+    }
+
+    /// Whether a generation of this epoch can be made here and now.
+    fn may_begin(&self, epoch: Epoch) -> bool {
+        self.config.publisher.is_some() && epoch > self.config.library.config().epoch
+    }
+
+    /// Epochs only grow, even where the key file is an old copy; and who may not publish serves what there is.
+    fn follow_stored_epoch(&mut self) {
+        let Some(stored) = self.stored.as_ref().map(|stored| stored.manifest.head().epoch) else { return };
+        let ours = self.config.library.config().epoch;
+        if stored > ours {
+            tracing::warn!(
+                channel = self.config.name, key_file = %ours, published = %stored,
+                "the key file is of an earlier epoch than what was published: bring it up to date"
+            );
+        }
+        if stored > ours || self.config.publisher.is_none() {
+            self.config.library.set_epoch(stored);
+        }
     }
 
     fn begin_watch(&self) -> Option<notify::RecommendedWatcher> {

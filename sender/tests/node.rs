@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use nackcast_common::admission::Admission;
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::control::{self, Ask};
 use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId};
-use nackcast_common::keys::{EpochSecret, Flow, Side, SigningKey, VerifyingKey};
+use nackcast_common::keys::{EpochSecret, Flow, SenderMaster, Side, SigningKey, VerifyingKey};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::net::quic::Client;
 use nackcast_common::net::{GroupSocket, UnicastSocket, interface};
@@ -36,6 +37,7 @@ struct Place {
     dir: TempDir,
     publisher: SigningKey,
     sender: SigningKey,
+    master: SenderMaster,
     secret: EpochSecret,
     group: SocketAddr,
 }
@@ -44,11 +46,13 @@ impl Place {
     fn new(group: &str) -> Self {
         let dir = TempDir::new().unwrap();
         fs::create_dir(dir.path().join("content")).unwrap();
+        let master = SenderMaster::generate();
         Self {
             dir,
             publisher: SigningKey::generate(),
             sender: SigningKey::generate(),
-            secret: EpochSecret::generate(),
+            secret: master.epoch(CHANNEL, Epoch(3)),
+            master,
             group: group.parse().unwrap(),
         }
     }
@@ -77,12 +81,13 @@ impl Place {
                 publisher_key: self.publisher.verifying_key(),
                 sender: self.sender.clone(),
                 certificate: SenderCertificate::issue(&self.publisher, CHANNEL, self.sender.verifying_key()),
-                epoch: Epoch(3),
-                secret: self.secret.clone(),
+                master: self.master.clone(),
+                admission: Admission { epoch: Epoch(3), receivers: None },
             }],
             role: Role::Primary,
             rank: 0,
             peers: Vec::new(),
+            epoch_overlap: Duration::from_secs(1),
             drain_limit: Duration::from_secs(10),
             interface: Some("lo".to_owned()),
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -127,7 +132,7 @@ impl Running {
 
 /// Hears everything of a channel.
 struct Listener {
-    secret: EpochSecret,
+    master: SenderMaster,
     publisher: VerifyingKey,
     sender: VerifyingKey,
     advertisements: GroupSocket,
@@ -147,7 +152,7 @@ impl Listener {
         let mut data = place.group;
         data.set_port(data.port() + 1);
         Self {
-            secret: place.secret.clone(),
+            master: place.master.clone(),
             publisher: place.publisher.verifying_key(),
             sender: place.sender.verifying_key(),
             advertisements: GroupSocket::bind(place.group, &lo, &[]).unwrap(),
@@ -163,7 +168,7 @@ impl Listener {
 
     fn open(&self, datagram: &mut [u8]) -> (Header, Vec<u8>) {
         let head = Header::read(datagram).unwrap();
-        let key = self.secret.flow_key(CHANNEL, head.session, head.flow);
+        let key = self.master.epoch(CHANNEL, Epoch(head.epoch_low.into())).flow_key(CHANNEL, head.session, head.flow);
         let body = key.open_in_place(head.packet_number, header::LEN, datagram).expect("sealed by the channel");
         (head, body.to_vec())
     }
@@ -270,7 +275,8 @@ impl Listener {
             packet_number: self.nacks,
         };
         let mut datagram = Vec::new();
-        head.seal(&self.secret.flow_key(CHANNEL, RUN, Flow::ToSender), &nack.encode(), &mut datagram);
+        let secret = self.master.epoch(CHANNEL, Epoch(3));
+        head.seal(&secret.flow_key(CHANNEL, RUN, Flow::ToSender), &nack.encode(), &mut datagram);
         let to = SocketAddr::new("127.0.0.1".parse().unwrap(), advertisement.nack_port);
         // Rubbish first: it must not matter.
         self.unicast.send_to(&[0x5a; 700], to).await.unwrap();
@@ -660,4 +666,48 @@ async fn whoever_has_the_ticket_may_pull_everything_and_nobody_else() {
     node.shutdown.cancel();
     let summary = node.end().await;
     assert!(summary.channels[0].unicast_bytes >= given as u64, "{}", summary.channels[0].unicast_bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_is_announced_and_nothing_is_published_until_it_begins() {
+    let place = Place::new("239.255.72.13:47213");
+    place.write("first", b"hello");
+    let node = Running::start(place.config(None));
+    let mut listener = Listener::new(&place);
+    let first = listener.until("a manifest", Listener::manifest).await.head().clone();
+    assert_eq!(first.epoch, Epoch(3));
+    let session = listener.last.as_ref().unwrap().0.session;
+    let ask = async |ask| node.requests.send(control::Request { channel: 0, ask }).await.unwrap();
+    let (reply, admitted) = tokio::sync::oneshot::channel();
+    ask(Ask::Admit(Admission { epoch: Epoch(4), receivers: None }, reply)).await;
+    admitted.await.unwrap().unwrap();
+    place.write("second", b"world");
+    let (reply, refused) = tokio::sync::oneshot::channel();
+    ask(Ask::Scan { deep: false, allow_empty: false, reply: Some(reply) }).await;
+    assert!(matches!(refused.await.unwrap(), Err(control::Refusal::NotNow(_))), "the epoch is only announced");
+    let announced = |l: &Listener| l.last.as_ref()?.0.next_epoch.map(|next| (next.epoch, l.last.clone()));
+    let (epoch, last) = listener.until("the announcement", announced).await;
+    let last = last.unwrap().0;
+    assert_eq!((epoch, last.epoch, last.generation), (Epoch(4), Epoch(3), first.generation));
+    let begun = listener.until("the next epoch", |l| l.manifest().filter(|m| m.head().epoch == Epoch(4))).await;
+    assert!(begun.head().generation > first.generation && begun.entries().len() == 2);
+    let last = &listener.last.as_ref().unwrap().0;
+    assert!(last.epoch == Epoch(4) && last.session != session && last.next_epoch.is_none(), "{last:?}");
+    // The former secret opens no door any more, the next one does.
+    let quic = last.quic_port;
+    assert_eq!(pull(&place, quic, &place.secret).await, None);
+    // Nor does a key file from before take anything back.
+    let (reply, admitted) = tokio::sync::oneshot::channel();
+    ask(Ask::Admit(Admission { epoch: Epoch(3), receivers: None }, reply)).await;
+    admitted.await.unwrap().unwrap();
+    node.shutdown.cancel();
+    node.end().await;
+    let summary = {
+        let node = Running::start(place.config(Some(soon())));
+        let mut listener = Listener::new(&place);
+        let again = listener.until("a manifest after a restart with the old key file", Listener::manifest).await;
+        assert_eq!((again.head().epoch, again.head().generation), (Epoch(4), begun.head().generation));
+        node.end().await
+    };
+    assert!(summary.success, "{summary:?}");
 }

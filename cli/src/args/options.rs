@@ -69,6 +69,10 @@ pub(crate) struct SendOptions {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde")]
     pub(crate) drain_limit: Option<Duration>,
+    /// How long the next epoch is announced, for receivers to get its secret, before it begins [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) epoch_overlap: Option<Duration>,
     /// Backup: replace differing files in a directory that nackcast did not fill
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) overwrite: Option<bool>,
@@ -271,7 +275,7 @@ impl SendOptions {
     /// These options, and `below` where nothing is given.
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
-            values: role rank drain_limit overwrite interface listen rate unicast_rate ttl dscp max_passes period max_jobs
+            values: role rank drain_limit epoch_overlap overwrite interface listen rate unicast_rate ttl dscp max_passes period max_jobs
                 round_quiet rescan no_watch symbol_size block_size admin admin_cert admin_key admin_ca http state once
                 expect linger json,
             lists: channel peer exclude priority)

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use nackcast_common::keys::VerifyingKey;
 use serde::{Deserialize, Deserializer};
 
 /// Why a value was refused.
@@ -33,9 +34,23 @@ pub(crate) enum ValueError {
     /// A share of datagrams.
     #[error("`{0}` is not a share below 100 %: write for example 2% or 0.5%")]
     Percent(String),
+    /// A node's key.
+    #[error("`{0}` is no node's key, which has 64 hex digits: run `nackcast identity` at the receiver")]
+    Identity(String),
     /// No range and no count of seeds.
     #[error("`{0}` is neither a range of seeds such as 0..1000 nor a count such as 20000")]
     Seeds(String),
+}
+
+/// A node's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(pub(crate) VerifyingKey);
+
+impl FromStr for Identity {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        crate::keyfile::identity(text.trim()).map(Self).map_err(|_| ValueError::Identity(text.to_owned()))
+    }
 }
 
 /// FILE=DIR of `--channel`: a key file and what to send. The first `=` divides.

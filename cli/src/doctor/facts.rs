@@ -18,6 +18,8 @@ pub(super) enum Part {
 pub(super) struct Facts {
     pub(super) part: Part,
     pub(super) group: SocketAddr,
+    /// A sender gives the secret, to those on its list: the ticket opens nothing.
+    pub(super) is_listed: bool,
     /// Bytes in the longest IP packet of a channel with symbols of the default size.
     pub(super) packet: u32,
     pub(super) interface: Result<Link, String>,

@@ -170,6 +170,12 @@ fn of_receiving(facts: &Facts, link: &Link, found: &mut Findings) {
         }
         return;
     }
+    if facts.is_listed {
+        let text =
+            format!("{} datagrams came to {}; this ticket holds no secret to open them", heard.advertised, facts.group);
+        found.fine("ticket", text);
+        return;
+    }
     let Some(told) = &heard.advertisement else {
         let text = format!("{} datagrams came to {}, and none opens with this ticket", heard.advertised, facts.group);
         found.wrong("ticket", text, "print a new one at the sender: nackcast channel ticket FILE".into());

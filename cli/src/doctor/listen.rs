@@ -69,7 +69,7 @@ fn take(ticket: &Ticket, heard: &mut Heard, from: SocketAddr, datagram: &mut [u8
 
 fn open(ticket: &Ticket, from: SocketAddr, datagram: &mut [u8]) -> Option<Told> {
     let head = Header::read(datagram).ok().filter(|head| head.datagram_type == DatagramType::Advertisement)?;
-    let key = ticket.secret.flow_key(ticket.channel, head.session, Flow::Advertisement);
+    let key = ticket.secret.as_ref()?.flow_key(ticket.channel, head.session, Flow::Advertisement);
     let body = key.open_in_place(head.packet_number, header::LEN, datagram).ok()?;
     let told = Advertisement::decode(body, &ticket.publisher, ticket.channel).ok()?;
     let ahead = |theirs: u64| i64::try_from(theirs).ok()?.checked_sub_unsigned(Clock::wall_ms());

@@ -22,6 +22,7 @@ pub(super) fn look(ticket: &Ticket, part: Part, interface: Option<&Interface>, a
     Facts {
         part,
         group,
+        is_listed: ticket.secret.is_none(),
         packet: packet_length(group),
         interface: interface.map(|interface| link(interface, group, args)).ok_or_else(String::new),
         joined: joined(group.ip()),

@@ -69,16 +69,18 @@ pub(super) async fn reach(
 /// Asks a sender whether it hears us.
 async fn echo(ticket: &Ticket, at: SocketAddr, wait: Duration) -> Echo {
     let any = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    // With a list of receivers a sender gives the secret, and not to this command.
+    let Some(secret) = &ticket.secret else { return Echo::NotAsked };
     let Some(socket) = any.parse().ok().and_then(|any| UnicastSocket::bind(any).ok()) else { return Echo::NotAsked };
     let (run, nonce) = (RunId(rand::rng().random()), rand::rng().random_range(1..=u64::MAX));
-    let key = ticket.secret.flow_key(ticket.channel, run.0, Flow::ToSender);
+    let key = secret.flow_key(ticket.channel, run.0, Flow::ToSender);
     let mut strange = false;
     for packet_number in 0..u64::from(TRIES) {
         let nack = Nack { channel: ticket.channel, session: ECHO_SESSION, nonce, ..Nack::default() };
         let header = Header {
             datagram_type: DatagramType::Nack,
             flow: Flow::ToSender,
-            epoch_low: ticket.epoch.0.to_le_bytes()[0],
+            epoch_low: ticket.epoch.low(),
             session: run.0,
             packet_number,
         };
@@ -102,7 +104,8 @@ async fn echo(ticket: &Ticket, at: SocketAddr, wait: Duration) -> Echo {
 
 fn is_answer(ticket: &Ticket, nonce: u64, datagram: &mut [u8]) -> bool {
     let Ok(head) = Header::read(datagram) else { return false };
-    let key = ticket.secret.flow_key(ticket.channel, head.session, Flow::ToReceiver);
+    let Some(secret) = &ticket.secret else { return false };
+    let key = secret.flow_key(ticket.channel, head.session, Flow::ToReceiver);
     let Ok(body) = key.open_in_place(head.packet_number, header::LEN, datagram) else { return false };
     // Who signs is not known without an advertisement; that it holds the channel's secret says enough here.
     NackAnswer::decode(body, None).is_ok_and(|answer| answer.nonce == nonce)

@@ -34,7 +34,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Signatu
 pub use self::client::{Client, Connection, Incoming};
 pub use self::server::{Counters, Limits, Server};
 use super::NetError;
-use crate::keys::SigningKey;
+use crate::keys::{SigningKey, VerifyingKey};
 
 /// What both sides speak, as TLS names it.
 const ALPN: &[u8] = b"nackcast/1";
@@ -57,11 +57,17 @@ pub type Replies = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// Whoever answers connections.
 pub trait Service: Send + Sync {
-    /// A peer's first message, on the connection with this binding: the reply and who answers from now on.
+    /// A peer's first message, on the connection with this binding: the reply and who answers from now on. TLS says
+    /// that the peer has the key `identity`, which may be anybody's.
     ///
     /// # Errors
     /// Why the peer is refused, for the log; the peer is told nothing.
-    fn greet(&self, binding: &[u8; 32], hello: &[u8]) -> Result<(Vec<u8>, Arc<dyn Session>), String>;
+    fn greet(
+        &self,
+        identity: &VerifyingKey,
+        binding: &[u8; 32],
+        hello: &[u8],
+    ) -> Result<(Vec<u8>, Arc<dyn Session>), String>;
 }
 
 /// Answers the requests of one connection.
@@ -182,6 +188,13 @@ fn binding_of(connection: &quinn::Connection) -> Result<[u8; 32], QuicError> {
         .export_keying_material(&mut binding, BINDING_LABEL, b"")
         .map_err(|_| QuicError::Broken("TLS exports no key".to_owned()))?;
     Ok(binding)
+}
+
+/// The key that TLS found the peer to have.
+fn identity_of(connection: &quinn::Connection) -> Result<VerifyingKey, QuicError> {
+    let shown = connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let key = shown.as_ref().and_then(|chain| chain.first()?.strip_prefix(&SPKI_PREFIX));
+    key.and_then(VerifyingKey::from_slice).ok_or_else(|| QuicError::Broken("TLS names no key of the peer".to_owned()))
 }
 
 /// Takes any Ed25519 key, and insists that the peer has it: who is trusted is decided by the first message.

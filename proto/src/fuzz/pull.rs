@@ -8,8 +8,8 @@ use prost::Message;
 
 use super::{CHANNEL, certificate, publisher, sender};
 use crate::pb;
-use crate::pull::hello::channel_of;
-use crate::pull::{Block, Member, Offer, Probe, Request};
+use crate::pull::hello::{Subject, check_introduction, introduction, join_hello};
+use crate::pull::{Block, JoinRefusal, Joined, Member, Offer, Probe, Request};
 use crate::wire::{ManifestRef, Role, SenderState};
 
 const BINDING: [u8; 32] = [9; 32];
@@ -28,7 +28,7 @@ fn member() -> Member {
 pub fn pull(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else { return };
     let whole = Bytes::copy_from_slice(bytes);
-    match kind % 5 {
+    match kind % 6 {
         0 => hello(bytes),
         1 => {
             if let Ok(request) = Request::decode(bytes) {
@@ -46,9 +46,14 @@ pub fn pull(input: &[u8]) {
                 assert_eq!(Block::decode(block.clone().encode().into()), Ok(block), "a block comes back as it was");
             }
         }
-        _ => {
+        4 => {
             if let Ok(probe) = Probe::decode(bytes) {
                 assert_eq!(Probe::decode(&probe.encode()), Ok(probe), "a probe comes back as it was");
+            }
+        }
+        _ => {
+            if let Ok(joined) = Joined::decode(bytes) {
+                assert_eq!(Joined::decode(&joined.encode()), Ok(joined), "an answer comes back as it was");
             }
         }
     }
@@ -56,8 +61,9 @@ pub fn pull(input: &[u8]) {
 
 /// As it came, and with a proof that is right, so that mutated bytes reach what is behind it.
 fn hello(bytes: &[u8]) {
-    let _named = channel_of(bytes).is_ok();
+    let _named = Subject::of(bytes).is_ok();
     let _as_it_came = member().check(Side::Client, &BINDING, bytes).is_ok();
+    let _introduced = check_introduction(CHANNEL, &member().publisher, &BINDING, bytes).is_ok();
     let Ok(mut message) = pb::Hello::decode(bytes) else { return };
     message.channel = CHANNEL.0.to_vec().into();
     message.epoch = 1;
@@ -86,9 +92,14 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         of(0, member().hello(Side::Client, &BINDING)),
         of(0, Member { sender: None, ..member() }.hello(Side::Client, &BINDING)),
         of(1, Request::Blocks { object: ObjectId(7), blocks: 3..9 }.encode()),
+        of(0, join_hello(CHANNEL)),
+        of(0, introduction(CHANNEL, &(certificate(), sender()), &BINDING)),
         of(1, Request::Manifest.encode()),
+        of(1, Request::Join.encode()),
         of(2, Offer::encode(Some(&offer))),
         of(3, Block { block: 3, data: Bytes::from_static(&[7; 40]) }.encode()),
         of(4, probe.encode()),
+        of(5, Joined::Secrets(vec![(Epoch(1), EpochSecret([5; 32])), (Epoch(2), EpochSecret([6; 32]))]).encode()),
+        of(5, Joined::Refused(JoinRefusal::NotListed).encode()),
     ]
 }

@@ -4,6 +4,9 @@
 //! message of each side, and holds for this connection only, since it is made over the TLS exporter:
 //! - a proof that the side holds the channel's epoch secret: an outsider gets nothing, a ticket holder may pull;
 //! - at a sender also its certificate, signed by the publisher, and a signature of the certified key.
+//!
+//! Who has no secret yet says only that it wants to join. It is answered by a sender, which proves to be one and
+//! nothing more: whoever joins must know that before it believes what it is given.
 
 use nackcast_common::ids::{ChannelId, Epoch};
 use nackcast_common::keys::{EpochSecret, Proof, Side, Signature, SigningKey, VerifyingKey};
@@ -32,6 +35,17 @@ pub enum HelloError {
         /// What is held.
         ours: Epoch,
     },
+    /// Of an epoch that is over.
+    #[error("epoch {theirs} is over, it is {ours} now: who was not taken off the channel gets its secret by joining")]
+    Over {
+        /// What was said.
+        theirs: Epoch,
+        /// What is in force.
+        ours: Epoch,
+    },
+    /// It wants to join, or says that it lets others join, and is no sender.
+    #[error("only a sender of the channel lets others join")]
+    NoSender,
     /// The other side does not hold the epoch secret.
     #[error("the other side has no ticket of this channel")]
     Proof,
@@ -59,12 +73,48 @@ pub struct Peer {
     pub sender: Option<VerifyingKey>,
 }
 
-/// Which channel a hello is about; it is not checked yet.
+/// What a hello is about; it is not checked yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The epoch whose secret is proved; none: the client wants to join.
+    pub epoch: Option<Epoch>,
+}
+
+impl Subject {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it does not parse.
+    pub fn of(hello: &[u8]) -> Result<Self, HelloError> {
+        let (channel, message) = parse(hello)?;
+        Ok(Self { channel, epoch: (!message.join).then_some(Epoch(message.epoch)) })
+    }
+}
+
+/// What a client says that wants to join.
+#[must_use]
+pub fn join_hello(channel: ChannelId) -> Vec<u8> {
+    pb::Hello { channel: channel.0.to_vec().into(), join: true, ..pb::Hello::default() }.encode_to_vec()
+}
+
+/// Checks the answer to [`join_hello`]: gives the key of the certified sender at the other end.
 ///
 /// # Errors
-/// When it does not parse.
-pub fn channel_of(hello: &[u8]) -> Result<ChannelId, HelloError> {
-    Ok(parse(hello)?.0)
+/// When no sender of the channel is there.
+pub fn check_introduction(
+    channel: ChannelId,
+    publisher: &VerifyingKey,
+    binding: &[u8; 32],
+    hello: &[u8],
+) -> Result<VerifyingKey, HelloError> {
+    let (named, message) = parse(hello)?;
+    if named != channel {
+        return Err(HelloError::Channel(named));
+    }
+    let claim = message.sender.ok_or(HelloError::NoSender)?;
+    Ok(check_sender(channel, publisher, Side::Server, binding, &claim)?)
 }
 
 fn parse(hello: &[u8]) -> Result<(ChannelId, pb::Hello), WireError> {
@@ -86,15 +136,12 @@ impl Member {
     /// What `side` says first on the connection with this binding.
     #[must_use]
     pub fn hello(&self, side: Side, binding: &[u8; 32]) -> Vec<u8> {
-        let sender = self.sender.as_ref().map(|(certificate, key)| pb::SenderProof {
-            certificate: Some(certificate.to_pb(self.channel)),
-            signature: key.sign(DOMAIN, &signed_bytes(side, binding)).0.to_vec().into(),
-        });
         pb::Hello {
             channel: self.channel.0.to_vec().into(),
             epoch: self.epoch.0,
             proof: self.secret.prove(self.channel, side, binding).0.to_vec().into(),
-            sender,
+            sender: self.sender.as_ref().map(|right| prove_sender(self.channel, right, side, binding)),
+            join: false,
         }
         .encode_to_vec()
     }
@@ -115,17 +162,42 @@ impl Member {
         if proof != self.secret.prove(self.channel, side, binding) {
             return Err(HelloError::Proof);
         }
-        let sender = message.sender.map(|claim| self.check_sender(side, binding, &claim)).transpose()?;
+        let check = |claim| check_sender(self.channel, &self.publisher, side, binding, &claim);
+        let sender = message.sender.map(check).transpose()?;
         Ok(Peer { sender })
     }
+}
 
-    fn check_sender(&self, side: Side, binding: &[u8; 32], claim: &pb::SenderProof) -> Result<VerifyingKey, WireError> {
-        let certificate = claim.certificate.as_ref().ok_or(WireError::Field("certificate"))?;
-        let certificate = SenderCertificate::from_pb(certificate)?;
-        certificate.verify(&self.publisher, self.channel)?;
-        let signature = Signature::from_slice(&claim.signature).ok_or(WireError::Field("signature"))?;
-        let key = certificate.sender_key;
-        key.verify(DOMAIN, &signed_bytes(side, binding), &signature).map_err(|_| WireError::Signature("hello"))?;
-        Ok(key)
+/// What a sender says to a client that wants to join.
+pub(crate) fn introduction(channel: ChannelId, right: &(SenderCertificate, SigningKey), binding: &[u8; 32]) -> Vec<u8> {
+    let sender = Some(prove_sender(channel, right, Side::Server, binding));
+    pb::Hello { channel: channel.0.to_vec().into(), sender, ..pb::Hello::default() }.encode_to_vec()
+}
+
+fn prove_sender(
+    channel: ChannelId,
+    (certificate, key): &(SenderCertificate, SigningKey),
+    side: Side,
+    binding: &[u8; 32],
+) -> pb::SenderProof {
+    pb::SenderProof {
+        certificate: Some(certificate.to_pb(channel)),
+        signature: key.sign(DOMAIN, &signed_bytes(side, binding)).0.to_vec().into(),
     }
+}
+
+fn check_sender(
+    channel: ChannelId,
+    publisher: &VerifyingKey,
+    side: Side,
+    binding: &[u8; 32],
+    claim: &pb::SenderProof,
+) -> Result<VerifyingKey, WireError> {
+    let certificate = claim.certificate.as_ref().ok_or(WireError::Field("certificate"))?;
+    let certificate = SenderCertificate::from_pb(certificate)?;
+    certificate.verify(publisher, channel)?;
+    let signature = Signature::from_slice(&claim.signature).ok_or(WireError::Field("signature"))?;
+    let key = certificate.sender_key;
+    key.verify(DOMAIN, &signed_bytes(side, binding), &signature).map_err(|_| WireError::Signature("hello"))?;
+    Ok(key)
 }

@@ -27,6 +27,9 @@ pub enum Request {
     Probe,
     /// Finish what is under way and stand by; from senders only. Answered by one [`Probe`].
     Drain,
+    /// The secrets that this identity may have; the only request of a client that has none. Answered by one
+    /// [`Joined`](super::Joined).
+    Join,
 }
 
 impl Request {
@@ -42,6 +45,7 @@ impl Request {
             }),
             Self::Probe => What::Probe(pb::ProbeRequest {}),
             Self::Drain => What::Drain(pb::DrainRequest {}),
+            Self::Join => What::Join(pb::JoinRequest {}),
         };
         pb::PullRequest { what: Some(what) }.encode_to_vec()
     }
@@ -61,6 +65,7 @@ impl Request {
             }
             What::Probe(_) => Ok(Self::Probe),
             What::Drain(_) => Ok(Self::Drain),
+            What::Join(_) => Ok(Self::Join),
         }
     }
 }

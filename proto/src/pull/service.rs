@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nackcast_common::ids::{ChannelId, ObjectId};
-use nackcast_common::keys::Side;
+use nackcast_common::keys::VerifyingKey;
 use nackcast_common::net::quic;
 
-use super::hello::{Member, Peer, channel_of};
+use super::hello::Subject;
+use super::join::{JoinRefusal, Joined};
+use super::membership::{Greeted, Membership};
 use super::request::{Block, Offer, Probe, Request};
 
 /// What a node has of a channel. Called on threads that may wait for a disk.
@@ -21,12 +23,16 @@ pub trait Shelf: Send + Sync {
     fn probe(&self) -> Probe;
     /// A sender of this channel wants the node to drain.
     fn drain(&self) {}
+    /// Somebody with this identity has no secret and wants to join. Only senders let anybody in.
+    fn join(&self, _identity: &VerifyingKey) -> Joined {
+        Joined::Refused(JoinRefusal::NotHere)
+    }
 }
 
 /// Serves the channels of a node.
 #[derive(Default)]
 pub struct Service {
-    channels: BTreeMap<ChannelId, (Member, Arc<dyn Shelf>)>,
+    channels: BTreeMap<ChannelId, (Arc<Membership>, Arc<dyn Shelf>)>,
 }
 
 impl std::fmt::Debug for Service {
@@ -37,32 +43,45 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     /// Serves a channel, too.
-    pub fn add(&mut self, member: Member, shelf: Arc<dyn Shelf>) {
-        self.channels.insert(member.channel, (member, shelf));
+    pub fn add(&mut self, membership: Arc<Membership>, shelf: Arc<dyn Shelf>) {
+        self.channels.insert(membership.channel(), (membership, shelf));
     }
 }
 
 impl quic::Service for Service {
-    fn greet(&self, binding: &[u8; 32], hello: &[u8]) -> Result<(Vec<u8>, Arc<dyn quic::Session>), String> {
-        let channel = channel_of(hello).map_err(|error| error.to_string())?;
-        let (member, shelf) =
+    fn greet(
+        &self,
+        identity: &VerifyingKey,
+        binding: &[u8; 32],
+        hello: &[u8],
+    ) -> Result<(Vec<u8>, Arc<dyn quic::Session>), String> {
+        let channel = Subject::of(hello).map_err(|error| error.to_string())?.channel;
+        let (membership, shelf) =
             self.channels.get(&channel).ok_or_else(|| format!("channel {channel} is not known here"))?;
-        let peer = member.check(Side::Client, binding, hello).map_err(|error| error.to_string())?;
-        let session = ChannelSession { peer, shelf: Arc::clone(shelf) };
-        Ok((member.hello(Side::Server, binding), Arc::new(session)))
+        let (reply, greeted) = membership.greet(binding, hello).map_err(|error| error.to_string())?;
+        let (membership, shelf) = (Arc::clone(membership), Arc::clone(shelf));
+        Ok((reply, Arc::new(ChannelSession { greeted, identity: *identity, membership, shelf })))
     }
 }
 
 /// One connection, about one channel.
 struct ChannelSession {
-    peer: Peer,
+    greeted: Greeted,
+    identity: VerifyingKey,
+    membership: Arc<Membership>,
     shelf: Arc<dyn Shelf>,
 }
 
 impl quic::Session for ChannelSession {
     fn answer(&self, request: &[u8]) -> Option<quic::Replies> {
         let one = |reply: Vec<u8>| -> quic::Replies { Box::new(std::iter::once(Bytes::from(reply))) };
-        match Request::decode(request).ok()? {
+        let request = Request::decode(request).ok()?;
+        // An epoch may have ended since the greeting.
+        let Greeted::Member(peer, _) = Some(self.greeted).filter(|greeted| self.membership.still_takes(greeted))?
+        else {
+            return (request == Request::Join).then(|| one(self.shelf.join(&self.identity).encode()));
+        };
+        match request {
             Request::Manifest => Some(one(Offer::encode(self.shelf.manifest().as_ref()))),
             Request::Blocks { object, blocks } => {
                 let shelf = Arc::clone(&self.shelf);
@@ -74,10 +93,12 @@ impl quic::Session for ChannelSession {
             }
             Request::Probe => Some(one(self.shelf.probe().encode())),
             Request::Drain => {
-                self.peer.sender?;
+                peer.sender?;
                 self.shelf.drain();
                 Some(one(self.shelf.probe().encode()))
             }
+            // Who holds a secret asks for the next on a connection without one, as everybody.
+            Request::Join => None,
         }
     }
 }

@@ -74,6 +74,15 @@ pub struct FinishedPass {
     pub serial: u64,
 }
 
+/// An epoch that begins soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextEpoch {
+    /// Which.
+    pub epoch: Epoch,
+    /// Time until then.
+    pub within: Duration,
+}
+
 /// A parsed advertisement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advertisement {
@@ -131,6 +140,8 @@ pub struct Advertisement {
     pub rank: u32,
     /// The sender's wall clock in milliseconds since 1970, so that people hear of one that is wrong; 0: not told.
     pub wall_ms: u64,
+    /// The epoch that follows, once it is announced.
+    pub next_epoch: Option<NextEpoch>,
 }
 
 impl SenderCertificate {
@@ -246,6 +257,8 @@ impl Advertisement {
             manifest_sent: self.manifest_sent,
             rank: self.rank,
             wall_ms: self.wall_ms,
+            next_epoch: self.next_epoch.map_or(0, |next| next.epoch.0),
+            next_epoch_in: self.next_epoch.map_or(0, |next| duration_u32(next.within)),
         }
     }
 
@@ -287,6 +300,10 @@ impl Advertisement {
             manifest_sent: m.manifest_sent,
             rank: m.rank,
             wall_ms: m.wall_ms,
+            next_epoch: (m.next_epoch != 0).then(|| NextEpoch {
+                epoch: Epoch(m.next_epoch),
+                within: Duration::from_micros(m.next_epoch_in.into()),
+            }),
         })
     }
 }

@@ -5,22 +5,30 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nackcast_common::clock::Clock;
-use nackcast_common::keys::{Side, SigningKey};
+use nackcast_common::ids::Epoch;
+use nackcast_common::keys::{Side, SigningKey, VerifyingKey};
 use nackcast_common::net::quic::{Client, Connection, QuicError};
-use nackcast_proto::pull::{Block, HelloError, Member, Offer, Request};
+use nackcast_proto::pull::hello::{check_introduction, join_hello};
+use nackcast_proto::pull::{Block, HelloError, JoinRefusal, Joined, Membership, Offer, Request, join};
 use nackcast_proto::wire::WireError;
 use nackcast_proto::wire::limits::ROOT_LEN_MAX;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::engine::{PullEnd, RequestId};
-use crate::node::{PullOrder, ReceiverNode};
+use crate::node::{JoinEnd, PullOrder, ReceiverNode};
+use crate::secrets;
 
 /// Replies that wait for the node: beyond, sources wait.
 const REPLIES_MAX: usize = 8;
+
+/// To be let in takes no longer.
+const JOIN_TAKES: Duration = Duration::from_secs(10);
 
 /// What a request brought.
 #[derive(Debug)]
@@ -28,6 +36,7 @@ pub(super) enum Reply {
     Block(RequestId, Block),
     Offer(Offer),
     Over(RequestId, PullEnd),
+    Joined(JoinEnd),
 }
 
 /// Why a request broke.
@@ -41,6 +50,10 @@ enum PullError {
     Hello(#[from] HelloError),
     #[error("an answer that is none: {0}")]
     Wire(#[from] WireError),
+    #[error("it gave no answer")]
+    Silent,
+    #[error("this node has no secret of the channel yet")]
+    NoSecret,
     #[error("nobody waits for it any more")]
     Unwanted,
 }
@@ -49,7 +62,9 @@ enum PullError {
 #[derive(Debug)]
 pub(crate) struct PullSetup {
     pub(crate) identity: SigningKey,
-    pub(crate) member: Member,
+    pub(crate) membership: Arc<Membership>,
+    /// Where secrets are kept that are given to this node.
+    pub(crate) state: PathBuf,
 }
 
 /// The running requests of a channel.
@@ -60,6 +75,9 @@ pub(super) struct Puller {
     running: BTreeMap<RequestId, AbortHandle>,
     replies: mpsc::Receiver<Reply>,
     sender: mpsc::Sender<Reply>,
+    state: PathBuf,
+    /// What the membership was told last: the newest secret, and the epoch in force.
+    followed: (Option<Epoch>, Epoch),
 }
 
 /// The connection to one address, or none yet; locked while it is made.
@@ -68,16 +86,40 @@ type Place = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 #[derive(Debug)]
 struct Shared {
     client: Client,
-    member: Member,
+    identity: VerifyingKey,
+    membership: Arc<Membership>,
     places: Mutex<BTreeMap<SocketAddr, Place>>,
 }
 
 impl Puller {
     pub(super) fn new(setup: PullSetup) -> Result<Self, QuicError> {
         let client = Client::new(&setup.identity)?;
-        let shared = Arc::new(Shared { client, member: setup.member, places: Mutex::default() });
+        let PullSetup { identity, membership, state } = setup;
+        let (identity, places) = (identity.verifying_key(), Mutex::default());
+        let shared = Arc::new(Shared { client, identity, membership, places });
         let (sender, replies) = mpsc::channel(REPLIES_MAX);
-        Ok(Self { shared, tasks: JoinSet::new(), running: BTreeMap::new(), replies, sender })
+        let followed = (None, Epoch(0));
+        Ok(Self { shared, tasks: JoinSet::new(), running: BTreeMap::new(), replies, sender, state, followed })
+    }
+
+    /// Speaks for the node as what it is now.
+    pub(super) fn follow(&mut self, node: &ReceiverNode) {
+        let in_force = node.manifest().map_or(Epoch(0), |(_, manifest)| manifest.head().epoch);
+        let now = (node.epochs().newest(), in_force);
+        if self.followed != now {
+            self.followed = now;
+            self.shared.membership.follow(node.epochs().clone(), in_force);
+        }
+    }
+
+    /// Asks senders for secrets, one after the other.
+    pub(super) fn join(&mut self, node: &ReceiverNode) {
+        let (shared, replies, sources) = (Arc::clone(&self.shared), self.sender.clone(), node.join_sources());
+        self.tasks.spawn(async move {
+            let end = shared.join(&sources).await;
+            // Nobody there: the node ended.
+            drop(replies.send(Reply::Joined(end)).await);
+        });
     }
 
     /// Begins and ends what the node orders.
@@ -131,6 +173,16 @@ impl Puller {
         match reply {
             Reply::Block(request, block) => node.handle_pulled(clock.now(), request, &block),
             Reply::Offer(offer) => node.handle_offered(clock.now(), &offer),
+            Reply::Joined(end) => {
+                if node.handle_joined(clock.now(), end) {
+                    let (state, epochs) = (self.state.clone(), node.epochs().clone());
+                    self.tasks.spawn_blocking(move || {
+                        if let Err(error) = secrets::save(&state, &epochs) {
+                            tracing::warn!("cannot keep the channel's secret in {}: {error}", state.display());
+                        }
+                    });
+                }
+            }
             Reply::Over(request, end) => {
                 self.running.remove(&request);
                 node.handle_pull_over(clock.now(), request, end);
@@ -154,7 +206,7 @@ impl Shared {
             let reply = match what {
                 Request::Blocks { .. } => Some(Reply::Block(request, Block::decode(bytes)?)),
                 Request::Manifest => Offer::decode(bytes)?.map(Reply::Offer),
-                Request::Probe | Request::Drain => None,
+                Request::Probe | Request::Drain | Request::Join => None,
             };
             if let Some(reply) = reply {
                 replies.send(reply).await.map_err(|_| PullError::Unwanted)?;
@@ -164,17 +216,61 @@ impl Shared {
     }
 
     async fn connection(&self, source: &Arc<str>) -> Result<Arc<Connection>, PullError> {
-        let name = |error| PullError::Name(Arc::clone(source), error);
-        let nothing = || name(std::io::Error::from(std::io::ErrorKind::NotFound));
-        let addresses: Vec<_> = tokio::net::lookup_host(&**source).await.map_err(name)?.collect();
         let mut last = None;
-        for address in addresses {
+        for address in addresses(source).await? {
             match self.connection_to(address).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(nothing))
+        Err(last.unwrap_or_else(|| no_address(source)))
+    }
+
+    /// The first that lets us in ends it. Who refuses is no last word: another one may have a newer list.
+    async fn join(&self, sources: &[Arc<str>]) -> JoinEnd {
+        let mut end = JoinEnd::Unreached("no sender is known: give --source HOST:PORT".to_owned());
+        for source in sources {
+            match self.join_at(source).await {
+                Ok(Joined::Secrets(secrets)) => return JoinEnd::Secrets(secrets),
+                Ok(Joined::Refused(why)) => {
+                    tracing::info!("{source} does not let this node in: {why}");
+                    let is_better = why == JoinRefusal::NotListed || !matches!(end, JoinEnd::Refused { .. });
+                    if is_better {
+                        end = JoinEnd::Refused { by: source.to_string(), why, identity: self.identity.to_string() };
+                    }
+                }
+                Err(error) => {
+                    tracing::info!("cannot ask {source} to be let in: {error}");
+                    if matches!(end, JoinEnd::Unreached(_)) {
+                        end = JoinEnd::Unreached(format!("{source}: {error}"));
+                    }
+                }
+            }
+        }
+        end
+    }
+
+    async fn join_at(&self, source: &Arc<str>) -> Result<Joined, PullError> {
+        let mut last = no_address(source);
+        for address in addresses(source).await? {
+            match tokio::time::timeout(JOIN_TAKES, self.join_at_address(address)).await {
+                Ok(Ok(joined)) => return Ok(joined),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = PullError::Silent,
+            }
+        }
+        Err(last)
+    }
+
+    /// On a connection of its own: as whom we speak is said once for each.
+    async fn join_at_address(&self, address: SocketAddr) -> Result<Joined, PullError> {
+        let connection = self.client.connect(address).await?;
+        let (channel, publisher) = (self.membership.channel(), self.membership.publisher());
+        let reply = connection.greet(&join_hello(channel)).await?;
+        check_introduction(channel, publisher, connection.binding(), &reply)?;
+        let mut incoming = connection.ask(&Request::Join.encode()).await?;
+        let reply = incoming.next(join::REPLY_LEN_MAX).await?.ok_or(PullError::Silent)?;
+        Ok(Joined::decode(&reply)?)
     }
 
     async fn connection_to(&self, address: SocketAddr) -> Result<Arc<Connection>, PullError> {
@@ -187,13 +283,24 @@ impl Shared {
             return Ok(Arc::clone(connection));
         }
         *place = None;
+        let member = self.membership.newest().ok_or(PullError::NoSecret)?;
         let connection = self.client.connect(address).await?;
-        let hello = self.member.hello(Side::Client, connection.binding());
+        let hello = member.hello(Side::Client, connection.binding());
         let reply = connection.greet(&hello).await?;
-        let peer = self.member.check(Side::Server, connection.binding(), &reply)?;
+        let peer = member.check(Side::Server, connection.binding(), &reply)?;
         tracing::info!("pulling from {address}, {}", if peer.sender.is_some() { "a sender" } else { "a receiver" });
         let connection = Arc::new(connection);
         *place = Some(Arc::clone(&connection));
         Ok(connection)
     }
+}
+
+/// Where a source is, in the order in which to try.
+async fn addresses(source: &Arc<str>) -> Result<Vec<SocketAddr>, PullError> {
+    let found = tokio::net::lookup_host(&**source).await;
+    Ok(found.map_err(|error| PullError::Name(Arc::clone(source), error))?.collect())
+}
+
+fn no_address(source: &Arc<str>) -> PullError {
+    PullError::Name(Arc::clone(source), std::io::Error::from(std::io::ErrorKind::NotFound))
 }

@@ -49,20 +49,24 @@ impl ReceiverNode {
         };
         let (packet, session) = (header.packet_number, SessionId(header.session));
         let opened = match self.keys.get(header.session) {
-            Some(keys) => keys.advertisement.open_in_place(packet, header::LEN, datagram),
-            None => {
-                let key = self.keys.derive(header.session, Flow::Advertisement);
-                key.open_in_place(packet, header::LEN, datagram)
-            }
+            Some(keys) => keys.advertisement.open_in_place(packet, header::LEN, datagram).ok(),
+            None => self
+                .keys
+                .of_advertisements(header.epoch_low, header.session)
+                .and_then(|(_, key)| key.open_in_place(packet, header::LEN, datagram).ok()),
         };
-        let Ok(body) = opened else {
-            self.unopened(now, from);
+        let Some(body) = opened else {
+            self.unopened(now, from, header.epoch_low);
             return;
         };
         let ticket = &self.config.ticket;
         match header.datagram_type {
             DatagramType::Advertisement => match Advertisement::decode(body, &ticket.publisher, ticket.channel) {
-                Ok(advertisement) if advertisement.session == session => self.heard(now, from, &advertisement),
+                Ok(advertisement)
+                    if advertisement.session == session && advertisement.epoch.low() == header.epoch_low =>
+                {
+                    self.heard(now, from, &advertisement);
+                }
                 Ok(_) => self.listening.refused += 1,
                 Err(error) => {
                     // Opened with our secret, but not signed by a sender of this channel.
@@ -98,10 +102,14 @@ impl ReceiverNode {
         {
             self.pieces.want_root(reference);
         }
+        self.keys.heard(advertisement.epoch);
+        if let Some(next) = advertisement.next_epoch {
+            self.on_next_epoch(now, next);
+        }
         self.engine.handle_advertisement(now, from, advertisement);
         // Only of a session that the engine took: a recorded one must not push a live one's keys out.
         if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
-            self.keys.keep(advertisement.session);
+            self.keys.keep(advertisement.session, advertisement.epoch);
             self.watch.on_clock(now, from, advertisement.wall_ms);
             // A copy that a stranger sent from elsewhere names nobody.
             if advertisement.quic_port != 0 && self.engine.address_of(advertisement.session) == Some(from) {
@@ -113,7 +121,16 @@ impl ReceiverNode {
         }
     }
 
-    fn unopened(&mut self, now: Time, from: SocketAddr) {
+    fn unopened(&mut self, now: Time, from: SocketAddr, epoch_low: u8) {
+        if let Some(joining) = &mut self.joining {
+            // Else it is another channel's, or damaged.
+            if self.keys.epochs().named(epoch_low).is_none() {
+                joining.on_unopened(now, epoch_low);
+            }
+            // Whoever lets it in, or does not, says more.
+            self.listening.unopened += 1;
+            return;
+        }
         let group = self.config.ticket.advertise;
         let listening = &mut self.listening;
         listening.unopened += 1;

@@ -45,6 +45,11 @@ impl Notes {
         }
     }
 
+    /// What was wrong is over.
+    pub(super) fn clear(&mut self) {
+        self.current = None;
+    }
+
     /// Something that is as it should be.
     pub(super) fn inform(&self, line: &str) {
         tracing::info!("{}: {line}", self.name);

@@ -79,6 +79,12 @@ impl ReceiverNode {
         }
     }
 
+    /// Who may be asked to let this node in, in order.
+    #[must_use]
+    pub fn join_sources(&self) -> Vec<Arc<str>> {
+        self.sources.names.clone()
+    }
+
     /// The next order about unicast.
     pub fn poll_pull(&mut self) -> Option<PullOrder> {
         loop {

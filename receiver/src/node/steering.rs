@@ -20,7 +20,7 @@ impl ReceiverNode {
                 drop(reply.send(Ok(self.objects(after, busy, limit.min(ROWS_MAX)))));
             }
             Ask::Resend { reply, .. } => drop(reply.send(Err(SENDERS_ONLY))),
-            Ask::Rate(_, reply) | Ask::Steer(_, reply) => drop(reply.send(Err(SENDERS_ONLY))),
+            Ask::Rate(_, reply) | Ask::Steer(_, reply) | Ask::Admit(_, reply) => drop(reply.send(Err(SENDERS_ONLY))),
             Ask::Receivers { reply, .. } => drop(reply.send(Err(SENDERS_ONLY))),
         }
     }

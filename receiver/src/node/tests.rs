@@ -197,7 +197,7 @@ impl Rig {
             advertise: "239.1.1.1:7600".parse().unwrap(),
             senders: Vec::new(),
             epoch: Epoch(1),
-            secret: secret(),
+            secret: Some(secret()),
         };
         let config = NodeConfig {
             ticket,

@@ -143,6 +143,9 @@ impl ReceiverNode {
             let text = "datagrams arrive, but none opens with this ticket: it is of another channel or outdated";
             found.push(Finding::lasting(Kind::KeyRejected, "", text));
         }
+        if let Some(text) = &self.kept_out {
+            found.push(Finding::lasting(Kind::KeyRejected, "join", text));
+        }
         if let Some((at, from)) = stranger
             && now.since(*at) < STRANGER_GONE
         {

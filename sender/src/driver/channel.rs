@@ -4,11 +4,14 @@
 //! - After each input all outputs are drained, but at most [`SENDS_MAX`] sends before inputs are looked at again, so
 //!   that NACKs are heard at full speed too.
 //! - It never waits for a disk: blocks, stores and scans are other tasks'.
+//! - A manifest of another epoch is served from the next session on, and nobody sees anything of it before: so what
+//!   the scanner brings waits for that session.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nackcast_common::admission::Admission;
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::control::Ask;
 use nackcast_common::ids::{ChannelId, ObjectId, SessionId, StartNumber};
@@ -22,6 +25,7 @@ use super::origin::Origin;
 use super::outlet::{Outlet, Sockets};
 use super::peers::HeardPeer;
 use super::shelf::Served;
+use crate::gate::Gate;
 use crate::library;
 use crate::node::{Ending, Heard, Made, Order, ScanResult, SenderNode, Trouble, Work};
 use crate::report::{ChannelSummary, Progress};
@@ -51,6 +55,8 @@ pub(crate) struct ChannelParts {
     /// It sends once: then it looks back at the end.
     pub(crate) is_once: bool,
     pub(crate) role: Role,
+    /// It has the right to publish, and scans for what to publish.
+    pub(crate) publishes: bool,
     pub(crate) sockets: Sockets,
     pub(crate) clock: Clock,
     pub(crate) state: NodeState,
@@ -77,6 +83,8 @@ pub(crate) struct ChannelPorts {
     /// For those who pull, and how much they got.
     pub(crate) served: watch::Sender<Served>,
     pub(crate) given: Arc<AtomicU64>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) epoch_overlap: Duration,
     pub(crate) shutdown: CancellationToken,
     /// Datagrams on the node's NACK port that no key opened.
     pub(crate) unopened: watch::Receiver<u64>,
@@ -98,6 +106,7 @@ pub(crate) struct Channel {
     node: SenderNode,
     is_once: bool,
     role: Role,
+    publishes: bool,
     outlet: Outlet,
     clock: Clock,
     state: NodeState,
@@ -109,6 +118,8 @@ pub(crate) struct Channel {
     rolling: JoinSet<StartNumber>,
     /// A scan that is wanted, while the scanner's queue is full.
     scan_wanted: Option<u64>,
+    /// What is of the next session's epoch.
+    for_next: Option<Scanned>,
     is_draining: bool,
     drained_at: Time,
     report_at: Time,
@@ -139,13 +150,15 @@ pub(crate) fn new_session() -> SessionId {
 
 impl Channel {
     pub(crate) fn new(parts: ChannelParts) -> Self {
-        let ChannelParts { index, id, name, node, is_once, role, sockets, clock, state, ports, passes, makers } = parts;
+        let ChannelParts { index, id, name, node, is_once, role, publishes, sockets, .. } = parts;
+        let ChannelParts { clock, state, ports, passes, makers, .. } = parts;
         Self {
             index,
             id,
             node,
             is_once,
             role,
+            publishes,
             outlet: Outlet::new(sockets, name.clone()),
             name,
             clock,
@@ -157,6 +170,7 @@ impl Channel {
             making: JoinSet::new(),
             rolling: JoinSet::new(),
             scan_wanted: None,
+            for_next: None,
             is_draining: false,
             drained_at: Time::ZERO,
             report_at: Time::ZERO,
@@ -197,7 +211,7 @@ impl Channel {
             Some(ask) = self.ports.asked.recv() => Wake::Asked(ask),
             Some(made) = self.making.join_next() => Wake::Made(flat(made.and_then(|inner| inner))),
             Some(objects) = self.ports.recorded.recv() => Wake::Recorded(objects),
-            Some(scanned) = self.ports.scanned.recv() => Wake::Scanned(scanned),
+            Some(scanned) = self.ports.scanned.recv(), if self.for_next.is_none() => Wake::Scanned(scanned),
             Some(rolled) = self.rolling.join_next() => Wake::Rolled(flat(rolled)),
             () = self.outlet.ready(&clock), if is_held_up => Wake::Due,
             () = tokio::time::sleep_until(clock.instant(deadline.max(nap)).into()) => Wake::Due,
@@ -214,7 +228,7 @@ impl Channel {
             Wake::Made(made) => self.node.handle_made(now, made),
             Wake::Recorded(objects) => self.node.handle_recorded(now, &objects),
             Wake::Scanned(scanned) => self.on_scanned(now, scanned),
-            Wake::Rolled(number) => self.node.roll(now, new_session(), number),
+            Wake::Rolled(number) => self.on_rolled(now, number),
             Wake::Due => {}
         }
     }
@@ -235,11 +249,13 @@ impl Channel {
         while let Ok(objects) = self.ports.recorded.try_recv() {
             self.node.handle_recorded(now, &objects);
         }
-        if let Ok(scanned) = self.ports.scanned.try_recv() {
+        if self.for_next.is_none()
+            && let Ok(scanned) = self.ports.scanned.try_recv()
+        {
             self.on_scanned(now, scanned);
         }
         if let Some(rolled) = self.rolling.try_join_next() {
-            self.node.roll(now, new_session(), flat(rolled));
+            self.on_rolled(now, flat(rolled));
         }
         if now >= self.report_at {
             self.report_at = now + TICK;
@@ -258,6 +274,10 @@ impl Channel {
         match ask {
             Ask::Rate(rate, reply) => {
                 self.node.set_rate(now, rate);
+                drop(reply.send(Ok(())));
+            }
+            Ask::Admit(admission, reply) => {
+                self.admit(now, admission);
                 drop(reply.send(Ok(())));
             }
             Ask::Steer(steer, reply) => drop(reply.send(self.node.steer(now, steer))),
@@ -283,7 +303,33 @@ impl Channel {
         }
     }
 
+    /// The key file was read again. Who publishes begins a later epoch, as the scanner was told; others follow.
+    fn admit(&mut self, now: Time, admission: Admission) {
+        let epoch = admission.epoch;
+        if let Some(receivers) = &admission.receivers {
+            tracing::info!(channel = self.name, %epoch, "the key file was read: {} receivers are let in", receivers.len());
+        }
+        self.ports.gate.admit(admission);
+        if self.publishes && epoch > self.node.epoch() {
+            self.ports.gate.announce(epoch);
+            self.node.announce_epoch(now, epoch, self.ports.epoch_overlap);
+        }
+    }
+
+    fn on_rolled(&mut self, now: Time, number: StartNumber) {
+        self.node.roll(now, new_session(), number);
+        self.ports.gate.enter(self.node.epoch());
+        if let Some(scanned) = self.for_next.take() {
+            self.on_scanned(now, scanned);
+        }
+    }
+
     fn on_scanned(&mut self, now: Time, scanned: Scanned) {
+        let epoch = scanned.published.as_ref().map(|(published, _)| published.manifest.head().epoch);
+        if epoch.is_some_and(|epoch| self.node.enter_epoch(epoch)) {
+            self.for_next = Some(scanned);
+            return;
+        }
         let Scanned { content, published, problems, answers, lacks } = scanned;
         let is_read = content.is_some();
         self.origin.content = content.or_else(|| self.origin.content.take());
@@ -428,6 +474,7 @@ impl Channel {
         } else if let Some(scan) = self.ports.scan_progress.borrow().filter(|scan| scan.files_total > 0) {
             channel.note = Some(format!("hashed {} of {} files", scan.files, scan.files_total));
         }
+        channel.findings.extend(self.ports.gate.finding());
         let index = self.index;
         if index == 0 {
             // It is the node's; the first channel tells of it.

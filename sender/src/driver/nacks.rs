@@ -119,6 +119,7 @@ impl Drop for Router {
 
 #[cfg(test)]
 mod tests {
+    use nackcast_common::epochs::Epochs;
     use nackcast_common::ids::{ChannelId, Epoch, RunId};
     use nackcast_common::keys::EpochSecret;
 
@@ -136,7 +137,8 @@ mod tests {
         let (routes, mut queues): (Vec<_>, Vec<_>) = (0..2)
             .map(|i| {
                 let (queue, queued) = mpsc::channel(2);
-                let opener = NackOpener::new(channels[i], Epoch(0x101), secrets[i].clone());
+                let epochs = Epochs::of_secret(channels[i], Epoch(0x101), secrets[i].clone());
+                let opener = NackOpener::new(epochs);
                 (Route { opener, queue }, queued)
             })
             .unzip();

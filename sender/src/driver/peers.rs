@@ -22,7 +22,7 @@ pub(crate) struct HeardPeer {
 }
 
 /// Listens as long as it is polled. What finds the queue full is lost: the next one says more.
-pub(crate) async fn listen(mut socket: GroupSocket, opener: AdvertisementOpener, queue: mpsc::Sender<HeardPeer>) {
+pub(crate) async fn listen(mut socket: GroupSocket, mut opener: AdvertisementOpener, queue: mpsc::Sender<HeardPeer>) {
     loop {
         let heard = socket.recv(|from, datagram| {
             if let Some(advertisement) = opener.open(datagram) {

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nackcast_common::ids::ObjectId;
-use nackcast_proto::pull::{Offer, Probe, Shelf};
+use nackcast_common::keys::VerifyingKey;
+use nackcast_proto::pull::{Joined, Offer, Probe, Shelf};
 use tokio::sync::watch;
 
 use super::origin::Origin;
+use crate::gate::Gate;
 
 /// What a channel serves now, as its task says.
 #[derive(Clone, Debug, Default)]
@@ -23,12 +25,13 @@ pub(crate) struct Served {
 pub(crate) struct SenderShelf {
     served: watch::Receiver<Served>,
     given: Arc<AtomicU64>,
+    gate: Arc<Gate>,
 }
 
 impl SenderShelf {
     /// What was given is counted there.
-    pub(crate) const fn new(served: watch::Receiver<Served>, given: Arc<AtomicU64>) -> Self {
-        Self { served, given }
+    pub(crate) const fn new(served: watch::Receiver<Served>, given: Arc<AtomicU64>, gate: Arc<Gate>) -> Self {
+        Self { served, given, gate }
     }
 }
 
@@ -51,5 +54,9 @@ impl Shelf for SenderShelf {
 
     fn probe(&self) -> Probe {
         self.served.borrow().probe
+    }
+
+    fn join(&self, identity: &VerifyingKey) -> Joined {
+        self.gate.join(identity)
     }
 }

@@ -62,8 +62,8 @@ pub struct Publication {
 pub enum Command {
     /// Serve this manifest from now on.
     Publish(Box<Publication>),
-    /// Go on under a new session: the old one's packet numbers run out.
-    Roll(SessionId, StartNumber),
+    /// Go on under a new session: the old one's packet numbers run out, or an epoch begins.
+    Roll(SessionId, StartNumber, Epoch),
     /// Another rate.
     SetRate(RateLimit),
     /// Finish running jobs, start none.

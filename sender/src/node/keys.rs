@@ -4,8 +4,9 @@
 //! for each symbol header, prefix, bytes (the last source symbol padded with zeros) and tag, all of one size, so
 //! that the whole batch is one GSO send.
 
-use nackcast_common::ids::{ChannelId, Epoch, SessionId};
-use nackcast_common::keys::{EpochSecret, Flow};
+use nackcast_common::epochs::Epochs;
+use nackcast_common::ids::{Epoch, SessionId};
+use nackcast_common::keys::Flow;
 use nackcast_common::seal::{FlowKey, PacketNumbers};
 use nackcast_proto::wire::header::{self, DatagramType, Header};
 use nackcast_proto::wire::symbol::{self, PREFIX_LEN, SymbolId};
@@ -30,9 +31,11 @@ pub(super) struct SessionKeys {
 
 impl SessionKeys {
     /// Those of a session that nobody had before: its packet numbers begin at zero.
-    pub(super) fn new(secret: &EpochSecret, channel: ChannelId, epoch: Epoch, session: SessionId) -> Self {
-        let key = |flow| secret.flow_key(channel, session.0, flow);
-        Self {
+    /// None when the secret of the epoch is not at hand.
+    pub(super) fn new(epochs: &Epochs, epoch: Epoch, session: SessionId) -> Option<Self> {
+        let secret = epochs.secret(epoch)?;
+        let key = |flow| secret.flow_key(epochs.channel(), session.0, flow);
+        Some(Self {
             session,
             epoch,
             advertisement: key(Flow::Advertisement),
@@ -42,7 +45,7 @@ impl SessionKeys {
             advertisements: PacketNumbers::new(),
             answers: PacketNumbers::new(),
             questions: PacketNumbers::new(),
-        }
+        })
     }
 
     /// Whether one of the control flows used its packet numbers up; the engine watches the data flow's.
@@ -70,7 +73,7 @@ impl SessionKeys {
 
     fn header(&self, datagram_type: DatagramType, packet_number: u64) -> Header {
         let session = self.session.0;
-        Header { datagram_type, flow: datagram_type.flow(), epoch_low: epoch_low(self.epoch), session, packet_number }
+        Header { datagram_type, flow: datagram_type.flow(), epoch_low: self.epoch.low(), session, packet_number }
     }
 
     /// Fills `out` with the run's datagrams, and gives the size of each; none when the block has not all of them.
@@ -92,16 +95,12 @@ impl SessionKeys {
     }
 }
 
-/// What a header tells of the epoch.
-pub(super) const fn epoch_low(epoch: Epoch) -> u8 {
-    epoch.0.to_be_bytes()[3]
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use nackcast_common::geometry::Geometry;
-    use nackcast_common::ids::ObjectId;
+    use nackcast_common::ids::{ChannelId, ObjectId};
+    use nackcast_common::keys::EpochSecret;
     use proptest::prelude::*;
 
     use super::*;
@@ -110,6 +109,10 @@ mod tests {
     const CHANNEL: ChannelId = ChannelId([3; 16]);
     const SESSION: SessionId = SessionId(0x5e55);
     const OBJECT: ObjectId = ObjectId(0x0102_0304);
+
+    fn keys(secret: &EpochSecret, epoch: Epoch) -> SessionKeys {
+        SessionKeys::new(&Epochs::of_secret(CHANNEL, epoch, secret.clone()), epoch, SESSION).unwrap()
+    }
 
     fn prepared(bytes: &[u8]) -> Block {
         let layout = Geometry::new(64, 4096, 1).unwrap().object(bytes.len() as u64).unwrap();
@@ -127,7 +130,7 @@ mod tests {
             first_packet in 0_u64..1 << 31,
         ) {
             let secret = EpochSecret::generate();
-            let keys = SessionKeys::new(&secret, CHANNEL, Epoch(0x1234), SESSION);
+            let keys = keys(&secret, Epoch(0x1234));
             let block = prepared(&bytes);
             let k = block.source_symbols;
             let start = if repair { k + start } else { start % k };
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_symbol_that_was_not_prepared_makes_no_batch() {
-        let keys = SessionKeys::new(&EpochSecret::generate(), CHANNEL, Epoch(1), SESSION);
+        let keys = keys(&EpochSecret::generate(), Epoch(1));
         let block = prepared(&[1; 100]);
         let run = SymbolRun { object: OBJECT, block: 0, esis: 257..260, first_packet: 0 };
         assert_eq!(keys.fill_batch(&run, &block, &mut Vec::new()), None);
@@ -162,7 +165,7 @@ mod tests {
     #[test]
     fn control_datagrams_open_with_their_flows_and_numbers() {
         let secret = EpochSecret::generate();
-        let mut keys = SessionKeys::new(&secret, CHANNEL, Epoch(1), SESSION);
+        let mut keys = keys(&secret, Epoch(1));
         for number in 0..3 {
             // What the buffer held before is gone.
             let (mut digest, mut answer) = (vec![7; 3], vec![7; 3000]);

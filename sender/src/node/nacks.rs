@@ -2,18 +2,20 @@
 //!
 //! A flood does no harm: what is not ours costs one look or one try to open. Keys are kept of runs whose NACK
 //! opened, and of no others, so that garbage cannot push them out.
+//!
+//! Senders hold the secrets of all epochs, and take what is near theirs: while an epoch begins, one may be ahead of
+//! another. Which NACKs still count is the node's to say.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use nackcast_common::ids::{ChannelId, Epoch, RunId};
-use nackcast_common::keys::{EpochSecret, Flow};
+use nackcast_common::epochs::Epochs;
+use nackcast_common::ids::{Epoch, RunId};
+use nackcast_common::keys::Flow;
 use nackcast_common::seal::FlowKey;
 use nackcast_proto::wire::header::{self, DatagramType, Header};
 use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
 use nackcast_proto::wire::{Nack, ProbeKind};
-
-use super::keys::epoch_low;
 
 /// Runs of receivers whose key is kept.
 const KEYS_MAX: usize = 4096;
@@ -27,6 +29,8 @@ pub struct HeardNack {
     pub run: RunId,
     /// Its packet number.
     pub packet: u64,
+    /// The epoch that sealed it.
+    pub epoch: Epoch,
     /// What it says.
     pub nack: Nack,
 }
@@ -71,10 +75,8 @@ pub enum Refused {
 /// channels, on a task of its own.
 #[derive(Debug)]
 pub struct NackOpener {
-    channel: ChannelId,
-    epoch: Epoch,
-    secret: EpochSecret,
-    keys: BTreeMap<RunId, Known>,
+    epochs: Epochs,
+    keys: BTreeMap<(RunId, Epoch), Known>,
     clock: u64,
 }
 
@@ -87,8 +89,8 @@ struct Known {
 impl NackOpener {
     /// One that knows no receiver yet.
     #[must_use]
-    pub const fn new(channel: ChannelId, epoch: Epoch, secret: EpochSecret) -> Self {
-        Self { channel, epoch, secret, keys: BTreeMap::new(), clock: 0 }
+    pub const fn new(epochs: Epochs) -> Self {
+        Self { epochs, keys: BTreeMap::new(), clock: 0 }
     }
 
     /// Opens a datagram from the NACK port. Its bytes are worth nothing afterwards.
@@ -103,20 +105,22 @@ impl NackOpener {
         let (run, session) = (RunId(head.session), head.session);
         match head.datagram_type {
             DatagramType::Nack => {
-                let body = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?;
+                let channel = self.epochs.channel();
+                let (epoch, body) = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?;
                 match Nack::decode(body) {
-                    Ok(nack) if nack.channel == self.channel => {
-                        Ok(Heard::Nack(HeardNack { from, run, packet: head.packet_number, nack }))
+                    Ok(nack) if nack.channel == channel => {
+                        Ok(Heard::Nack(HeardNack { from, run, packet: head.packet_number, epoch, nack }))
                     }
                     Ok(_) | Err(_) => Err(Refused::Invalid),
                 }
             }
             DatagramType::Probe => {
-                let body = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?.to_vec();
+                let body = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?.1.to_vec();
                 Ok(Heard::Probe(HeardProbe { from, kind: ProbeKind::Question, session, body }))
             }
             DatagramType::ProbeAnswer => {
-                let key = self.secret.flow_key(self.channel, session, Flow::ToReceiver);
+                let (_, secret) = self.epochs.by_low(head.epoch_low).ok_or(Refused::Unopened)?;
+                let key = secret.flow_key(self.epochs.channel(), session, Flow::ToReceiver);
                 let body = key.open_in_place(head.packet_number, header::LEN, datagram);
                 let body = body.map_err(|_| Refused::Unopened)?.to_vec();
                 Ok(Heard::Probe(HeardProbe { from, kind: ProbeKind::Answer, session, body }))
@@ -129,23 +133,22 @@ impl NackOpener {
         }
     }
 
-    fn unseal<'a>(&mut self, run: RunId, head: &Header, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
+    fn unseal<'a>(&mut self, run: RunId, head: &Header, datagram: &'a mut [u8]) -> Option<(Epoch, &'a [u8])> {
         self.clock += 1;
-        if let Some(known) = self.keys.get_mut(&run) {
+        let epoch = self.epochs.named(head.epoch_low)?;
+        if let Some(known) = self.keys.get_mut(&(run, epoch)) {
             let body = known.key.open_in_place(head.packet_number, header::LEN, datagram).ok()?;
             known.used = self.clock;
-            return Some(body);
+            return Some((epoch, body));
         }
-        if epoch_low(self.epoch) != head.epoch_low {
-            return None;
-        }
-        let key = self.secret.flow_key(self.channel, run.0, Flow::ToSender);
+        let key = self.epochs.secret(epoch)?.flow_key(self.epochs.channel(), run.0, Flow::ToSender);
         let body = key.open_in_place(head.packet_number, header::LEN, datagram).ok()?;
-        self.remember(run, key);
-        Some(body)
+        self.epochs.heard(epoch);
+        self.remember((run, epoch), key);
+        Some((epoch, body))
     }
 
-    fn remember(&mut self, run: RunId, key: FlowKey) {
+    fn remember(&mut self, run: (RunId, Epoch), key: FlowKey) {
         if self.keys.len() >= KEYS_MAX {
             let oldest = self.keys.iter().min_by_key(|(_, known)| known.used).map(|(run, _)| *run);
             oldest.and_then(|oldest| self.keys.remove(&oldest));
@@ -156,6 +159,9 @@ impl NackOpener {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use nackcast_common::ids::ChannelId;
+    use nackcast_common::keys::{EpochSecret, SenderMaster};
+
     use super::*;
 
     /// A NACK as a receiver's run seals it.
@@ -180,19 +186,44 @@ pub(crate) mod tests {
     #[test]
     fn keys_are_kept_of_so_many_runs_and_the_oldest_goes() {
         let (secret, channel) = (EpochSecret::generate(), ChannelId([1; 16]));
-        let mut opener = NackOpener::new(channel, Epoch(1), secret.clone());
+        let mut opener = NackOpener::new(Epochs::of_secret(channel, Epoch(1), secret.clone()));
         for run in 0..KEYS_MAX as u64 + 10 {
             opener.open(from(), &mut sealed(&secret, channel, run, 0)).unwrap();
         }
         assert_eq!(opener.keys.len(), KEYS_MAX);
-        assert!(!opener.keys.contains_key(&RunId(0)) && opener.keys.contains_key(&RunId(4000)));
+        let knows = |run| opener.keys.contains_key(&(RunId(run), Epoch(1)));
+        assert!(!knows(0) && knows(4000));
         opener.open(from(), &mut sealed(&secret, channel, 0, 1)).unwrap();
+    }
+
+    #[test]
+    fn a_run_has_a_key_in_each_epoch_and_the_node_hears_which() {
+        let (master, channel) = (SenderMaster::generate(), ChannelId([1; 16]));
+        let mut opener = NackOpener::new(Epochs::of_master(channel, master.clone(), Epoch(0x101)));
+        let Heard::Nack(heard) =
+            opener.open(from(), &mut sealed(&master.epoch(channel, Epoch(0x101)), channel, 5, 0)).unwrap()
+        else {
+            panic!("a NACK")
+        };
+        assert_eq!(heard.epoch, Epoch(0x101));
+        let head = Header {
+            datagram_type: DatagramType::Nack,
+            flow: Flow::ToSender,
+            epoch_low: 2,
+            session: 5,
+            packet_number: 1,
+        };
+        let key = master.epoch(channel, Epoch(0x102)).flow_key(channel, 5, Flow::ToSender);
+        let mut next = Vec::new();
+        head.seal(&key, &Nack { channel, ..Nack::default() }.encode(), &mut next);
+        let Heard::Nack(heard) = opener.open(from(), &mut next).unwrap() else { panic!("a NACK") };
+        assert_eq!((heard.epoch, opener.keys.len()), (Epoch(0x102), 2));
     }
 
     #[test]
     fn what_is_not_ours_is_refused_and_leaves_no_key() {
         let (secret, channel) = (EpochSecret::generate(), ChannelId([1; 16]));
-        let mut opener = NackOpener::new(channel, Epoch(0x101), secret.clone());
+        let mut opener = NackOpener::new(Epochs::of_secret(channel, Epoch(0x101), secret.clone()));
         let mut bent = sealed(&secret, channel, 78, 1);
         bent[30] ^= 1;
         let stranger = sealed(&EpochSecret::generate(), channel, 78, 1);

@@ -72,7 +72,11 @@ impl Waiting {
 impl SenderNode {
     /// A NACK of this channel.
     pub fn handle_nack(&mut self, now: Time, heard: &HeardNack) {
-        let HeardNack { from, run, packet, nack } = heard;
+        let HeardNack { from, run, packet, epoch, nack } = heard;
+        // Who was taken off the channel has no say any more.
+        if *epoch < self.epoch {
+            return;
+        }
         if nack.session == ECHO_SESSION {
             if self.waiting.may_answer(now) && self.waiting.is_new(SessionId(run.0), *packet) {
                 self.engine.echo(*from, *run, *packet, nack);
@@ -227,7 +231,7 @@ impl SenderNode {
             Action::Become(state) => self.engine.handle_command(now, Command::Become(state)),
             Action::ServeHeld => {
                 for heard in std::mem::take(&mut self.waiting.held) {
-                    let HeardNack { from, run, packet, nack } = heard;
+                    let HeardNack { from, run, packet, nack, .. } = heard;
                     self.engine.handle_nack(now, from, run, packet, &nack);
                 }
             }

@@ -1,6 +1,7 @@
 //! A node alone: what it sends opens, and its bookkeeping holds.
 
 mod admin;
+mod epochs;
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use nackcast_common::geometry::{Geometry, Layout};
 use nackcast_common::hash::merge;
 use nackcast_common::ids::{Digest, Generation, ObjectIndex, RunId};
-use nackcast_common::keys::Flow;
+use nackcast_common::keys::{EpochSecret, Flow, SenderMaster};
 use nackcast_common::manifest::{Chaining, Content, Entry, EntryKind, Head, Manifest, Mtime, ObjectKind, ObjectRecord};
 use nackcast_common::path::DatasetPath;
 use nackcast_common::units::{BitRate, RateLimit};
@@ -50,7 +51,8 @@ impl Bench {
 
     fn with(once: Option<Once>, role: Role, session: u64, peers: Vec<SocketAddr>) -> Self {
         let (publisher, signer) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
-        let secret = EpochSecret::from_slice(&[3; 32]).unwrap();
+        let master = SenderMaster([3; 32]);
+        let secret = master.epoch(CHANNEL, Epoch(1));
         let geometry = Geometry::default();
         let content: Bytes = (0..SIZE).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect::<Vec<_>>().into();
         let layout = geometry.object(SIZE as u64).unwrap();
@@ -90,7 +92,7 @@ impl Bench {
         };
         let config = NodeConfig {
             name: "news".to_owned(),
-            secret: secret.clone(),
+            epochs: Epochs::of_master(CHANNEL, master, Epoch(1)),
             signer,
             publisher: publisher.verifying_key(),
             role: RoleConfig { peers, ..RoleConfig::new(role, 7) },
@@ -288,6 +290,7 @@ fn a_file_that_cannot_be_read_is_scanned_for_and_served_again_when_it_is_back() 
         from: "192.0.2.5:4000".parse().unwrap(),
         run: RunId(5),
         packet: 1,
+        epoch: Epoch(1),
         nack: nackcast_proto::wire::Nack {
             channel: CHANNEL,
             session: SessionId(11),
@@ -362,7 +365,7 @@ fn nack_to_backup(backup: &Bench) -> HeardNack {
         missing_ids: vec![backup.object],
         ..nackcast_proto::wire::Nack::default()
     };
-    HeardNack { from: address(9), run: RunId(5), packet: 1, nack }
+    HeardNack { from: address(9), run: RunId(5), packet: 1, epoch: Epoch(1), nack }
 }
 
 /// A primary that sent everything, and a backup that knows where to ask it.

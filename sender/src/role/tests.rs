@@ -72,6 +72,7 @@ fn advertisement(node: &Node, now: Time) -> Advertisement {
         start_number: StartNumber(node.session),
         time: now.0,
         wall_ms: 0,
+        next_epoch: None,
         interval: interval(node.machine.state().told()),
         generation: Generation(1),
         manifest: node.machine.able().0.then_some(manifest),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nackcast_common::clock::Time;
+use nackcast_common::epochs::Epochs;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
@@ -51,6 +52,13 @@ pub struct Identity {
     pub data_group: SocketAddr,
     /// Where NACKs go.
     pub nack_port: u16,
+}
+
+impl Identity {
+    /// The simulator has one epoch.
+    fn epochs(&self) -> Epochs {
+        Epochs::of_secret(self.channel, Epoch(1), self.secret.clone())
+    }
 }
 
 /// Something that takes time.
@@ -108,7 +116,7 @@ impl Sender {
     /// A sender that does not run yet.
     #[must_use]
     pub fn new(spec: &SenderSpec, identity: Identity, edition: Arc<Edition>, seed: u64) -> Self {
-        let opener = NackOpener::new(identity.channel, Epoch(1), identity.secret.clone());
+        let opener = NackOpener::new(identity.epochs());
         let mut sender = Self {
             spec: spec.clone(),
             identity,
@@ -199,12 +207,12 @@ impl Sender {
             },
             once: None,
         };
-        let (secret, signer) = (identity.secret.clone(), identity.sender.clone());
+        let (epochs, signer) = (identity.epochs(), identity.sender.clone());
         let (start_number, role) = (self.next_number(now), self.next_role(now));
         let engine = EngineConfig { start_number, ..engine };
         let mut node = SenderNode::new(NodeConfig {
             name: "sim".into(),
-            secret,
+            epochs,
             signer,
             publisher: self.identity.publisher.verifying_key(),
             role,
@@ -290,9 +298,8 @@ impl Sender {
     /// An advertisement of another sender arrives.
     pub fn overhear(&mut self, now: Time, from: SocketAddr, datagram: &Bytes) {
         let identity = &self.identity;
-        let opener = AdvertisementOpener {
-            channel: identity.channel,
-            secret: identity.secret.clone(),
+        let mut opener = AdvertisementOpener {
+            epochs: identity.epochs(),
             publisher: identity.publisher.verifying_key(),
             own: identity.sender.verifying_key(),
         };

@@ -169,7 +169,7 @@ impl World {
             advertise,
             senders: Vec::new(),
             epoch: Epoch(1),
-            secret,
+            secret: Some(secret),
         };
         let mut publisher = Publisher::new(publisher_key, channel, &scenario.content, seed);
         let edition = Arc::new(publisher.publish());

@@ -28,6 +28,7 @@ fn sound() -> Facts {
     Facts {
         part: Part::Receives,
         group: "239.192.7.7:7600".parse().unwrap(),
+        is_listed: false,
         packet: 1478,
         interface: Ok(Link { name: "eth0".into(), mtu: Some(1500), rp_filter: 1, ..Link::default() }),
         joined: BTreeSet::from(["eth0".to_owned()]),

@@ -13,7 +13,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 use super::super::unicast::{bind_std, plain};
-use super::{IDLE_MAX, MESSAGE_LEN_MAX, QuicError, Service, Session, binding_of, frame, server_config, setup};
+use super::{
+    IDLE_MAX, MESSAGE_LEN_MAX, QuicError, Service, Session, binding_of, frame, identity_of, server_config, setup,
+};
 use crate::clock::Clock;
 use crate::keys::SigningKey;
 use crate::pacing::{Pacer, default_burst};
@@ -311,12 +313,12 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 /// One connection, from its hello to its end; an error only before it was greeted.
 async fn serve(connection: &quinn::Connection, place: &Place) -> Result<(), QuicError> {
     let shared = &place.shared;
-    let binding = binding_of(connection)?;
+    let (identity, binding) = (identity_of(connection)?, binding_of(connection)?);
     let broken = |e: quinn::ConnectionError| QuicError::Broken(e.to_string());
     let session = within(PATIENCE, async {
         let (mut send, mut receive) = connection.accept_bi().await.map_err(broken)?;
         let hello = frame::read(&mut receive, MESSAGE_LEN_MAX).await?.unwrap_or_default();
-        let (reply, session) = shared.service.greet(&binding, &hello).map_err(QuicError::Broken)?;
+        let (reply, session) = shared.service.greet(&identity, &binding, &hello).map_err(QuicError::Broken)?;
         frame::write(&mut send, &reply).await?;
         send.finish().map_err(|e| QuicError::Broken(e.to_string()))?;
         Ok(session)

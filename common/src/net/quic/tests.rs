@@ -11,11 +11,16 @@ struct Echo;
 struct EchoSession;
 
 impl Service for Echo {
-    fn greet(&self, binding: &[u8; 32], hello: &[u8]) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
+    fn greet(
+        &self,
+        identity: &VerifyingKey,
+        binding: &[u8; 32],
+        hello: &[u8],
+    ) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
         if hello != [&b"password"[..], &binding[..]].concat() {
             return Err("a stranger".to_owned());
         }
-        Ok((binding.to_vec(), Arc::new(EchoSession)))
+        Ok(([binding, &identity.0[..]].concat(), Arc::new(EchoSession)))
     }
 }
 
@@ -40,7 +45,7 @@ async fn greeted(client: &Client, server: &Server) -> Result<Connection, QuicErr
     let connection = client.connect(server.local_addr()).await?;
     let hello = [&b"password"[..], connection.binding()].concat();
     let reply = connection.greet(&hello).await?;
-    assert_eq!(reply, connection.binding()[..], "both sides export the same");
+    assert_eq!(reply[..32], connection.binding()[..], "both sides export the same");
     Ok(connection)
 }
 
@@ -51,6 +56,14 @@ async fn all(connection: &Connection, request: &[u8]) -> Result<Vec<Bytes>, Quic
         replies.push(reply);
     }
     Ok(replies)
+}
+
+#[tokio::test]
+async fn the_server_is_told_whose_key_tls_found() {
+    let (server, identity) = (server(limits()), SigningKey::generate());
+    let connection = Client::new(&identity).unwrap().connect(server.local_addr()).await.unwrap();
+    let reply = connection.greet(&[&b"password"[..], connection.binding()].concat()).await.unwrap();
+    assert_eq!(reply[32..], identity.verifying_key().0);
 }
 
 #[tokio::test]
@@ -109,7 +122,7 @@ async fn with_many_connections_the_next_prove_their_address() {
 struct Large(Arc<AtomicUsize>);
 
 impl Service for Large {
-    fn greet(&self, binding: &[u8; 32], _: &[u8]) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
+    fn greet(&self, _: &VerifyingKey, binding: &[u8; 32], _: &[u8]) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
         Ok((binding.to_vec(), Arc::new(self.clone())))
     }
 }

@@ -13,6 +13,7 @@ fn nack(bench: &Bench, run: u64, packet: u64) -> HeardNack {
         from: format!("192.0.2.{run}:4000").parse().unwrap(),
         run: RunId(run),
         packet,
+        epoch: Epoch(1),
         nack: Nack { channel: CHANNEL, session: SessionId(11), time: bench.now.0, ..Nack::default() },
     }
 }

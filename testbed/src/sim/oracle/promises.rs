@@ -183,6 +183,7 @@ mod tests {
             manifest_sent: true,
             rank: 0,
             wall_ms: 0,
+            next_epoch: None,
         }))
     }
 

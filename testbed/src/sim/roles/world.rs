@@ -111,7 +111,7 @@ impl World {
             advertise: SocketAddr::from(([239, 1, 1, 1], 7600)),
             senders: Vec::new(),
             epoch: Epoch(1),
-            secret: secret.clone(),
+            secret: Some(secret.clone()),
         };
         let mut publisher = Publisher::new(publisher_key.clone(), channel, &cast.content, cast.seed);
         let edition = Arc::new(publisher.publish());
