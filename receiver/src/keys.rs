@@ -90,7 +90,7 @@ impl Keys {
     }
 
     /// The epoch and the key that seal what goes to a session.
-    pub(crate) fn to_sender(&mut self, session: SessionId) -> Option<(Epoch, &FlowKey)> {
+    pub(crate) fn sealing_for(&mut self, session: SessionId) -> Option<(Epoch, &FlowKey)> {
         let epoch = self.get(session.0)?.epoch;
         if self.own.as_ref().is_none_or(|(own, _)| *own != epoch) {
             let key = self.epochs.secret(epoch)?.flow_key(self.epochs.channel(), self.run.0, Flow::ToSender);
@@ -130,9 +130,9 @@ mod tests {
         keys.keep(SessionId(9), Epoch(3));
         assert!(keys.get(9).is_none(), "its secret is not held");
         for (session, epoch) in [(7, 1), (8, 2), (7, 1)] {
-            let (told, key) = keys.to_sender(SessionId(session)).unwrap();
+            let (told, key) = keys.sealing_for(SessionId(session)).unwrap();
             assert!(told == Epoch(epoch) && seals_alike(key, &secret(epoch).flow_key(CHANNEL, 5, Flow::ToSender)));
         }
-        assert!(keys.to_sender(SessionId(9)).is_none());
+        assert!(keys.sealing_for(SessionId(9)).is_none());
     }
 }

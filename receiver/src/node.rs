@@ -265,7 +265,7 @@ impl ReceiverNode {
         let (transmit, epoch, key) = loop {
             let transmit = self.engine.poll_transmit()?;
             // That of a session which is gone since goes nowhere.
-            if let Some((epoch, key)) = self.keys.to_sender(transmit.nack.session) {
+            if let Some((epoch, key)) = self.keys.sealing_for(transmit.nack.session) {
                 break (transmit, epoch, key);
             }
         };
