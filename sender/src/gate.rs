@@ -71,7 +71,7 @@ impl Gate {
         let answer = now.answer(&self.epochs, identity);
         if let Joined::Refused(why) = answer {
             now.refused += 1;
-            now.last_refused = match why {
+            let text = match why {
                 JoinRefusal::NotListed => format!(
                     "a node that is not on the list asked to join; if it should, run `nackcast channel allow FILE \
                      {identity}` and send this process SIGHUP"
@@ -85,7 +85,11 @@ impl Gate {
                     format!("the node {identity} asked to join a channel that has no list: it needs a new ticket")
                 }
             };
-            tracing::warn!("{}", now.last_refused);
+            // Who is refused asks again and again.
+            if text != now.last_refused {
+                tracing::warn!("{text}");
+                now.last_refused = text;
+            }
         }
         answer
     }

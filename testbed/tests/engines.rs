@@ -656,7 +656,7 @@ fn a_session_rolls_in_mid_transfer() {
     world.run(Duration::from_millis(1300));
     assert!(world.nodes.iter().all(|n| n.complete_at.is_none()), "it is in the middle");
     world.session = SessionId(78);
-    let roll = sender::Command::Roll(world.session, StartNumber(2));
+    let roll = sender::Command::Roll(world.session, StartNumber(2), Epoch(1));
     world.sender.handle_command(world.now, roll);
     world.drain_sender();
     world.run(Duration::from_secs(60));

@@ -971,7 +971,7 @@ fn a_session_rolls_in_the_middle_of_a_pass() {
         world.run(Duration::from_millis(3000));
         if roll {
             world.session = SessionId(78);
-            world.sender.handle_command(world.now, sender::Command::Roll(SessionId(78), StartNumber(2)));
+            world.sender.handle_command(world.now, sender::Command::Roll(SessionId(78), StartNumber(2), Epoch(1)));
             world.drain_sender();
         }
         world.run(Duration::from_secs(300));
