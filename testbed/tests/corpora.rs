@@ -40,7 +40,7 @@ fn fuzz() -> PathBuf {
 fn inputs(target: &str) -> Vec<PathBuf> {
     let corpus = fuzz().join("corpus").join(target);
     let entries = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
-    entries.map(|entry| entry.unwrap().path()).collect()
+    entries.map(|entry| entry.expect("a corpus is read").path()).collect()
 }
 
 #[test]
