@@ -1,10 +1,6 @@
 //! Strangers who speak QUIC, gRPC and HTTP and say anything: nothing breaks, nothing grows, and the transfer goes on.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test that cannot go on has failed; figures are to be read"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "hostile/quic.rs"]
 mod quic;

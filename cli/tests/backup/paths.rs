@@ -3,7 +3,7 @@
 use nackcast_testbed::netns::with_namespaces;
 
 use super::{Pair, alone, states};
-use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, receiver_name};
+use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, assert_ends, receiver_name};
 
 impl Pair {
     /// A host drops what arrives and matches one of these rules.
@@ -77,7 +77,7 @@ fn a_primary_that_only_multicast_leaves_is_alive() {
         let pair = Pair::new(2);
         let mut backup = pair.backup();
         backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
-        let first = pair.site.receive_on(1, &["--pull", "never"]);
+        let _first = pair.site.receive_on(1, &["--pull", "never"]);
         let mut primary = pair.primary();
         primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
         backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
@@ -85,15 +85,13 @@ fn a_primary_that_only_multicast_leaves_is_alive() {
             "sender",
             &[format!("udp dport {{ {NACK_PORT}, {} }}", NACK_PORT + 1), format!("udp sport {NACK_PORT}")],
         );
-        let mut late = vec![pair.site.receive(2, &["--pull", "never"])];
+        let mut late = pair.site.receive(2, &["--pull", "never"]);
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
         pair.until_alerted("backup-asked");
         assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
         pair.allow("sender");
-        let status = late[0].wait(PATIENCE).unwrap();
-        assert_eq!(status.code(), Some(0), "{}", late[0].tail());
+        assert_ends(&mut late, 0);
         pair.tree.assert_at(&pair.site.target(2));
-        drop(first);
         assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
     });
 }

@@ -147,11 +147,10 @@ async fn replay(near: &UdpSocket, server: SocketAddr, said: &AtomicU64) {
                 client = Some(from);
                 let datagram = up[..length].to_vec();
                 let other = recorded.get(dice.below(recorded.len() + 1)).cloned();
-                for bytes in [Some(datagram.clone()), other, Some(dice.mutate(&datagram)), Some(datagram.clone())] {
-                    if let Some(bytes) = bytes {
-                        drop(far.send(&bytes).await);
-                        said.fetch_add(1, Ordering::Relaxed);
-                    }
+                let more = [Some(datagram.clone()), other, Some(dice.mutate(&datagram)), Some(datagram.clone())];
+                for bytes in more.into_iter().flatten() {
+                    drop(far.send(&bytes).await);
+                    said.fetch_add(1, Ordering::Relaxed);
                 }
                 if recorded.len() < 1000 {
                     recorded.push(datagram);
