@@ -72,6 +72,11 @@ pub trait Service: Send + Sync {
 
 /// Answers the requests of one connection.
 pub trait Session: Send + Sync {
+    /// Whether the peer proved something. Else it stays a stranger, which has a few seconds and goes when others come.
+    fn is_member(&self) -> bool {
+        true
+    }
+
     /// Replies; none when the request is refused.
     fn answer(&self, request: &[u8]) -> Option<Replies>;
 }

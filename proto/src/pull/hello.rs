@@ -14,7 +14,7 @@ use prost::Message;
 
 use super::HELLO_LEN_MAX;
 use crate::pb;
-use crate::wire::{SenderCertificate, WireError};
+use crate::wire::{SenderCertificate, Standing, WireError};
 
 const DOMAIN: &str = "quic hello";
 
@@ -69,8 +69,18 @@ pub struct Member {
 /// A peer that proved what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Of this channel.
+    pub channel: ChannelId,
     /// The key that the publisher certified, at a sender.
     pub sender: Option<VerifyingKey>,
+}
+
+impl Peer {
+    /// Whether this is said of the sender that the peer proved to be.
+    #[must_use]
+    pub fn is(&self, standing: &Standing) -> bool {
+        self.channel == standing.channel && self.sender == Some(standing.certificate.sender_key)
+    }
 }
 
 /// What a hello is about; it is not checked yet.
@@ -164,7 +174,7 @@ impl Member {
         }
         let check = |claim| check_sender(self.channel, &self.publisher, side, binding, &claim);
         let sender = message.sender.map(check).transpose()?;
-        Ok(Peer { sender })
+        Ok(Peer { channel, sender })
     }
 }
 

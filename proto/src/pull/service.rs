@@ -11,7 +11,8 @@ use nackcast_common::net::quic;
 use super::hello::Subject;
 use super::join::{JoinRefusal, Joined};
 use super::membership::{Greeted, Membership};
-use super::request::{Block, Offer, Probe, Request};
+use super::request::{Block, Offer, ProbeReply, Request};
+use crate::wire::Standing;
 
 /// What a node has of a channel. Called on threads that may wait for a disk.
 pub trait Shelf: Send + Sync {
@@ -19,10 +20,10 @@ pub trait Shelf: Send + Sync {
     fn manifest(&self) -> Option<Offer>;
     /// A block's bytes, verified; none when it is not here.
     fn block(&self, object: ObjectId, block: u32) -> Option<Bytes>;
-    /// Who the node is.
-    fn probe(&self) -> Probe;
-    /// A sender of this channel wants the node to drain.
-    fn drain(&self) {}
+    /// What a sender does; another one may ask, and says what that one does. None at a receiver.
+    fn probe(&self, _asker: Option<Standing>) -> Option<Standing> {
+        None
+    }
     /// Somebody with this identity has no secret and wants to join. Only senders let anybody in.
     fn join(&self, _identity: &VerifyingKey) -> Joined {
         Joined::Refused(JoinRefusal::NotHere)
@@ -73,6 +74,10 @@ struct ChannelSession {
 }
 
 impl quic::Session for ChannelSession {
+    fn is_member(&self) -> bool {
+        matches!(self.greeted, Greeted::Member(..))
+    }
+
     fn answer(&self, request: &[u8]) -> Option<quic::Replies> {
         let one = |reply: Vec<u8>| -> quic::Replies { Box::new(std::iter::once(Bytes::from(reply))) };
         let request = Request::decode(request).ok()?;
@@ -91,11 +96,11 @@ impl quic::Session for ChannelSession {
                 });
                 Some(Box::new(replies))
             }
-            Request::Probe => Some(one(self.shelf.probe().encode())),
-            Request::Drain => {
-                peer.sender?;
-                self.shelf.drain();
-                Some(one(self.shelf.probe().encode()))
+            Request::Probe { asker } => {
+                if asker.is_some_and(|asker| !peer.is(&asker)) {
+                    return None;
+                }
+                Some(one(ProbeReply { standing: self.shelf.probe(asker) }.encode()))
             }
             // Who holds a secret asks for the next on a connection without one, as everybody.
             Request::Join => None,

@@ -206,7 +206,8 @@ impl Shared {
             let reply = match what {
                 Request::Blocks { .. } => Some(Reply::Block(request, Block::decode(bytes)?)),
                 Request::Manifest => Offer::decode(bytes)?.map(Reply::Offer),
-                Request::Probe | Request::Drain | Request::Join => None,
+                // Those are for senders, and for who is not let in yet.
+                Request::Probe { .. } | Request::Join => None,
             };
             if let Some(reply) = reply {
                 replies.send(reply).await.map_err(|_| PullError::Unwanted)?;

@@ -7,6 +7,7 @@
 //! - A manifest of another epoch is served from the next session on, and nobody sees anything of it before: so what
 //!   the scanner brings waits for that session.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,12 +16,12 @@ use nackcast_common::admission::Admission;
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::control::Ask;
 use nackcast_common::ids::{ChannelId, ObjectId, SessionId, StartNumber};
-use nackcast_proto::pull::Probe;
-use nackcast_proto::wire::Role;
+use nackcast_proto::wire::Standing;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::caller::Caller;
 use super::origin::Origin;
 use super::outlet::{Outlet, Sockets};
 use super::peers::HeardPeer;
@@ -54,9 +55,9 @@ pub(crate) struct ChannelParts {
     pub(crate) node: SenderNode,
     /// It sends once: then it looks back at the end.
     pub(crate) is_once: bool,
-    pub(crate) role: Role,
     /// It has the right to publish, and scans for what to publish.
     pub(crate) publishes: bool,
+    pub(crate) caller: Caller,
     pub(crate) sockets: Sockets,
     pub(crate) clock: Clock,
     pub(crate) state: NodeState,
@@ -72,6 +73,10 @@ pub(crate) struct ChannelParts {
 pub(crate) struct ChannelPorts {
     pub(crate) nacks: mpsc::Receiver<Heard>,
     pub(crate) peers: mpsc::Receiver<HeardPeer>,
+    /// Where other senders are.
+    pub(crate) addresses: watch::Receiver<Vec<SocketAddr>>,
+    /// Other senders that ask over QUIC.
+    pub(crate) askers: mpsc::Receiver<Standing>,
     pub(crate) asked: mpsc::Receiver<Ask>,
     pub(crate) scanned: mpsc::Receiver<Scanned>,
     pub(crate) scans: mpsc::Sender<scanner::Request>,
@@ -105,8 +110,8 @@ pub(crate) struct Channel {
     name: String,
     node: SenderNode,
     is_once: bool,
-    role: Role,
     publishes: bool,
+    caller: Caller,
     outlet: Outlet,
     clock: Clock,
     state: NodeState,
@@ -132,6 +137,12 @@ enum Wake {
     Shutdown,
     Heard(Heard),
     Peer(Box<HeardPeer>),
+    /// More is known of where other senders are.
+    Addresses,
+    /// A sender asks.
+    Call(Box<Standing>),
+    /// A sender answered; where it takes NACKs.
+    Answer(SocketAddr, Box<Standing>),
     Asked(Ask),
     Made(Made),
     Recorded(Vec<ObjectId>),
@@ -150,15 +161,15 @@ pub(crate) fn new_session() -> SessionId {
 
 impl Channel {
     pub(crate) fn new(parts: ChannelParts) -> Self {
-        let ChannelParts { index, id, name, node, is_once, role, publishes, sockets, .. } = parts;
+        let ChannelParts { index, id, name, node, is_once, publishes, caller, sockets, .. } = parts;
         let ChannelParts { clock, state, ports, passes, makers, .. } = parts;
         Self {
             index,
             id,
             node,
             is_once,
-            role,
             publishes,
+            caller,
             outlet: Outlet::new(sockets, name.clone()),
             name,
             clock,
@@ -195,6 +206,7 @@ impl Channel {
             }
             self.take_what_waits();
             self.node.handle_timeout(self.clock.now());
+            self.say_how_it_is();
         }
     }
 
@@ -208,6 +220,9 @@ impl Channel {
             () = self.ports.shutdown.cancelled(), if !self.is_draining => Wake::Shutdown,
             Some(heard) = self.ports.nacks.recv() => Wake::Heard(heard),
             Some(heard) = self.ports.peers.recv() => Wake::Peer(Box::new(heard)),
+            Ok(()) = self.ports.addresses.changed() => Wake::Addresses,
+            Some(asker) = self.ports.askers.recv() => Wake::Call(Box::new(asker)),
+            (from, standing) = self.caller.answered() => Wake::Answer(from, Box::new(standing)),
             Some(ask) = self.ports.asked.recv() => Wake::Asked(ask),
             Some(made) = self.making.join_next() => Wake::Made(flat(made.and_then(|inner| inner))),
             Some(objects) = self.ports.recorded.recv() => Wake::Recorded(objects),
@@ -224,6 +239,12 @@ impl Channel {
             Wake::Shutdown => self.drain(now),
             Wake::Heard(heard) => self.on_heard(now, &heard),
             Wake::Peer(heard) => self.node.handle_advertisement(now, heard.from, &heard.advertisement),
+            Wake::Addresses => {
+                let addresses = self.ports.addresses.borrow_and_update().clone();
+                self.node.handle_peers(now, addresses);
+            }
+            Wake::Call(asker) => self.node.handle_call(now, &asker),
+            Wake::Answer(from, standing) => self.node.handle_standing(now, from, &standing),
             Wake::Asked(ask) => self.answer(now, ask),
             Wake::Made(made) => self.node.handle_made(now, made),
             Wake::Recorded(objects) => self.node.handle_recorded(now, &objects),
@@ -348,7 +369,6 @@ impl Channel {
         if !lacks.is_empty() {
             self.node.lacks(now, lacks);
         }
-        self.say_how_it_is();
     }
 
     /// Everything that the node wants now; true when there may be more.
@@ -383,6 +403,7 @@ impl Channel {
                     self.scan_wanted = Some(number);
                     self.ask_for_scan();
                 }
+                Work::Call(to) => self.caller.call(to, self.node.standing(self.clock.now())),
                 Work::Roll => self.roll(),
             }
         }
@@ -453,19 +474,16 @@ impl Channel {
         ChannelEnd { summary, success }
     }
 
-    /// For those who probe.
+    /// For those who ask over QUIC. Nobody waits for it to change.
     fn say_how_it_is(&self) {
-        let probe = Probe {
-            sender: Some((self.role, self.node.state())),
-            can_read: self.origin.content.is_some(),
-            can_send: self.outlet.trouble().is_none(),
-            generation: self.node.snapshot().generation,
-        };
-        self.ports.served.send_modify(|served| served.probe = probe);
+        let standing = self.node.standing(self.clock.now());
+        self.ports.served.send_if_modified(|served| {
+            served.standing = Some(standing);
+            false
+        });
     }
 
     fn report(&mut self, now: Time) {
-        self.say_how_it_is();
         let mut channel = self.node.progress(now);
         channel.unicast_bytes = self.ports.given.load(Ordering::Relaxed);
         // The most urgent of what else is worth knowing.

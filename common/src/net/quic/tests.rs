@@ -5,10 +5,23 @@ use std::time::Duration;
 use super::*;
 use crate::units::{BitRate, RateLimit};
 
-/// Takes whoever says the password together with the binding, and gives what is asked for so many times.
+/// Takes whoever says the password together with the binding, and gives what is asked for so many times. Who says that
+/// it is a guest stays a stranger.
 struct Echo;
 
 struct EchoSession;
+
+struct Guest;
+
+impl Session for Guest {
+    fn is_member(&self) -> bool {
+        false
+    }
+
+    fn answer(&self, request: &[u8]) -> Option<Replies> {
+        EchoSession.answer(request)
+    }
+}
 
 impl Service for Echo {
     fn greet(
@@ -17,6 +30,9 @@ impl Service for Echo {
         binding: &[u8; 32],
         hello: &[u8],
     ) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
+        if hello == b"guest" {
+            return Ok((b"welcome".to_vec(), Arc::new(Guest)));
+        }
         if hello != [&b"password"[..], &binding[..]].concat() {
             return Err("a stranger".to_owned());
         }
@@ -167,4 +183,73 @@ async fn connections_of_one_peer_are_bounded_and_places_are_given_back() {
         // The server has not heard yet that it ended.
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn strangers_have_a_part_of_the_places_and_the_eldest_makes_room() {
+    let server = server(Limits { connections: 8, connections_per_peer: 8, strangers: 2, ..limits() });
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let friend = greeted(&client, &server).await.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..5 {
+        strangers.push(client.connect(server.local_addr()).await.unwrap());
+    }
+    while strangers.iter().filter(|stranger| !stranger.is_closed()).count() > 2 {
+        // The client has not heard yet that they ended.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(strangers[..3].iter().all(Connection::is_closed), "those that came first go first");
+    assert!(!all(&friend, b"\x01x").await.unwrap().is_empty(), "those that are known stay");
+    let second = greeted(&client, &server).await.unwrap();
+    assert!(!all(&second, b"\x01x").await.unwrap().is_empty());
+    assert_eq!(server.counters().greeted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn places_of_one_address_are_taken_from_its_strangers() {
+    let server = server(Limits { connections_per_peer: 2, ..limits() });
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let _silent =
+        [client.connect(server.local_addr()).await.unwrap(), client.connect(server.local_addr()).await.unwrap()];
+    let friend = greeted(&client, &server).await.unwrap();
+    assert!(!all(&friend, b"\x01x").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_stranger_that_says_nothing_has_to_go() {
+    let server = server(limits());
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let friend = greeted(&client, &server).await.unwrap();
+    let silent = client.connect(server.local_addr()).await.unwrap();
+    while !silent.is_closed() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!friend.is_closed(), "it said as little since then, but who it is");
+}
+
+#[tokio::test]
+async fn a_guest_is_answered_and_stays_a_stranger() {
+    let server = server(Limits { connections: 8, connections_per_peer: 8, strangers: 1, ..limits() });
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let guest = async || {
+        let connection = client.connect(server.local_addr()).await.unwrap();
+        connection.greet(b"guest").await.unwrap();
+        assert!(!all(&connection, b"\x01x").await.unwrap().is_empty());
+        connection
+    };
+    let (first, friend) = (guest().await, greeted(&client, &server).await.unwrap());
+    let second = guest().await;
+    while !first.is_closed() || !second.is_closed() {
+        // The first makes room, the second's time is over.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!friend.is_closed());
+}
+
+#[test]
+fn an_address_of_ipv6_stands_for_its_network() {
+    let network = |text: &str| server::network_of(text.parse().unwrap()).to_string();
+    assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    assert_eq!(network("fe80::1:2"), "fe80::1:2", "a link has one network for all");
+    assert_eq!(network("192.0.2.7"), "192.0.2.7");
 }
