@@ -118,6 +118,9 @@ pub enum Work {
         /// What changed.
         object: ObjectId,
     },
+    /// Ask the sender there (where it takes NACKs) over QUIC, too: [`SenderNode::standing`] goes with the question, and
+    /// [`SenderNode::handle_standing`] takes the answer.
+    Call(SocketAddr),
     /// Make a start number durable, then begin a session with [`SenderNode::roll`]. Not ordered again before that.
     Roll,
 }

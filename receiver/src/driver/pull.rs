@@ -154,7 +154,8 @@ impl Shared {
             let reply = match what {
                 Request::Blocks { .. } => Some(Reply::Block(request, Block::decode(bytes)?)),
                 Request::Manifest => Offer::decode(bytes)?.map(Reply::Offer),
-                Request::Probe | Request::Drain => None,
+                // Those are for senders.
+                Request::Probe { .. } => None,
             };
             if let Some(reply) = reply {
                 replies.send(reply).await.map_err(|_| PullError::Unwanted)?;

@@ -81,7 +81,6 @@ pub(super) struct Schedule {
     covered: Covered,
     /// Symbols that the pool wants, about.
     pool_symbols: u64,
-    /// Objects that were asked for when they had no pass left.
     /// Objects that were asked for when they had no pass left: when last.
     exhausted: BTreeMap<ObjectId, Time>,
     exhausted_looked: Time,

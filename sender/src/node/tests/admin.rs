@@ -122,6 +122,21 @@ fn resend_gives_an_object_a_new_round_and_everybody_a_pass() {
 }
 
 #[test]
+fn objects_without_passes_are_no_alert_when_nobody_asks_any_more() {
+    let mut bench = served();
+    for packet in 1..=17 {
+        asks(&mut bench, 5, packet);
+        bench.run(Duration::from_secs(5));
+    }
+    assert_eq!(kinds(&mut bench), [Kind::PassesExhausted]);
+    let quiet = ScheduleConfig::default().round_quiet;
+    bench.run(quiet - Duration::from_secs(10));
+    assert!(kinds(&mut bench).contains(&Kind::PassesExhausted), "somebody may still lack it");
+    bench.run(Duration::from_secs(10));
+    assert!(!kinds(&mut bench).contains(&Kind::PassesExhausted));
+}
+
+#[test]
 fn a_rate_that_is_set_is_kept() {
     let mut bench = Bench::new(None);
     bench.node.set_rate(bench.now, RateLimit::Fixed(BitRate(1_000_000)));
