@@ -17,7 +17,11 @@ const IGMP: u8 = 2;
 const ICMP6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const IGMP_QUERY: u8 = 0x11;
+/// Of IGMP versions 1, 2 and 3.
+const IGMP_REPORTS: [u8; 3] = [0x12, 0x16, 0x22];
 const MLD_QUERY: u8 = 130;
+/// Of MLD versions 1 and 2.
+const MLD_REPORTS: [u8; 2] = [131, 143];
 /// Of what this machine sends.
 const OUTGOING: u8 = 4;
 
@@ -37,6 +41,8 @@ pub enum Passed {
     },
     /// Somebody asks who wants which group (IGMP or MLD): there is a querier.
     Query(IpAddr),
+    /// Somebody says which groups are wanted, and which no longer.
+    Report(IpAddr),
 }
 
 /// One packet.
@@ -102,7 +108,7 @@ fn parse_v4(packet: &[u8]) -> Option<Passed> {
     let (more, offset) = (flags & 0x2000 != 0, flags & 0x1fff);
     match header[9] {
         UDP if offset == 0 => udp(from.into(), to.into(), header[8], more, body),
-        IGMP if body.first() == Some(&IGMP_QUERY) => Some(Passed::Query(from.into())),
+        IGMP => membership(from.into(), *body.first()?, IGMP_QUERY, &IGMP_REPORTS),
         _ => None,
     }
 }
@@ -116,8 +122,20 @@ fn parse_v6(packet: &[u8]) -> Option<Passed> {
         HOP_BY_HOP => {
             let [next, length, ..] = body.first_chunk::<8>()?;
             let body = body.get((usize::from(*length) + 1) * 8..)?;
-            (*next == ICMP6 && body.first() == Some(&MLD_QUERY)).then(|| Passed::Query(from.into()))
+            if *next != ICMP6 {
+                return None;
+            }
+            membership(from.into(), *body.first()?, MLD_QUERY, &MLD_REPORTS)
         }
+        _ => None,
+    }
+}
+
+/// What a message about membership is.
+fn membership(from: IpAddr, kind: u8, query: u8, reports: &[u8]) -> Option<Passed> {
+    match kind {
+        kind if kind == query => Some(Passed::Query(from)),
+        kind if reports.contains(&kind) => Some(Passed::Report(from)),
         _ => None,
     }
 }
@@ -149,7 +167,8 @@ mod tests {
         assert_eq!(parse(&packet(UDP, 0x2000, &datagram)), Some(Passed::Udp { from, to, hops: 7, fragment: true }));
         assert_eq!(parse(&packet(UDP, 0x2001, &datagram)), None, "only the first fragment has ports");
         assert_eq!(parse(&packet(IGMP, 0, &[IGMP_QUERY, 100])), Some(Passed::Query(from.ip())));
-        assert_eq!(parse(&packet(IGMP, 0, &[0x22])), None, "a report is no query");
+        assert_eq!(parse(&packet(IGMP, 0, &[0x22])), Some(Passed::Report(from.ip())));
+        assert_eq!(parse(&packet(IGMP, 0, &[0x17])), None, "who leaves");
         for short in 0..28 {
             assert_eq!(parse(&packet(UDP, 0, &datagram)[..short]), None);
         }
