@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-const ETHERTYPE_V4: u16 = 0x0800;
-const ETHERTYPE_V6: u16 = 0x86dd;
+/// All protocols: what leaves is shown only to those who ask for all.
+const ETHERTYPE_ALL: u16 = 0x0003;
 const UDP: u8 = 17;
 const IGMP: u8 = 2;
 const ICMP6: u8 = 58;
@@ -58,7 +58,10 @@ pub struct Seen {
 
 /// Sees all packets of one family, on all interfaces.
 #[derive(Debug)]
-pub struct Tap(UdpSocket);
+pub struct Tap {
+    socket: UdpSocket,
+    is_v4: bool,
+}
 
 impl Tap {
     /// Opens it. Must be called inside a tokio runtime.
@@ -66,11 +69,11 @@ impl Tap {
     /// # Errors
     /// Mostly because it is not permitted.
     pub fn open(is_v4: bool) -> io::Result<Self> {
-        let ethertype = if is_v4 { ETHERTYPE_V4 } else { ETHERTYPE_V6 };
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ethertype.to_be()))))?;
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ETHERTYPE_ALL.to_be()))))?;
         socket.set_nonblocking(true)?;
         // It is none of UDP; what is used of it here is the same for all sockets.
-        UdpSocket::from_std(socket.into()).map(Self)
+        let socket = UdpSocket::from_std(socket.into())?;
+        Ok(Self { socket, is_v4 })
     }
 
     /// The next packet that says something.
@@ -80,10 +83,10 @@ impl Tap {
     pub async fn next(&self) -> io::Result<Seen> {
         let mut packet = [0; 2048];
         loop {
-            let read = || recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut packet).map_err(io::Error::from);
-            let (length, link) = self.0.async_io(Interest::READABLE, read).await?;
+            let read = || recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut packet).map_err(io::Error::from);
+            let (length, link) = self.socket.async_io(Interest::READABLE, read).await?;
             let (Some(packet), Some(link)) = (packet.get(..length), link) else { continue };
-            if let Some(passed) = parse(packet) {
+            if let Some(passed) = parse(packet, self.is_v4) {
                 let interface = u32::try_from(link.ifindex()).unwrap_or(0);
                 return Ok(Seen { interface, outgoing: link.pkttype() == OUTGOING, passed });
             }
@@ -91,10 +94,10 @@ impl Tap {
     }
 }
 
-fn parse(packet: &[u8]) -> Option<Passed> {
+fn parse(packet: &[u8], is_v4: bool) -> Option<Passed> {
     match packet.first()? >> 4 {
-        4 => parse_v4(packet),
-        6 => parse_v6(packet),
+        4 if is_v4 => parse_v4(packet),
+        6 if !is_v4 => parse_v6(packet),
         _ => None,
     }
 }
@@ -163,18 +166,22 @@ mod tests {
     fn datagrams_fragments_and_queries_are_told_apart() {
         let datagram = [0x1d, 0xb0, 0x1d, 0xb1, 0, 9, 0, 0, 1];
         let (from, to) = ("10.0.0.1:7600".parse().unwrap(), "239.1.1.1:7601".parse().unwrap());
-        assert_eq!(parse(&packet(UDP, 0, &datagram)), Some(Passed::Udp { from, to, hops: 7, fragment: false }));
-        assert_eq!(parse(&packet(UDP, 0x2000, &datagram)), Some(Passed::Udp { from, to, hops: 7, fragment: true }));
-        assert_eq!(parse(&packet(UDP, 0x2001, &datagram)), None, "only the first fragment has ports");
-        assert_eq!(parse(&packet(IGMP, 0, &[IGMP_QUERY, 100])), Some(Passed::Query(from.ip())));
-        assert_eq!(parse(&packet(IGMP, 0, &[0x22])), Some(Passed::Report(from.ip())));
-        assert_eq!(parse(&packet(IGMP, 0, &[0x17])), None, "who leaves");
+        assert_eq!(parse(&packet(UDP, 0, &datagram), true), Some(Passed::Udp { from, to, hops: 7, fragment: false }));
+        assert_eq!(
+            parse(&packet(UDP, 0x2000, &datagram), true),
+            Some(Passed::Udp { from, to, hops: 7, fragment: true })
+        );
+        assert_eq!(parse(&packet(UDP, 0x2001, &datagram), true), None, "only the first fragment has ports");
+        assert_eq!(parse(&packet(IGMP, 0, &[IGMP_QUERY, 100]), true), Some(Passed::Query(from.ip())));
+        assert_eq!(parse(&packet(IGMP, 0, &[0x22]), true), Some(Passed::Report(from.ip())));
+        assert_eq!(parse(&packet(IGMP, 0, &[0x17]), true), None, "who leaves");
         for short in 0..28 {
-            assert_eq!(parse(&packet(UDP, 0, &datagram)[..short]), None);
+            assert_eq!(parse(&packet(UDP, 0, &datagram)[..short], true), None);
         }
         let mut mld = vec![0x60, 0, 0, 0, 0, 0, HOP_BY_HOP, 1];
         mld.extend([0xfe; 32]);
         mld.extend([ICMP6, 0, 5, 2, 0, 0, 1, 0, MLD_QUERY]);
-        assert!(matches!(parse(&mld), Some(Passed::Query(IpAddr::V6(_)))));
+        assert_eq!(parse(&mld, true), None, "of the other family");
+        assert!(matches!(parse(&mld, false), Some(Passed::Query(IpAddr::V6(_)))));
     }
 }
