@@ -17,6 +17,8 @@ mod listen;
 mod machine;
 mod reach;
 
+use std::collections::BTreeSet;
+
 use nackcast_common::net::interface;
 use nackcast_proto::ticket::Ticket;
 use serde::Serialize;
@@ -101,6 +103,8 @@ async fn examine(args: &DoctorArgs, ticket: &Ticket, part: Part, report: &mut Re
         ways.extend(ticket.senders.iter().cloned());
         // Who is heard can be asked, named or not.
         ways.extend(facts.heard.advertisement.as_ref().map(|told| told.takes_nacks_at.to_string()));
+        let mut seen = BTreeSet::new();
+        ways.retain(|way| seen.insert(way.clone()));
     }
     for way in ways {
         report.doing(&format!("asking {way} ..."));

@@ -505,3 +505,19 @@ fn parse_channel(hex: &str) -> Option<ChannelId> {
     }
     Some(ChannelId(id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_counts_with_all_that_is_in_it() {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir_all(place.path().join("old/inner")).unwrap();
+        for file in ["one", "old/two", "old/inner/three"] {
+            fs::write(place.path().join(file), "x").unwrap();
+        }
+        let count = |path: &str| count_below(place.path(), path.as_bytes());
+        assert_eq!((count("one"), count("old"), count("gone")), (1, 4, 0));
+    }
+}
