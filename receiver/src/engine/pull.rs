@@ -19,6 +19,7 @@ use std::time::Duration;
 use nackcast_common::clock::Time;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::ObjectId;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
 
 /// Somebody who may have blocks.
@@ -323,7 +324,7 @@ impl Pull {
                 source.backoff = Duration::ZERO;
             }
             Some(false) => {
-                source.dropped = true;
+                source.dropped = !planted(Mutation::SourceNotDropped);
                 self.cancel(|flight| flight.source == source_id);
             }
             None => {}

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{Generation, ObjectId, ObjectIndex};
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::ManifestRef;
 
 use super::ReceiverEngine;
@@ -121,7 +122,8 @@ impl ReceiverEngine {
     /// Since when nobody is heard, and until when that is no reason to pull.
     fn alone_at(&self) -> Option<Time> {
         let since = self.alone_since.filter(|_| self.sessions.len() == 0)?;
-        Some(since + self.cycle_patience() * CYCLES_MAX)
+        let cycles = if planted(Mutation::PullsAtOnce) { 0 } else { CYCLES_MAX };
+        Some(since + self.cycle_patience() * cycles)
     }
 
     /// No sender answers.
