@@ -278,8 +278,12 @@ impl Cycle {
             let quiet = self.quiet_missing.entry(index).or_insert(until);
             *quiet = until.max(*quiet);
         }
+        // Places of what was asked only: where the manifest is another one since, they mean other objects.
         let ids = |set: &RangeSet| -> Vec<ObjectId> {
-            let asked = set.iter().take_while(|i| table.is_some_and(|t| (*i as usize) < t.objects().len()));
+            let asked = set
+                .iter()
+                .filter(|i| asked.missing.contains(*i))
+                .take_while(|i| table.is_some_and(|t| (*i as usize) < t.objects().len()));
             asked.filter_map(|i| table.and_then(|t| t.object(ObjectIndex(i)))).map(|o| o.id).collect()
         };
         let unicast: Vec<_> = ids(&answer.unicast).into_iter().chain(answer.unicast_ids.iter().copied()).collect();

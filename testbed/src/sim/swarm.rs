@@ -125,9 +125,7 @@ fn pull(dice: &mut Dice, scenario: &mut Scenario) {
         delay_us: dice.pick(&[100, 10_000, 100_000]),
         breaks: dice.share(0.02, 0.3),
     };
-    if sender {
-        scenario.sender.max_passes = dice.pick(&[1, 2, 2, 3]);
-    }
+    scenario.sender.max_passes = dice.pick(&[1, 2, 2, 3]);
     let source = |dice: &mut Dice, n| (dice.number(0..2) == 0).then(|| who(dice, n));
     let heal_at_ms = scenario.heal_at_ms;
     let mut add = |at_ms, what| scenario.happenings.push(Happening { at_ms, what });

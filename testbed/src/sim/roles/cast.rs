@@ -162,9 +162,7 @@ impl Cast {
             delay_us: self.delay_us,
             breaks: if dice.random_range(0..2) == 0 { 0.0 } else { dice.random_range(0.0..0.2) },
         };
-        if sender {
-            self.max_passes = dice.random_range(1..4);
-        }
+        self.max_passes = dice.random_range(1..4);
         let nodes = self.parts.len() + self.receivers;
         for _ in 0..dice.random_range(0..6) {
             let (node, for_ms) = (dice.random_range(0..nodes), dice.random_range(1..8_000));

@@ -379,7 +379,9 @@ impl World {
         self.tell(format_args!("heal"));
         self.wires.heal();
         self.heal_pulls();
-        self.lost &= self.cast.pull.peers && (0..self.receivers.len()).any(|number| self.is_complete(number));
+        let can_be_given = self.editions.last().is_some_and(|edition| edition.is_in_files());
+        let is_held = can_be_given && (0..self.receivers.len()).any(|number| self.is_complete(number));
+        self.lost &= self.cast.pull.peers && is_held;
         for number in 0..self.senders.len() {
             self.senders[number].blind_until = self.now;
             if !self.senders[number].is_up() && !self.lost {

@@ -49,8 +49,11 @@ impl World {
         complete && !receiver.is_doubtful()
     }
 
-    /// A receiver holds everything, and nobody touched its disk.
+    /// A receiver holds everything, can give it to others, and nobody touched its disk.
     pub(super) fn is_held(&self) -> bool {
+        if !self.editions.last().is_some_and(|edition| edition.is_in_files()) {
+            return false;
+        }
         let is_sound = |receiver: &Receiver| !receiver.tainted && receiver.edited.is_empty();
         (0..self.scenario.receivers)
             .any(|number| self.is_complete(number) && is_sound(&self.receivers[number as usize]))
