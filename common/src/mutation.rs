@@ -45,11 +45,19 @@ pub enum Mutation {
     AlertAtFirstNack,
     /// A primary that comes back begins at once, while a backup serves.
     HoldOffIgnored,
+    /// A receiver pulls as soon as it hears no sender.
+    PullsAtOnce,
+    /// What may be pulled is not taken back when a sender promises to multicast it.
+    PermitStays,
+    /// A pulled block is kept without being checked.
+    PulledNotChecked,
+    /// A source that gave a wrong block is asked again.
+    SourceNotDropped,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::BitmapOffByOne,
         Self::InstallBeforeSync,
         Self::MapBeforeData,
@@ -69,6 +77,10 @@ impl Mutation {
         Self::DrainForgotten,
         Self::AlertAtFirstNack,
         Self::HoldOffIgnored,
+        Self::PullsAtOnce,
+        Self::PermitStays,
+        Self::PulledNotChecked,
+        Self::SourceNotDropped,
     ];
 }
 

@@ -180,8 +180,7 @@ fn given() -> (Epoch, EpochSecret) {
 
 /// What a member with these secrets and rights is.
 fn membership(member: Member) -> Arc<Membership> {
-    let Member { channel, epoch, secret, publisher, sender } = member;
-    Arc::new(Membership::new(Epochs::of_secret(channel, epoch, secret), epoch, publisher, sender))
+    Arc::new(Membership::of(member))
 }
 
 fn service() -> (Service, Arc<Membership>) {

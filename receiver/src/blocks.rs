@@ -240,7 +240,8 @@ impl Blocks {
                 value.is_some_and(|v| *v == chaining_value(bytes, layout.block_offset(block)))
             }
         };
-        if !sound && !planted(Mutation::BlockNotChecked) {
+        let unchecked = if pulled { Mutation::PulledNotChecked } else { Mutation::BlockNotChecked };
+        if !sound && !planted(unchecked) {
             // What was pulled says nothing about symbols that are on disk.
             if !pulled
                 && let Err(error) = self.parts.discard_symbols(object, block)

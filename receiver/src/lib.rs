@@ -4,6 +4,7 @@
 //! - [`disk`]: the target directory, partial objects, install, scan.
 //! - [`node`]: one channel whole, without sockets, threads and clock: engine, keys, codecs, memory.
 //! - [`blocks`], [`dataset`]: the disk work that a node orders.
+//! - [`shelf`]: what is given to other receivers.
 //! - [`app`]: the process: configuration, state, admin interface, channels.
 //! - `driver` (private): sockets, threads and clock around a node.
 
@@ -23,7 +24,7 @@ mod keys;
 pub mod node;
 pub mod report;
 mod secrets;
-mod shelf;
+pub mod shelf;
 mod silence;
 #[cfg(test)]
 mod testing;

@@ -75,7 +75,7 @@ impl ReceiverShelf {
     }
 
     /// Gives blocks of what the node holds now.
-    pub(crate) fn follow(&self, node: &ReceiverNode) {
+    pub fn follow(&self, node: &ReceiverNode) {
         let Some((hash, manifest)) = node.manifest() else { return };
         let mut current = lock(&self.current);
         if !current.as_ref().is_some_and(|now| now.hash == hash && now.chaining.len() == node.chaining().len()) {

@@ -358,7 +358,7 @@ fn everything_is_pulled_when_nobody_answers_three_cycles_and_not_before() {
     stage.answers = Some(NackStatus::Queued);
     stage.pass(Duration::from_secs(2));
     let cancelled = stage.orders.iter().filter(|order| matches!(order, PullOrder::Cancel { .. })).count();
-    assert_eq!(cancelled, 3, "{:?}", stage.orders);
+    assert_eq!(cancelled, 4, "blocks, and the manifest: {:?}", stage.orders);
     stage.orders.clear();
     stage.pass(Duration::from_secs(60));
     assert_eq!(stage.orders, []);
@@ -392,12 +392,13 @@ fn everything_is_pulled_when_no_sender_is_heard_until_one_is() {
     assert_eq!(stage.orders, []);
     stage.pass(Duration::from_secs(1));
     assert_eq!(stage.fetched().len(), 3);
+    stage.orders.retain(|order| matches!(order, PullOrder::Fetch { .. }));
     stage.orders.truncate(1);
     stage.give(BlockOutcome::Sound);
     assert_eq!(stage.installed.len(), 1);
     stage.speaks = true;
     stage.pass(Duration::from_secs(1));
-    assert_eq!(stage.orders.len(), 2);
+    assert_eq!(stage.orders.len(), 3);
     assert!(stage.orders.iter().all(|order| matches!(order, PullOrder::Cancel { .. })), "{:?}", stage.orders);
 }
 
@@ -465,4 +466,67 @@ fn who_hears_nobody_asks_for_the_manifest() {
     stage.pass(Duration::from_secs(6));
     let root = geometry().object_id(&HASH, 100);
     assert_eq!(stage.fetched(), [root], "its root comes as any object does");
+}
+
+#[test]
+fn who_heard_of_a_manifest_and_then_nobody_asks_who_vouches_for_it() {
+    let mut stage = Stage::without_manifest(PullWhen::Last);
+    stage.advertise();
+    stage.speaks = false;
+    stage.pass(Duration::from_secs(6));
+    let root = geometry().object_id(&HASH, 100);
+    assert_eq!(stage.fetched(), [root], "it is known what it is called");
+    let asked = |order: &PullOrder| match order {
+        PullOrder::Manifest { request, .. } => Some(*request),
+        PullOrder::Fetch { .. } | PullOrder::Cancel { .. } => None,
+    };
+    let request = stage.orders.iter().find_map(asked).expect("and not whether anybody live has it");
+    let reference = ManifestRef { hash: HASH, length: 100, geometry: geometry() };
+    assert!(stage.engine.handle_offer(stage.now, reference, Generation(1)));
+    stage.engine.handle_pull_over(stage.now, request, PullEnd::Over);
+    stage.drain();
+    stage.orders.clear();
+    stage.pass(Duration::from_secs(60));
+    assert_eq!(stage.orders.iter().find_map(asked), None, "now it is");
+}
+
+#[test]
+fn who_hears_nobody_asks_now_and_then_whether_others_have_a_newer_manifest() {
+    let mut stage = Stage::new(PullWhen::Last);
+    stage.answers = Some(NackStatus::Queued);
+    stage.pass(Duration::from_secs(3));
+    stage.speaks = false;
+    let mut asked = Vec::new();
+    for second in 0..150 {
+        stage.pass(Duration::from_secs(1));
+        for order in &stage.orders {
+            if let PullOrder::Manifest { request, .. } = order {
+                asked.push(second);
+                stage.engine.handle_pull_over(stage.now, *request, PullEnd::Over);
+            }
+        }
+        stage.give(BlockOutcome::Sound);
+    }
+    assert!(stage.complete);
+    assert_eq!(asked.len(), 3, "once a minute: {asked:?}");
+    stage.speaks = true;
+    stage.pass(Duration::from_secs(120));
+    assert_eq!(stage.orders.iter().filter(|order| matches!(order, PullOrder::Manifest { .. })).count(), 0);
+}
+
+#[test]
+fn a_refusal_of_what_was_not_asked_permits_nothing() {
+    let mut stage = Stage::new(PullWhen::Last);
+    stage.advertise();
+    // Of the first object a part is here: it is asked for by blocks, and the others by their places.
+    let first = stage.object(0);
+    stage.symbols(first, 0, 0..5);
+    stage.pass(Duration::from_secs(1));
+    let packet = stage.nacks.iter().position(|nack| !nack.missing.is_empty() && !nack.missing.contains(0)).unwrap();
+    let mut refusal = answer(&stage.nacks[packet].clone(), packet as u64, NackStatus::Noted);
+    refusal.unicast.insert(0..OBJECTS);
+    stage.engine.handle_answer(stage.now, &refusal, true);
+    stage.drain();
+    let fetched = stage.fetched();
+    assert!(fetched.len() == 2 && !fetched.contains(&first), "{fetched:?}");
 }

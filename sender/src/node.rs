@@ -526,7 +526,11 @@ impl SenderNode {
                 self.keys.seal_advertised(DatagramType::Digest, &digest.encode(&self.signer), out);
                 Some(Datagrams { to: Destination::Advertised, len: out.len() })
             }
-            Transmit::Answer(to, answer) => {
+            Transmit::Answer(to, mut answer) => {
+                // Who asks by nonce wants to know whom it speaks with, and whether the clocks agree.
+                if answer.nonce != 0 {
+                    answer.wall_ms = self.watch.wall_ms(now);
+                }
                 let body = answer.encode((answer.nonce != 0).then_some(&self.signer));
                 self.keys.seal_answer(DatagramType::NackAnswer, &body, out);
                 Some(Datagrams { to: Destination::Receiver(to), len: out.len() })

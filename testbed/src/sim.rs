@@ -25,6 +25,7 @@ pub mod sender;
 pub mod shrink;
 pub mod swarm;
 pub mod trace;
+pub mod unicast;
 pub mod wiretap;
 pub mod world;
 

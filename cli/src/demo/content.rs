@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nackcast_common::keys::fill_random;
-use nackcast_common::units::ByteCount;
+use nackcast_common::units::{ByteCount, counted};
 use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
@@ -35,7 +35,7 @@ impl Content {
     pub(super) fn describe(&self) -> String {
         let from: Vec<String> = self.from.iter().map(|path| path.display().to_string()).collect();
         let from = if from.is_empty() { "made up".to_owned() } else { format!("from {}", from.join(", ")) };
-        format!("content: {} files, {}, {from}", self.files, ByteCount(self.bytes))
+        format!("content: {}, {}, {from}", counted(self.files, "file"), ByteCount(self.bytes))
     }
 }
 

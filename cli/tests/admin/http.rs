@@ -22,6 +22,8 @@ fn metrics_are_read_by_a_plain_client() {
             format!("nackcast_generation{{channel=\"news\",role=\"receiver\"}} {generation}"),
             "nackcast_complete{channel=\"news\",role=\"receiver\"} 1".to_owned(),
             "# TYPE nackcast_wire_bytes counter".to_owned(),
+            "nackcast_unicast_given_bytes_total{channel=\"news\",role=\"receiver\"} 0".to_owned(),
+            "nackcast_unicast_pulled_bytes_total{channel=\"news\",role=\"receiver\"} 0".to_owned(),
         ] {
             assert!(body.contains(&line), "no {line} in\n{body}");
         }

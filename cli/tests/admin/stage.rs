@@ -176,11 +176,13 @@ impl Stage {
         self.network.fabric()
     }
 
-    /// The ticket is from now on that of another channel at the same address.
-    pub(crate) fn another_ticket(&self) {
+    /// The ticket is from now on that of another channel, on this group.
+    pub(crate) fn another_ticket(&self, group: &str) {
         let mut other = Command::new(program());
-        other.args(["channel", "new", "news", "--advertise", "239.192.7.8:7600", "--out"]);
-        assert!(other.arg(self.path("other.key")).output().unwrap().status.success());
+        other.args(["channel", "new", "news", "--advertise", &format!("{group}:7600"), "--out"]);
+        let key = self.path("other.key");
+        assert!(other.arg(&key).output().unwrap().status.success());
+        std::fs::remove_file(key).unwrap();
         std::fs::rename(self.path("other.ticket"), self.path("news.ticket")).unwrap();
     }
 

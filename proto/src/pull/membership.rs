@@ -51,6 +51,13 @@ impl Membership {
         Self { channel: epochs.channel(), publisher, sender, now: Mutex::new(Now { epochs, least }) }
     }
 
+    /// That of a member whose channel stays in one epoch.
+    #[must_use]
+    pub fn of(member: Member) -> Self {
+        let Member { channel, epoch, secret, publisher, sender } = member;
+        Self::new(Epochs::of_secret(channel, epoch, secret), epoch, publisher, sender)
+    }
+
     /// The channel.
     #[must_use]
     pub const fn channel(&self) -> ChannelId {

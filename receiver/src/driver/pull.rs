@@ -37,6 +37,8 @@ pub(super) enum Reply {
     Offer(Offer),
     Over(RequestId, PullEnd),
     Joined(JoinEnd),
+    /// For people.
+    Trouble(String),
 }
 
 /// Why a request broke.
@@ -46,6 +48,11 @@ enum PullError {
     Name(Arc<str>, std::io::Error),
     #[error(transparent)]
     Quic(#[from] QuicError),
+    #[error(
+        "{0} is a node of nackcast that does not take this ticket: it is of another channel, or an old one; compare it \
+         with what `nackcast channel ticket FILE` prints at the sender"
+    )]
+    Refused(SocketAddr),
     #[error("not of this channel: {0}")]
     Hello(#[from] HelloError),
     #[error("an answer that is none: {0}")]
@@ -149,6 +156,9 @@ impl Puller {
                 Ok(()) => PullEnd::Over,
                 Err(error) => {
                     tracing::info!("cannot pull from {source}: {error}");
+                    if let PullError::Refused(_) = error {
+                        drop(replies.send(Reply::Trouble(error.to_string())).await);
+                    }
                     PullEnd::Broken
                 }
             };
@@ -187,6 +197,7 @@ impl Puller {
                 self.running.remove(&request);
                 node.handle_pull_over(clock.now(), request, end);
             }
+            Reply::Trouble(line) => node.trouble(clock.now(), &line),
         }
     }
 }
@@ -287,7 +298,11 @@ impl Shared {
         let member = self.membership.newest().ok_or(PullError::NoSecret)?;
         let connection = self.client.connect(address).await?;
         let hello = member.hello(Side::Client, connection.binding());
-        let reply = connection.greet(&hello).await?;
+        let refused = |error| match error {
+            QuicError::Broken(_) => PullError::Refused(address),
+            other => other.into(),
+        };
+        let reply = connection.greet(&hello).await.map_err(refused)?;
         let peer = member.check(Side::Server, connection.binding(), &reply)?;
         tracing::info!("pulling from {address}, {}", if peer.sender.is_some() { "a sender" } else { "a receiver" });
         let connection = Arc::new(connection);

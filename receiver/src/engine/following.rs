@@ -101,14 +101,18 @@ impl ReceiverEngine {
         self.advance(now);
     }
 
-    /// Orders the manifest's assembly when everything of it is here.
-    pub(super) fn acquire(&mut self) {
-        let confirmed = self.config.remembered.is_some()
+    /// Somebody live has the manifest that is offered, or it is newer than one that somebody live had.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.config.remembered.is_some()
             || self.held.is_some()
             || self.pull.vouched
-            || self.sessions.chosen().is_some_and(|(_, s)| s.confirmed);
+            || self.sessions.chosen().is_some_and(|(_, s)| s.confirmed)
+    }
+
+    /// Orders the manifest's assembly when everything of it is here.
+    pub(super) fn acquire(&mut self) {
         let waiting = self.receptions.values().any(|r| r.class == Class::Manifest && !r.is_done());
-        if let Some(reference) = self.acquisition.ready(confirmed, waiting) {
+        if let Some(reference) = self.acquisition.ready(self.is_confirmed(), waiting) {
             self.drop_manifest_receptions();
             self.work.push_back(Work::Assemble(reference));
         }
@@ -135,6 +139,8 @@ impl ReceiverEngine {
             manifest: Arc::clone(&manifest),
             hash,
             oldest: manifest.objects().iter().map(|o| o.since).min().unwrap_or_default(),
+            objects: manifest.objects().len() as u64,
+            bytes: manifest.objects().iter().map(|o| o.layout.size()).sum(),
             wanted: objects.len() as u64,
             wanted_bytes,
             installed: 0,

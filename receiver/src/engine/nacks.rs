@@ -16,6 +16,7 @@ use std::time::Duration;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
 use nackcast_common::manifest::Manifest;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
 use nackcast_common::seal::PacketNumbers;
 use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
@@ -277,8 +278,12 @@ impl Cycle {
             let quiet = self.quiet_missing.entry(index).or_insert(until);
             *quiet = until.max(*quiet);
         }
+        // Places of what was asked only: where the manifest is another one since, they mean other objects.
         let ids = |set: &RangeSet| -> Vec<ObjectId> {
-            let asked = set.iter().take_while(|i| table.is_some_and(|t| (*i as usize) < t.objects().len()));
+            let asked = set
+                .iter()
+                .filter(|i| asked.missing.contains(*i))
+                .take_while(|i| table.is_some_and(|t| (*i as usize) < t.objects().len()));
             asked.filter_map(|i| table.and_then(|t| t.object(ObjectIndex(i)))).map(|o| o.id).collect()
         };
         let unicast: Vec<_> = ids(&answer.unicast).into_iter().chain(answer.unicast_ids.iter().copied()).collect();
@@ -294,7 +299,7 @@ impl Cycle {
                 self.quiet_missing.insert(index.0, now + REFUSED_RETRY);
             }
         }
-        if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) {
+        if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) && !planted(Mutation::PermitStays) {
             // Whatever else was asked for will come.
             let named: BTreeSet<_> = asked.ids.iter().copied().collect();
             let was_asked = |id: &ObjectId| {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use nackcast_common::clock::Time;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::ObjectId;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
 
 /// Somebody who may have blocks.
@@ -95,11 +96,15 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const LACKS: Duration = Duration::from_secs(5);
 /// Objects that a source lacks are remembered up to here; beyond, they are asked for again.
 const LACKS_MAX: usize = 4096;
+/// A source that was asked for its manifest is asked again after so long: while none is held, and when one is.
+const MANIFEST_AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
 #[derive(Clone, Debug, Default)]
 struct Source {
     retry_at: Time,
     backoff: Duration,
+    /// It is asked for its manifest not before.
+    manifest_at: Time,
     dropped: bool,
     lacks: BTreeMap<ObjectId, Time>,
     /// Sound bytes that it gave.
@@ -207,7 +212,7 @@ impl Pull {
     }
 
     /// The manifest is being asked for.
-    pub(super) fn asks_for_manifest(&self) -> bool {
+    fn asks_for_manifest(&self) -> bool {
         self.flights.values().any(|flight| flight.object.is_none())
     }
 
@@ -231,10 +236,28 @@ impl Pull {
         times.filter(|at| *at > now).min()
     }
 
-    /// Asks a source for the manifest.
-    pub(super) fn ask_manifest(&mut self, now: Time, source: SourceId) {
+    /// Asks a source for its manifest: each in turn, one at a time, and more seldom when we have one.
+    pub(super) fn ask_manifest(&mut self, now: Time, has_one: bool) {
+        if self.asks_for_manifest() {
+            return;
+        }
+        let usable = |(id, source): &(&SourceId, &Source)| {
+            let is_time = now >= source.retry_at.max(source.manifest_at);
+            is_time && !source.dropped && self.requests_of(**id) < REQUESTS
+        };
+        let next = self.sources.iter().filter(usable).min_by_key(|(id, source)| (source.manifest_at, **id));
+        let Some(source) = next.map(|(id, _)| *id) else { return };
+        if let Some(asked) = self.sources.get_mut(&source) {
+            asked.manifest_at = now + MANIFEST_AGAIN[usize::from(has_one)];
+        }
         let request = self.begin(Flight { source, object: None, blocks: 0..0, heard_at: now });
         self.orders.push_back(PullOrder::Manifest { request, source });
+    }
+
+    /// When a source may be asked for its manifest that cannot be now.
+    pub(super) fn next_manifest(&self, now: Time) -> Option<Time> {
+        let sources = self.sources.values().filter(|source| !source.dropped);
+        sources.map(|source| source.retry_at.max(source.manifest_at)).filter(|at| *at > now).min()
     }
 
     fn begin(&mut self, flight: Flight) -> RequestId {
@@ -306,9 +329,7 @@ impl Pull {
         let Some(source) = self.sources.get_mut(&flight.source) else { return };
         match (end, flight.object) {
             (PullEnd::Over, Some((object, _))) if !flight.blocks.is_empty() => source.lack(now, object),
-            (PullEnd::Over, Some(_)) => {}
-            // A manifest that led to nothing is asked for again, from another first.
-            (PullEnd::Over, None) => source.retry_at = now + LACKS,
+            (PullEnd::Over, _) => {}
             (PullEnd::Broken, _) => source.fail(now),
         }
     }
@@ -323,7 +344,7 @@ impl Pull {
                 source.backoff = Duration::ZERO;
             }
             Some(false) => {
-                source.dropped = true;
+                source.dropped = !planted(Mutation::SourceNotDropped);
                 self.cancel(|flight| flight.source == source_id);
             }
             None => {}

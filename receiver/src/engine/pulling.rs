@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{Generation, ObjectId, ObjectIndex};
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::ManifestRef;
 
 use super::ReceiverEngine;
@@ -104,6 +105,8 @@ impl ReceiverEngine {
             self.pull.vouched = true;
             self.pull.manifest_came();
             self.follow_offer(reference, generation);
+            // It may be here already, and have waited for somebody to vouch for it.
+            self.acquire();
         }
         self.advance(now);
         follows
@@ -121,7 +124,8 @@ impl ReceiverEngine {
     /// Since when nobody is heard, and until when that is no reason to pull.
     fn alone_at(&self) -> Option<Time> {
         let since = self.alone_since.filter(|_| self.sessions.len() == 0)?;
-        Some(since + self.cycle_patience() * CYCLES_MAX)
+        let cycles = if planted(Mutation::PullsAtOnce) { 0 } else { CYCLES_MAX };
+        Some(since + self.cycle_patience() * cycles)
     }
 
     /// No sender answers.
@@ -146,33 +150,31 @@ impl ReceiverEngine {
         }
         self.pull.expire(now);
         let alone = self.is_alone(now);
-        let wants_manifest = alone && self.held.is_none() && self.acquisition.is_idle();
+        // A newer one than ours, too: it may be that the last sender told others only.
+        let wants_manifest = alone && (self.acquisition.is_idle() || !self.is_confirmed());
         let (receptions, cycle) = (&self.receptions, &self.cycle);
         let with_unknown = self.pull.when == PullWhen::Unknown;
         let wanted =
             |id| receptions.get(&id).is_some_and(|r| !r.is_done()) && (alone || cycle.is_permitted(id, with_unknown));
         self.pull.keep(wanted, wants_manifest);
-        if self.complete || self.keeping.is_stopped() {
-            return;
+        if wants_manifest {
+            self.pull.ask_manifest(now, self.held.is_some());
         }
-        if wants_manifest
-            && !self.pull.asks_for_manifest()
-            && let Some(source) = self.pull.usable(now, None)
-        {
-            self.pull.ask_manifest(now, source);
+        if !self.complete && !self.keeping.is_stopped() {
+            while self.pull.has_room() && self.pull.usable(now, None).is_some() && self.pull_one(now, alone) {}
         }
-        while self.pull.has_room() && self.pull.usable(now, None).is_some() && self.pull_one(now, alone) {}
-        self.plan_next_look(now, alone);
+        self.plan_next_look(now, alone, wants_manifest);
     }
 
     /// When to look again, if nothing happens.
-    fn plan_next_look(&mut self, now: Time, alone: bool) {
+    fn plan_next_look(&mut self, now: Time, alone: bool, wants_manifest: bool) {
         let stall = self.pull.stalls_at();
         let lonely = self.alone_at().filter(|_| !alone);
         // Sources back off, or lack what is wanted.
         let waits = alone && !self.nothing_wanted() || self.cycle.has_permits();
         let usable = self.pull.next_usable(now).filter(|_| waits);
-        self.pull.look_at = [self.pull.look_at, stall, lonely, usable].into_iter().flatten().min();
+        let manifest = self.pull.next_manifest(now).filter(|_| wants_manifest);
+        self.pull.look_at = [self.pull.look_at, stall, lonely, usable, manifest].into_iter().flatten().min();
     }
 
     fn nothing_wanted(&self) -> bool {

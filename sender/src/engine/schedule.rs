@@ -189,11 +189,16 @@ impl Schedule {
         self.objects.get(&id)
     }
 
-    /// An earlier run's count of the current round.
+    /// An earlier run's count of the current round. What left the dataset and came back in one round has no first pass
+    /// beyond it: who lacks it is told so.
     pub(super) fn restore_passes(&mut self, id: ObjectId, passes: u32, now: Time) {
-        if let Some(object) = self.objects.get_mut(&id) {
-            object.passes = object.passes.max(passes);
-            object.last_asked = now;
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.passes = object.passes.max(passes);
+        object.last_asked = now;
+        if object.state == State::FirstPass && object.passes >= self.config.max_passes {
+            leave(&mut self.covered, &mut self.pool_symbols, object);
+            self.first.remove(&(object.order, id));
+            object.state = State::Idle;
         }
     }
 

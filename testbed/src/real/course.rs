@@ -28,6 +28,9 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), RealError> {
     if scenario.disk.errors_ppm > 0 || scenario.disk.lies_ppm > 0 {
         return Err(RealError::Refused("disk"));
     }
+    if !scenario.pull.is_off() {
+        return Err(RealError::Refused("pull"));
+    }
     scenario.happenings.iter().map(|happening| &happening.what).try_for_each(|what| {
         let refused = match what {
             What::Cut { .. }
@@ -47,6 +50,10 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), RealError> {
             What::StepSenderClock { .. } => "step-sender-clock",
             What::BadMemory { .. } => "bad-memory",
             What::SenderBlind { .. } => "sender-blind",
+            What::LoseSender => "lose-sender",
+            What::Spoil { .. } => "spoil",
+            What::Mute { .. } => "mute",
+            What::BreakPulls => "break-pulls",
         };
         Err(RealError::Refused(refused))
     })

@@ -54,6 +54,20 @@ impl Edition {
         }
     }
 
+    /// Whether who has all of its files has every byte of its objects: a pack may hold files that left the dataset.
+    #[must_use]
+    pub fn is_in_files(&self) -> bool {
+        let mut shown: BTreeMap<ObjectIndex, BTreeMap<u64, u64>> = BTreeMap::new();
+        for entry in self.manifest.entries() {
+            if let EntryKind::File { size, content: Content::Slice { pack, offset }, .. } = entry.kind {
+                shown.entry(pack).or_default().insert(offset, size);
+            }
+        }
+        let packs = (0..).map(ObjectIndex).zip(self.manifest.objects()).filter(|(_, o)| o.kind == ObjectKind::Pack);
+        let bytes = |index: &ObjectIndex| shown.get(index).map_or(0, |slices| slices.values().sum());
+        packs.into_iter().all(|(index, object)| bytes(&index) == object.layout.size())
+    }
+
     /// Whether a directory is this generation: every entry with bytes, mode and time, and nothing else if `pruned`.
     ///
     /// # Errors

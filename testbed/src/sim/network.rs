@@ -67,6 +67,12 @@ impl Network {
         }
     }
 
+    /// Something passes a receiver's cable both ways.
+    #[must_use]
+    pub fn is_open(&self, now: Time, receiver: u32) -> bool {
+        self.cables.get(receiver as usize).is_some_and(|cable| cable.cut_until.iter().all(|until| now >= *until))
+    }
+
     /// Ends all faults.
     pub fn heal(&mut self, scenario: &Scenario) {
         for (cable, nth) in self.cables.iter_mut().zip(0..) {

@@ -4,12 +4,15 @@
 pub mod alert;
 pub mod bitmap;
 pub mod bounds;
+pub mod false_source;
 pub mod installed;
+pub mod last_resort;
 pub mod nacks;
 pub mod nonce;
 pub mod passes;
 pub mod pool;
 pub mod promises;
+pub mod pull_bounds;
 pub mod rate;
 pub mod side_file;
 pub mod silence;

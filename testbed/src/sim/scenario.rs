@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use nackcast_receiver::engine::PullWhen;
 use serde::{Deserialize, Serialize};
 
 use crate::fabric::{GilbertElliott, Link};
@@ -32,6 +33,9 @@ pub struct Scenario {
     pub cables: Vec<CableSpec>,
     /// The receivers' disks.
     pub disk: DiskSpec,
+    /// Unicast pull.
+    #[serde(skip_serializing_if = "PullSpec::is_off")]
+    pub pull: PullSpec,
     /// What happens to nodes and links, in order of time.
     pub happenings: Vec<Happening>,
     /// Faults end then: links and disks are healed, every node is up.
@@ -52,6 +56,7 @@ impl Default for Scenario {
             up: LinkSpec::default(),
             cables: Vec::new(),
             disk: DiskSpec::default(),
+            pull: PullSpec::default(),
             happenings: Vec::new(),
             heal_at_ms: 5_000,
             liveness_ms: 120_000,
@@ -247,6 +252,62 @@ impl Default for DiskSpec {
     }
 }
 
+/// Unicast pull: the last resort.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PullSpec {
+    /// When receivers pull.
+    pub when: When,
+    /// The sender gives blocks.
+    pub sender: bool,
+    /// Receivers give blocks to each other.
+    pub peers: bool,
+    /// What a node gives to all others together, in bits per second.
+    pub rate_bps: u64,
+    /// Time on the way.
+    pub delay_us: u64,
+    /// Share of replies in the middle of which the connection breaks.
+    pub breaks: f64,
+}
+
+/// When receivers pull.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// Never.
+    #[default]
+    Never,
+    /// When no passes are left, or nobody answers.
+    Last,
+    /// Also what the sender does not have.
+    Unknown,
+}
+
+impl From<When> for PullWhen {
+    fn from(when: When) -> Self {
+        match when {
+            When::Never => Self::Never,
+            When::Last => Self::Last,
+            When::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl Default for PullSpec {
+    fn default() -> Self {
+        let (when, sender, peers) = (When::Never, true, true);
+        Self { when, sender, peers, rate_bps: 50_000_000, delay_us: 1_000, breaks: 0.0 }
+    }
+}
+
+impl PullSpec {
+    /// Nobody pulls.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.when == When::Never
+    }
+}
+
 /// Something that happens at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -378,6 +439,26 @@ pub enum What {
         /// For so long.
         for_ms: u64,
     },
+    /// The sender is killed, and comes back at the heal only if no receiver holds everything.
+    LoseSender,
+    /// Of what somebody gives by unicast, every other block has a wrong bit for a while.
+    Spoil {
+        /// Who; none: the sender.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receiver: Option<u32>,
+        /// For so long.
+        for_ms: u64,
+    },
+    /// Somebody takes requests of unicast for a while, and says nothing.
+    Mute {
+        /// Who; none: the sender.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receiver: Option<u32>,
+        /// For so long.
+        for_ms: u64,
+    },
+    /// All connections of unicast break.
+    BreakPulls,
 }
 
 impl What {
@@ -394,6 +475,7 @@ impl What {
             | Self::Rot { receiver, .. }
             | Self::Edit { receiver, .. }
             | Self::WriteBackError { receiver, .. } => Some(*receiver),
+            Self::Spoil { receiver, .. } | Self::Mute { receiver, .. } => *receiver,
             Self::Cut { .. }
             | Self::Publish
             | Self::KillSender { .. }
@@ -401,7 +483,9 @@ impl What {
             | Self::RollSender
             | Self::StepSenderClock { .. }
             | Self::BadMemory { .. }
-            | Self::SenderBlind { .. } => None,
+            | Self::SenderBlind { .. }
+            | Self::LoseSender
+            | Self::BreakPulls => None,
         }
     }
 }
@@ -474,6 +558,9 @@ impl Scenario {
         if self.content.block_size < 64 << 10 {
             return bad("content.block_size", self.content.block_size.to_string(), "give 64 KiB or more");
         }
+        if !(0.0..1.0).contains(&self.pull.breaks) {
+            return bad("pull.breaks", self.pull.breaks.to_string(), "a share lies between 0 and 1");
+        }
         if self.sender.rate_bps < 8_000 {
             return bad("sender.rate_bps", self.sender.rate_bps.to_string(), "give 8,000 or more");
         }
@@ -500,7 +587,11 @@ mod tests {
             What::PowerCut { receiver: 1, after_calls: 3, for_ms: 10 },
             What::Publish,
             What::KillSender { for_ms: 5 },
+            What::Spoil { receiver: None, for_ms: 7 },
+            What::Mute { receiver: Some(2), for_ms: 7 },
+            What::BreakPulls,
         ];
+        scenario.pull.when = When::Unknown;
         let slow = LinkSpec { rate_bps: 1_000_000, ..LinkSpec::default() };
         scenario.cables = vec![CableSpec { receivers: vec![1], down: Some(slow), up: None }];
         scenario.happenings = what.into_iter().zip(1..).map(|(what, at_ms)| Happening { at_ms, what }).collect();
@@ -524,6 +615,8 @@ mod tests {
             "[down]\nloss = 1.5",
             "[[cables]]\nreceivers = [3]\n",
             "[[cables]]\nreceivers = [0]\nup = { loss = 2.0 }",
+            "[pull]\nbreaks = 1.0",
+            "[[happenings]]\nat_ms = 1\nwhat = { mute = { receiver = 9, for_ms = 1 } }",
             "[[happenings]]\nat_ms = 1\nwhat = { kill = { receiver = 9, for_ms = 1 } }",
         ] {
             assert!(Scenario::from_toml(text).is_err(), "{text}");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +12,7 @@ use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::units::{BitRate, RateLimit};
+use nackcast_proto::pull::Member;
 use nackcast_proto::wire::{Role, SenderCertificate};
 use nackcast_sender::ScheduleConfig;
 use nackcast_sender::engine::{EngineConfig, Publication};
@@ -27,6 +28,11 @@ use rand::{Rng, RngExt, SeedableRng};
 use super::content::Edition;
 use super::network::flipped;
 use super::scenario::SenderSpec;
+use super::unicast::{self, Call, Replied, Server};
+
+mod shelf;
+
+use shelf::{SenderShelf, Served};
 
 /// Time to read, verify and encode a block.
 const MAKE: Duration = Duration::from_micros(600);
@@ -102,8 +108,10 @@ pub struct Sender {
     pub bad_until: Time,
     /// The wall clock's error, in milliseconds.
     pub wall_error: i64,
-    edition: Arc<Edition>,
-    parts: BTreeMap<ObjectId, (Layout, Bytes)>,
+    served: Arc<Mutex<Served>>,
+    /// It gives blocks by unicast.
+    gives: bool,
+    server: Option<Server>,
     /// What its state keeps.
     stored_passes: BTreeMap<ObjectId, u32>,
     stored_number: u64,
@@ -117,7 +125,7 @@ impl Sender {
     #[must_use]
     pub fn new(spec: &SenderSpec, identity: Identity, edition: Arc<Edition>, seed: u64) -> Self {
         let opener = NackOpener::new(identity.epochs());
-        let mut sender = Self {
+        Self {
             spec: spec.clone(),
             identity,
             random: Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5E4D),
@@ -130,16 +138,15 @@ impl Sender {
             blind_until: Time::ZERO,
             bad_until: Time::ZERO,
             wall_error: 0,
-            edition: Arc::clone(&edition),
-            parts: BTreeMap::new(),
+            served: Arc::new(Mutex::new(Served::of(edition))),
+            gives: false,
+            server: None,
             stored_passes: BTreeMap::new(),
             stored_number: 0,
             inbox: 0,
             wants: VecDeque::new(),
             buffer: Vec::new(),
-        };
-        sender.serve(edition);
-        sender
+        }
     }
 
     /// Gives it another role; before its first start.
@@ -149,16 +156,19 @@ impl Sender {
         self
     }
 
-    fn serve(&mut self, edition: Arc<Edition>) {
-        self.parts = layouts(&edition).map(|(id, layout, bytes)| (id, (layout, bytes))).collect();
-        self.edition = edition;
+    /// Gives blocks by unicast; before its first start.
+    #[must_use]
+    pub const fn with_unicast(mut self, gives: bool) -> Self {
+        self.gives = gives;
+        self
     }
 
     fn publication(&self, fresh: bool) -> Publication {
+        let edition = self.served().edition();
         Publication {
-            reference: self.edition.encoded.reference,
-            manifest: Arc::clone(&self.edition.manifest),
-            parts: layouts(&self.edition).map(|(id, layout, _)| (id, layout)).collect(),
+            reference: edition.encoded.reference,
+            manifest: Arc::clone(&edition.manifest),
+            parts: layouts(&edition).map(|(id, layout, _)| (id, layout)).collect(),
             fresh,
             passes: self.stored_passes.iter().map(|(id, count)| (*id, *count)).collect(),
         }
@@ -193,10 +203,10 @@ impl Sender {
             start_number: StartNumber(0),
             epoch: Epoch(1),
             role: self.role.role,
-            certificate,
+            certificate: certificate.clone(),
             data_group: identity.data_group,
             nack_port: identity.nack_port,
-            quic_port: 0,
+            quic_port: if self.gives { unicast::PORT } else { 0 },
             rate: RateLimit::Fixed(BitRate(self.spec.rate_bps)),
             schedule: ScheduleConfig {
                 max_jobs: self.spec.max_jobs,
@@ -208,6 +218,14 @@ impl Sender {
             once: None,
         };
         let (epochs, signer) = (identity.epochs(), identity.sender.clone());
+        let member = Member {
+            channel: identity.channel,
+            epoch: Epoch(1),
+            secret: identity.secret.clone(),
+            publisher: identity.publisher.verifying_key(),
+            sender: Some((certificate.clone(), signer.clone())),
+        };
+        self.server = self.gives.then(|| Server::new(member, Arc::new(SenderShelf(Arc::clone(&self.served)))));
         let (start_number, role) = (self.next_number(now), self.next_role(now));
         let engine = EngineConfig { start_number, ..engine };
         let mut node = SenderNode::new(NodeConfig {
@@ -227,7 +245,7 @@ impl Sender {
 
     /// The process is gone.
     pub fn kill(&mut self) {
-        self.node = None;
+        (self.node, self.server) = (None, None);
         self.life += 1;
         (self.inbox, self.paused) = (0, false);
         self.wants.clear();
@@ -252,7 +270,7 @@ impl Sender {
 
     /// A new generation is on its disk. If the process does not run, it finds it at its start.
     pub fn publish(&mut self, now: Time, edition: Arc<Edition>) {
-        self.serve(edition);
+        *self.served() = Served::of(edition);
         let publication = self.publication(self.role.role == Role::Primary);
         let Some(node) = &mut self.node else { return };
         node.handle_scanned(now, ScanResult { publication: Some(publication), is_read: true, ..ScanResult::default() });
@@ -394,19 +412,34 @@ impl Sender {
 
     fn make(&mut self, now: Time, order: Order) -> Made {
         let flip = (now < self.bad_until && self.random.random_range(0..2) == 0).then(|| self.random.next_u64());
+        let served = self.served_at(now);
         order.make(|(object, block)| {
-            if let Some(part) = self.parts.get(&object) {
-                return Ok(part.clone());
-            }
-            let manifest = &self.edition.manifest;
-            let record = manifest.index_of(object).and_then(|index| manifest.object(index));
-            let bytes = self.edition.objects.get(&object).filter(|_| now >= self.blind_until);
-            let (Some(record), Some(bytes)) = (record, bytes) else { return Err(MakeError::NoSuchObject) };
-            let from = usize::try_from(record.layout.block_offset(block)).unwrap_or(usize::MAX);
-            let to = from.saturating_add(record.layout.block_len(block) as usize);
-            let block = bytes.slice(from.min(bytes.len())..to.min(bytes.len()));
-            Ok((record.layout, flip.map_or(block.clone(), |bit| flipped(&block, bit))))
+            let (layout, bytes) = served.read(object, block).ok_or(MakeError::NoSuchObject)?;
+            let flip = flip.filter(|_| !served.is_part(object));
+            Ok((layout, flip.map_or(bytes.clone(), |bit| flipped(&bytes, bit))))
         })
+    }
+
+    fn served(&self) -> MutexGuard<'_, Served> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With what it can read now.
+    fn served_at(&self, now: Time) -> MutexGuard<'_, Served> {
+        let mut served = self.served();
+        served.is_blind = now < self.blind_until;
+        served
+    }
+
+    /// Begins to answer a request of unicast; false when nobody listens, or the caller is refused.
+    pub fn answer(&mut self, call: Call, caller: &Member, request: &[u8]) -> bool {
+        self.server.as_mut().is_some_and(|server| server.begin(call, caller, request))
+    }
+
+    /// The next reply, and what it took to make it.
+    pub fn reply(&mut self, now: Time, call: Call) -> (Replied, Duration) {
+        drop(self.served_at(now));
+        (self.server.as_mut().map_or(Replied::Unknown, |server| server.next(call)), MAKE)
     }
 }
 

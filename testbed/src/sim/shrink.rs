@@ -2,7 +2,7 @@
 //!
 //! A smaller scenario is kept when it still fails, and by the same oracle: another fault is another story.
 
-use super::scenario::{DiskSpec, LinkSpec, Scenario, What};
+use super::scenario::{DiskSpec, LinkSpec, PullSpec, Scenario, What, When};
 
 /// Runs at most, so that shrinking ends.
 pub const RUNS_MAX: usize = 400;
@@ -61,7 +61,7 @@ impl Candidates {
     }
 }
 
-const CALM: [fn(&mut Scenario); 17] = [
+const CALM: [fn(&mut Scenario); 20] = [
     |s| s.cables.clear(),
     |s| s.down = LinkSpec { loss: 0.0, ..LinkSpec::default() },
     |s| s.up = LinkSpec { loss: 0.0, ..LinkSpec::default() },
@@ -75,6 +75,9 @@ const CALM: [fn(&mut Scenario); 17] = [
     |s| (s.up.loss, s.up.burst_loss, s.up.corrupt) = (0.0, 0.0, 0.0),
     |s| (s.up.duplicate, s.up.reorder, s.up.jitter_us, s.up.rate_bps) = (0.0, 0.0, 0, 0),
     |s| (s.disk.errors_ppm, s.disk.lies_ppm) = (0, 0),
+    |s| s.pull.when = When::Never,
+    |s| s.pull.peers = false,
+    |s| s.pull = PullSpec { when: s.pull.when, sender: s.pull.sender, peers: s.pull.peers, ..PullSpec::default() },
     |s| s.content.small_files /= 2,
     |s| s.content.large_files /= 2,
     |s| s.content.large_bytes = (s.content.large_bytes / 2).max(1),

@@ -6,7 +6,12 @@
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::scenario::{ContentSpec, DiskSpec, Happening, LinkSpec, ReceiverSpec, Scenario, SenderSpec, Side, What};
+use super::scenario::{
+    ContentSpec, DiskSpec, Happening, LinkSpec, PullSpec, ReceiverSpec, Scenario, SenderSpec, Side, What, When,
+};
+
+/// Receivers pull in one seed of so many.
+const PULL_ONE_IN: u64 = 3;
 
 /// How bad one kind of fault is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,7 +91,7 @@ pub fn scenario(seed: u64, fixed: Fixed) -> Scenario {
     let disk = disk(&mut dice);
     let heal_at_ms = dice.number(1_000..12_000);
     let happenings = happenings(&mut dice, receivers, heal_at_ms);
-    Scenario {
+    let mut scenario = Scenario {
         seed,
         receivers,
         content,
@@ -96,10 +101,49 @@ pub fn scenario(seed: u64, fixed: Fixed) -> Scenario {
         up,
         cables: Vec::new(),
         disk,
+        pull: PullSpec::default(),
         happenings,
         heal_at_ms,
         liveness_ms: 180_000,
+    };
+    // Dice of its own: what else a seed says does not depend on unicast.
+    let mut dice = Dice(Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x9011));
+    if dice.number(0..PULL_ONE_IN) == 0 {
+        pull(&mut dice, &mut scenario);
     }
+    scenario
+}
+
+/// Some of it comes by unicast.
+fn pull(dice: &mut Dice, scenario: &mut Scenario) {
+    let sender = scenario.receivers == 1 || dice.number(0..4) > 0;
+    scenario.pull = PullSpec {
+        when: dice.pick(&[When::Last, When::Last, When::Unknown]),
+        sender,
+        peers: !sender || dice.number(0..4) > 0,
+        rate_bps: dice.pick(&[200_000, 2_000_000, 20_000_000]),
+        delay_us: dice.pick(&[100, 10_000, 100_000]),
+        breaks: dice.share(0.02, 0.3),
+    };
+    scenario.sender.max_passes = dice.pick(&[1, 2, 2, 3]);
+    let source = |dice: &mut Dice, n| (dice.number(0..2) == 0).then(|| who(dice, n));
+    let heal_at_ms = scenario.heal_at_ms;
+    let mut add = |at_ms, what| scenario.happenings.push(Happening { at_ms, what });
+    for _ in 0..dice.count(1, 3) {
+        let (receiver, for_ms) = (source(dice, scenario.receivers), dice.number(100..8_000));
+        add(dice.number(0..heal_at_ms), What::Spoil { receiver, for_ms });
+    }
+    for _ in 0..dice.count(1, 3) {
+        let (receiver, for_ms) = (source(dice, scenario.receivers), dice.number(100..8_000));
+        add(dice.number(0..heal_at_ms), What::Mute { receiver, for_ms });
+    }
+    for _ in 0..dice.count(2, 8) {
+        add(dice.number(0..heal_at_ms), What::BreakPulls);
+    }
+    if scenario.pull.peers && dice.number(0..2) == 0 {
+        add(dice.number(heal_at_ms / 4..heal_at_ms), What::LoseSender);
+    }
+    scenario.happenings.sort_by_key(|happening| happening.at_ms);
 }
 
 fn content(dice: &mut Dice, receivers: u32) -> ContentSpec {
@@ -119,7 +163,7 @@ fn sender(dice: &mut Dice) -> SenderSpec {
     SenderSpec {
         rate_bps: dice.pick(&[2_000_000, 8_000_000, 20_000_000, 100_000_000]),
         max_jobs: dice.pick(&[1, 2, 4, 8]),
-        // With two passes only unicast helps those who lost much.
+        // With fewer only unicast helps those who lost much.
         max_passes: dice.pick(&[4, 8, 16, 16, 16]),
         period_ms: dice.pick(&[50, 500, 2_000]),
         round_quiet_ms: dice.pick(&[3_000, 10_000, 30_000]),

@@ -40,6 +40,8 @@ pub enum Kind {
     Event,
     /// Something happened to a node or a link.
     Happening,
+    /// Something of unicast.
+    Pull,
 }
 
 /// One moment of all nodes, for a plot.

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use nackcast_common::ids::ChannelId;
+use nackcast_common::ids::{ChannelId, ObjectId, ObjectIndex};
 use nackcast_common::keys::{EpochSecret, Flow, VerifyingKey};
+use nackcast_common::manifest::Manifest;
 use nackcast_common::seal::FlowKey;
 use nackcast_proto::wire::symbol::SymbolId;
-use nackcast_proto::wire::{Advertisement, DatagramType, DigestBody, Header, NackAnswer, header};
+use nackcast_proto::wire::{Advertisement, DatagramType, DigestBody, Header, Nack, NackAnswer, header};
 
 /// Signed datagrams that may still be under way, with what they say.
 const KEPT_MAX: usize = 4096;
@@ -28,6 +29,16 @@ pub enum Said {
     Answer(NackAnswer),
     /// Which symbol it is.
     Symbol(SymbolId),
+}
+
+/// Objects that a NACK asks for; `manifest` is the one that it speaks of.
+#[must_use]
+pub fn asked_for(nack: &Nack, manifest: Option<&Manifest>) -> Vec<ObjectId> {
+    let object = |index| manifest.and_then(|m| m.object(ObjectIndex(index))).map(|object| object.id);
+    let count = manifest.map_or(0, |m| u32::try_from(m.objects().len()).unwrap_or(u32::MAX));
+    let places = nack.missing.iter().take_while(|index| *index < count).filter_map(object);
+    let short = nack.short.iter().map(|short| short.object);
+    places.chain(short).chain(nack.missing_ids.iter().copied()).collect()
 }
 
 /// Reads along.

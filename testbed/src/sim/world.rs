@@ -3,7 +3,11 @@
 //! One thread, one queue of events, random numbers from the scenario's seed alone. A run has a phase of faults, a
 //! heal, and a phase in which every receiver must come to hold the newest generation within a stated time.
 
+mod happenings;
 mod look;
+mod receivers;
+mod sender;
+mod unicast;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,13 +18,11 @@ use bytes::Bytes;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{ChannelId, Digest, Epoch};
 use nackcast_common::keys::{EpochSecret, SigningKey};
-use nackcast_common::manifest::EntryKind;
 use nackcast_proto::ticket::Ticket;
-use nackcast_sender::node::Destination;
 
 use super::content::{Edition, Publisher};
 use super::figures::Figures;
-use super::network::{Network, Way};
+use super::network::Network;
 use super::oracle::bitmap::Bitmap;
 use super::oracle::installed::Installed;
 use super::oracle::nacks::Nacks;
@@ -35,11 +37,12 @@ use super::oracle::wakes::Wakes;
 use super::oracle::window::Window;
 use super::oracle::{Failure, Oracles};
 use super::queue::Queue;
-use super::receiver::{self, Lane, Receiver, Socket, Started};
-use super::scenario::{Scenario, What};
-use super::sender::{Identity, Sender, Task, Want as SenderWant};
+use super::receiver::{Lane, Receiver, Socket};
+use super::scenario::Scenario;
+use super::sender::{Identity, Sender, Task};
 use super::trace::{Kind, Trace, Watch};
-use super::wiretap::{Said, Wiretap};
+use super::unicast::{Pulls, Step};
+use super::wiretap::Wiretap;
 use crate::fabric::Datagrams;
 
 /// Between two looks of the oracles at everything.
@@ -94,6 +97,8 @@ enum Event {
     ReceiverDue(u32),
     /// A receiver's worker is done; of its life.
     Worked(u32, u32, Lane),
+    /// Something of unicast is due.
+    Pull(Step),
     /// Of the scenario.
     Happens(usize),
     /// A node comes back; of the life in which it was stopped.
@@ -129,7 +134,10 @@ pub struct World {
     oracles: Oracles,
     wiretap: Wiretap,
     trace: Trace,
+    pulls: Option<Pulls>,
     healed: bool,
+    /// The sender is gone for good, if others can do without.
+    sender_lost: bool,
     /// The sender may have sent what no manifest has.
     had_bad_memory: bool,
     complete_at: Vec<Option<Time>>,
@@ -175,14 +183,16 @@ impl World {
         let edition = Arc::new(publisher.publish());
         let receiver = |n: u32| {
             let seed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(n) << 32);
-            Receiver::new(n, seed, &scenario.receiver, &scenario.disk, ticket.clone())
+            let receiver = Receiver::new(n, seed, &scenario.receiver, &scenario.disk, ticket.clone());
+            unicast::join(scenario, receiver)
         };
         let spec = &scenario.sender;
         let mut world = Self {
             now: Time::ZERO,
             queue: Queue::default(),
             network: Network::new(scenario),
-            sender: Sender::new(spec, identity, Arc::clone(&edition), seed),
+            sender: Sender::new(spec, identity, Arc::clone(&edition), seed)
+                .with_unicast(scenario.pull.sender && !scenario.pull.is_off()),
             busy_until: Time::ZERO,
             sender_due: Time::NEVER,
             receivers: (0..scenario.receivers).map(receiver).collect(),
@@ -207,7 +217,9 @@ impl World {
             },
             wiretap,
             trace: Trace::new(watch),
+            pulls: unicast::pulls(scenario),
             healed: false,
+            sender_lost: false,
             had_bad_memory: false,
             complete_at: vec![None; scenario.receivers as usize],
             sender_tables: BTreeMap::new(),
@@ -228,6 +240,9 @@ impl World {
         self.oracles.bitmap.learn(&edition.objects);
         self.oracles.side_file.learn(&edition.manifest, &edition.objects);
         self.oracles.pool.learn(&edition.manifest);
+        if let Some(pulls) = &mut self.pulls {
+            pulls.witness.learn(&edition);
+        }
         self.editions.push(edition);
     }
 
@@ -325,10 +340,12 @@ impl World {
             Event::Worked(receiver, life, lane) => {
                 if self.receivers[receiver as usize].life == life {
                     self.trace.add(now, Kind::Disk, receiver, lane as u64);
+                    self.witness_work(receiver, lane);
                     self.receivers[receiver as usize].worked(now, lane);
                     self.settle_receiver(receiver);
                 }
             }
+            Event::Pull(step) => self.on_pull(step),
             Event::Happens(at) => self.happens(at),
             Event::Up(receiver, life) => {
                 if self.receivers[receiver as usize].life == life {
@@ -336,7 +353,7 @@ impl World {
                 }
             }
             Event::SenderUp(life) => {
-                if self.sender.life == life && !self.sender.is_up() {
+                if self.sender.life == life && !self.sender.is_up() && !self.sender_lost {
                     self.sender.start(now);
                     self.settle_sender();
                 }
@@ -361,311 +378,6 @@ impl World {
                 self.look();
                 self.queue.push(now + LOOK, Event::Look);
             }
-        }
-    }
-
-    fn arrive(&mut self, receiver: u32, datagram: Bytes) {
-        self.heard.see(&datagram);
-        if let Some(at) = self.sender.arrives(self.now, self.busy_until) {
-            self.busy_until = at;
-            self.queue.push(at, Event::Read(self.sender.life, receiver, datagram));
-        }
-    }
-
-    fn read(&mut self, life: u32, receiver: u32, datagram: &Bytes) {
-        if self.sender.life != life {
-            return;
-        }
-        if self.sender.is_paused() {
-            // It stays in the inbox.
-            self.queue.push(self.now + Duration::from_millis(1), Event::Read(life, receiver, datagram.clone()));
-            return;
-        }
-        self.nacks += 1;
-        self.trace.add(self.now, Kind::Heard, receiver, datagram.len() as u64);
-        let heard = self.sender.read(self.now, address(receiver), datagram);
-        if let Some(heard) = &heard {
-            if !heard.nack.is_report() {
-                self.oracles.window.on_nack(self.now);
-                let verdict = self.oracles.rate.on_nack(self.now);
-                self.oracles.judge(self.now, "rate", verdict);
-            }
-            let manifest = self.editions.iter().find(|e| e.encoded.reference.hash.prefix() == heard.nack.manifest);
-            self.oracles.pool.on_nack(heard.run, heard.packet, &heard.nack, manifest.map(|e| &*e.manifest));
-        }
-        self.trace.line(self.now, Some(receiver), None, || match heard {
-            Some(heard) => format!("the sender hears {:?}", heard.nack),
-            None => "the sender drops a datagram that does not open".to_owned(),
-        });
-        self.settle_sender();
-    }
-
-    fn sender_done(&mut self, life: u32, task: Task) {
-        if let Task::Recorded(object, count) = &task {
-            let verdict = self.oracles.passes.on_pass(self.now, *object, *count);
-            self.oracles.judge(self.now, "passes", verdict);
-            self.trace.line(self.now, None, Some(*object), || format!("pass {count} of object {object}"));
-        }
-        // What was being stored is stored, also for a process that is gone.
-        if self.sender.life == life || matches!(task, Task::Recorded(..)) {
-            self.sender.done(self.now, task);
-            self.settle_sender();
-        }
-    }
-
-    fn settle_sender(&mut self) {
-        let now = self.now;
-        loop {
-            while let Some(SenderWant::Later(at, task)) = self.sender.poll() {
-                self.queue.push(at, Event::SenderDone(self.sender.life, task));
-            }
-            let Some((datagrams, bytes)) = self.sender.transmit(now) else { break };
-            for start in (0..bytes.len()).step_by(datagrams.len.max(1)) {
-                let datagram = bytes.slice(start..(start + datagrams.len).min(bytes.len()));
-                let verdict = self.oracles.nonce.on_sealed(&datagram);
-                self.oracles.judge(now, "nonce", verdict);
-                self.overhear(&datagram);
-                self.trace.add(now, Kind::Sent, u32::MAX, datagram.len() as u64);
-                self.sent.see(&datagram);
-                match datagrams.to {
-                    Destination::Advertised => self.multicast(Socket::Advertisement, &datagram),
-                    Destination::Data => self.multicast(Socket::Data, &datagram),
-                    Destination::Receiver(to) | Destination::Sender(to) => {
-                        if let Some(receiver) = number(to).filter(|n| *n < self.scenario.receivers) {
-                            self.deliver(receiver, Socket::Answer, &datagram);
-                        }
-                    }
-                }
-            }
-        }
-        if let Some(node) = self.sender.node() {
-            self.oracles.nacks.on_window(node.snapshot().nack_window);
-        }
-        if let Some(at) = self.sender.deadline(now)
-            && at < self.sender_due
-        {
-            // A deadline that has passed is looked at a little later, as a driver does.
-            self.sender_due = at.max(now + Duration::from_micros(200));
-            self.queue.push(self.sender_due, Event::SenderDue);
-        }
-    }
-
-    /// What the sender says is what oracles hold it to.
-    fn overhear(&mut self, datagram: &Bytes) {
-        let Some(said) = self.wiretap.on_sent(datagram) else { return };
-        match &*said {
-            Said::Symbol(symbol) => self.oracles.pool.on_symbol(symbol.object),
-            Said::Answer(answer) => {
-                let manifest = self.editions.last().map(|edition| &*edition.manifest);
-                let verdict = self.oracles.pool.on_answer(self.now, answer, manifest);
-                self.oracles.judge(self.now, "pool", verdict);
-            }
-            Said::Advertisement(said) => {
-                let verdict = self.oracles.window.on_advertisement(self.now, said.nack_window, said.grtt);
-                self.oracles.judge(self.now, "window", verdict);
-            }
-            Said::Digest(_) => {}
-        }
-    }
-
-    fn multicast(&mut self, socket: Socket, datagram: &Bytes) {
-        for receiver in 0..self.scenario.receivers {
-            self.deliver(receiver, socket, datagram);
-        }
-    }
-
-    fn deliver(&mut self, receiver: u32, socket: Socket, datagram: &Bytes) {
-        // Who is not there need not be told; the cable's own course of chances goes on all the same.
-        let arrivals = self.network.pass(self.now, receiver, Way::Down, datagram);
-        for (at, bytes) in arrivals.into_iter().flatten() {
-            self.queue.push(at, Event::ToReceiver(receiver, socket, bytes));
-        }
-    }
-
-    fn settle_receiver(&mut self, number: u32) {
-        let at = number as usize;
-        while let Some(want) = self.receivers[at].poll() {
-            match want {
-                receiver::Want::Send(_, datagram) => {
-                    self.trace.add(self.now, Kind::Nack, number, datagram.len() as u64);
-                    let verdict = self.oracles.nonce.on_sealed(&datagram);
-                    self.oracles.judge(self.now, "nonce", verdict);
-                    let verdict = self.oracles.nacks.on_nack(self.now, number);
-                    self.oracles.judge(self.now, "nacks", verdict);
-                    self.oracles.silence.on_life(self.now, number);
-                    let local = self.receivers[at].local(self.now);
-                    let verdict = self.oracles.promises.on_nack(local, number);
-                    self.oracles.judge(self.now, "promises", verdict);
-                    for (at, bytes) in self.network.pass(self.now, number, Way::Up, &datagram).into_iter().flatten() {
-                        self.queue.push(at, Event::ToSender(number, bytes));
-                    }
-                }
-                receiver::Want::Read(datagram) => {
-                    if let Some(said) = self.wiretap.heard(&datagram) {
-                        self.oracles.promises.on_heard(self.receivers[at].local(self.now), number, &said);
-                    }
-                }
-                receiver::Want::Busy(lane, until) => {
-                    let life = self.receivers[at].life;
-                    self.queue.push(until, Event::Worked(number, life, lane));
-                    if self.trace.is_watching() {
-                        for line in self.receivers[at].shown(lane) {
-                            self.trace.line(self.now, Some(number), None, || line);
-                        }
-                    }
-                    self.look_at_disk(number, lane);
-                }
-            }
-        }
-        if self.receivers[at].disk.stopped() {
-            self.lose_power(number);
-        }
-        if let Some(deadline) = self.receivers[at].deadline()
-            && deadline < self.due[at]
-        {
-            self.due[at] = deadline.max(self.now + Duration::from_micros(1));
-            self.queue.push(self.due[at], Event::ReceiverDue(number));
-        }
-    }
-
-    fn start(&mut self, number: u32) {
-        let at = number as usize;
-        if self.receivers[at].is_up() {
-            return;
-        }
-        self.oracles.nacks.on_start(number);
-        self.oracles.promises.on_start(number);
-        self.oracles.silence.on_life(self.now, number);
-        self.due[at] = Time::NEVER;
-        match self.receivers[at].start(self.now) {
-            Started::Yes => self.settle_receiver(number),
-            Started::Again(when) => {
-                let life = self.receivers[at].life;
-                self.queue.push(when, Event::Up(number, life));
-            }
-        }
-        if self.receivers[at].disk.stopped() {
-            self.lose_power(number);
-        }
-    }
-
-    fn stop(&mut self, number: u32, for_ms: u64) {
-        let receiver = &mut self.receivers[number as usize];
-        self.queue.push(self.now + Duration::from_millis(for_ms), Event::Up(number, receiver.life));
-    }
-
-    fn lose_power(&mut self, number: u32) {
-        let for_ms = self.power[number as usize].take().unwrap_or(100);
-        self.trace.line(self.now, Some(number), None, || "power is cut".to_owned());
-        self.receivers[number as usize].cut_power();
-        self.complete_at[number as usize] = None;
-        self.stop(number, for_ms);
-    }
-
-    fn happens(&mut self, at: usize) {
-        let what = self.scenario.happenings[at].what.clone();
-        self.trace.add(self.now, Kind::Happening, what.receiver().unwrap_or(u32::MAX), at as u64);
-        self.trace.line(self.now, what.receiver(), None, || format!("{what:?}"));
-        let later = |ms: u64| self.now + Duration::from_millis(ms);
-        match what {
-            What::Cut { receivers, side, for_ms } => {
-                let until = later(for_ms);
-                receivers.into_iter().for_each(|receiver| self.network.cut(receiver, side, until));
-            }
-            What::Kill { receiver, for_ms } | What::Absent { receiver, for_ms } => {
-                self.receivers[receiver as usize].kill();
-                self.complete_at[receiver as usize] = None;
-                self.stop(receiver, for_ms);
-            }
-            What::PowerCut { receiver, after_calls, for_ms } => {
-                self.power[receiver as usize] = Some(for_ms);
-                self.receivers[receiver as usize].disk.stop_after(Some(after_calls.into()));
-                if self.receivers[receiver as usize].disk.stopped() {
-                    self.lose_power(receiver);
-                }
-            }
-            What::Pause { receiver, for_ms } => {
-                self.receivers[receiver as usize].pause(self.now, true);
-                self.queue.push(later(for_ms), Event::Resume(receiver, self.receivers[receiver as usize].life));
-            }
-            What::Skew { receiver, ppm } => {
-                self.receivers[receiver as usize].skew(self.now, ppm);
-                self.settle_receiver(receiver);
-            }
-            What::Full { receiver, bytes_left } => self.receivers[receiver as usize].fill(bytes_left),
-            What::Rot { receiver, bits } => self.receivers[receiver as usize].rot(bits),
-            What::Edit { receiver, files, keep_time } => {
-                for (path, inode) in self.receivers[receiver as usize].edit(self.now, files, keep_time) {
-                    self.oracles.installed.on_edit(receiver, path, inode);
-                }
-            }
-            What::WriteBackError { receiver, for_ms } => {
-                self.receivers[receiver as usize].fail_write_back(true);
-                self.queue.push(later(for_ms), Event::WritesAgain(receiver));
-            }
-            What::Publish => {
-                let edition = Arc::new(self.publisher.publish());
-                self.learn(Arc::clone(&edition));
-                self.all_complete_since = None;
-                self.sender.publish(self.now, edition);
-                self.settle_sender();
-            }
-            What::KillSender { for_ms } => {
-                self.sender.kill();
-                self.oracles.excuse_sender();
-                self.busy_until = self.now;
-                self.queue.push(later(for_ms), Event::SenderUp(self.sender.life));
-            }
-            What::PauseSender { for_ms } => {
-                self.sender.pause(true);
-                self.queue.push(later(for_ms), Event::SenderResume(self.sender.life));
-            }
-            What::RollSender => {
-                self.sender.roll(self.now);
-                self.settle_sender();
-            }
-            What::StepSenderClock { by_ms } => self.sender.wall_error += by_ms,
-            What::SenderBlind { for_ms } => self.sender.blind_until = later(for_ms),
-            What::BadMemory { for_ms } => {
-                self.sender.bad_until = later(for_ms);
-                self.had_bad_memory = true;
-            }
-        }
-    }
-
-    fn heal(&mut self) {
-        self.healed = true;
-        self.trace.add(self.now, Kind::Happening, u32::MAX, u64::MAX);
-        self.network.heal(&self.scenario);
-        (self.sender.blind_until, self.sender.bad_until) = (self.now, self.now);
-        self.oracles.excuse_sender();
-        if !self.sender.is_up() {
-            self.sender.start(self.now);
-        }
-        self.sender.pause(false);
-        self.sender.wake(self.now);
-        self.settle_sender();
-        for number in 0..self.scenario.receivers {
-            let receiver = &mut self.receivers[number as usize];
-            receiver.heal(self.now);
-            receiver.pause(self.now, false);
-            let damaged = receiver.tainted || receiver.is_doubtful();
-            // What was changed and has left the dataset is nobody's, and may stand in the way.
-            if let Some(newest) = self.editions.last().map(|edition| &edition.manifest) {
-                receiver.take_away(
-                    |path| newest.entry(path).is_none_or(|e| !matches!(e.kind, EntryKind::File { .. })),
-                    |path| newest.has_below(path),
-                );
-            }
-            if !receiver.is_up() {
-                self.start(number);
-            }
-            if damaged {
-                self.receivers[number as usize].scan(self.now);
-                self.complete_at[number as usize] = None;
-            }
-            self.oracles.silence.on_life(self.now, number);
-            self.settle_receiver(number);
         }
     }
 }

@@ -116,24 +116,37 @@ fn a_block_may_take_long_but_not_for_ever() {
 #[test]
 fn a_manifest_that_does_not_come_is_asked_for_elsewhere() {
     let mut pull = pull(8 << 20);
-    pull.ask_manifest(Time(1), A);
+    pull.ask_manifest(Time(1), false);
+    pull.ask_manifest(Time(1), false);
     pull.expire(Time(1) + STALL);
-    assert!(!pull.asks_for_manifest());
-    assert_eq!(pull.usable(Time(1) + STALL, None), Some(B));
+    pull.ask_manifest(Time(1) + STALL, false);
+    let orders: Vec<_> = std::iter::from_fn(|| pull.poll()).collect();
+    let ask = |request, source| PullOrder::Manifest { request: RequestId(request), source };
+    assert_eq!(orders, [ask(0, A), PullOrder::Cancel { request: RequestId(0) }, ask(1, B)], "one at a time");
 }
 
 #[test]
-fn who_gave_the_manifest_is_asked_for_its_parts_at_once() {
+fn each_is_asked_for_the_manifest_now_and_then_and_for_blocks_meanwhile() {
     let mut pull = pull(8 << 20);
-    pull.ask_manifest(Time(1), A);
-    pull.manifest_came();
-    assert!(!pull.asks_for_manifest());
-    pull.on_over(Time(2), RequestId(0), PullEnd::Over);
-    assert_eq!(pull.usable(Time(2), None), Some(A));
-    // One that led to nothing is asked for from another first.
-    pull.ask_manifest(Time(3), A);
-    pull.on_over(Time(3), RequestId(1), PullEnd::Over);
-    assert_eq!(pull.usable(Time(3), None), Some(B));
+    let mut ask = |at, has_one| {
+        pull.ask_manifest(at, has_one);
+        let asked = match pull.poll() {
+            Some(PullOrder::Manifest { request, source }) => {
+                pull.on_over(at, request, PullEnd::Over);
+                Some(source)
+            }
+            _ => None,
+        };
+        (asked, pull.usable(at, None))
+    };
+    assert_eq!(ask(Time(1), false), (Some(A), Some(A)));
+    assert_eq!(ask(Time(2), false), (Some(B), Some(A)));
+    assert_eq!(ask(Time(3), false), (None, Some(A)));
+    let again = Time(1) + MANIFEST_AGAIN[0];
+    assert_eq!(ask(again, true), (Some(A), Some(A)));
+    assert_eq!(ask(Time(2) + MANIFEST_AGAIN[0], true), (Some(B), Some(A)));
+    assert_eq!(ask(again + MANIFEST_AGAIN[0], true), (None, Some(A)), "who has one asks more seldom");
+    assert_eq!(ask(again + MANIFEST_AGAIN[1], true), (Some(A), Some(A)));
 }
 
 #[test]

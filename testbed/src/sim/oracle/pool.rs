@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nackcast_common::clock::Time;
-use nackcast_common::ids::{ObjectId, ObjectIndex, RunId};
+use nackcast_common::ids::{ObjectId, RunId};
 use nackcast_common::manifest::Manifest;
 use nackcast_proto::wire::{Nack, NackAnswer, NackStatus};
 
 use super::Verdict;
+use crate::sim::wiretap::asked_for;
 
 /// So many times the whole content may go first, when everybody asks for everything again and again.
 const TURNS: u64 = 4;
@@ -46,11 +47,7 @@ impl Pool {
 
     /// The sender read a NACK. `manifest` is the one that it speaks of.
     pub fn on_nack(&mut self, run: RunId, packet: u64, nack: &Nack, manifest: Option<&Manifest>) {
-        let object = |index| manifest.and_then(|m| m.object(ObjectIndex(index))).map(|object| object.id);
-        let count = manifest.map_or(0, |m| u32::try_from(m.objects().len()).unwrap_or(u32::MAX));
-        let places = nack.missing.iter().take_while(|index| *index < count).filter_map(object);
-        let short = nack.short.iter().map(|short| short.object);
-        let ids: Vec<_> = places.chain(short).chain(nack.missing_ids.iter().copied()).collect();
+        let ids = asked_for(nack, manifest);
         if !ids.is_empty() {
             self.asked.insert((run, packet), ids);
         }

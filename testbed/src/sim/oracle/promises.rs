@@ -20,6 +20,11 @@ const SILENT_MIN: Duration = Duration::from_millis(1500);
 /// Between two looks, and what rounding adds.
 const AIR: Duration = Duration::from_millis(500);
 
+/// How long a sender that advertises so often may be silent until it is gone.
+pub(super) fn silent_after(interval: Duration) -> Duration {
+    (interval * SILENT_INTERVALS).max(SILENT_MIN)
+}
+
 /// The oracle. Times are those of each receiver's own clock.
 #[derive(Debug)]
 pub struct Promises {
@@ -129,7 +134,7 @@ impl Heard {
             self.forget(now);
         }
         self.last = now;
-        self.silent = (advertisement.interval * SILENT_INTERVALS).max(SILENT_MIN);
+        self.silent = silent_after(advertisement.interval);
         // Quiet after the last NACK, one window of holding back, and the backoff.
         let quiet = nack_retry.max(advertisement.nack_window).max(advertisement.grtt);
         self.spacing = self.spacing.max(quiet + advertisement.nack_window * 2 + AIR);

@@ -4,7 +4,7 @@ use nackcast_proto::wire::Role;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use crate::sim::scenario::ContentSpec;
+use crate::sim::scenario::{ContentSpec, PullSpec, SenderSpec, When};
 
 /// A sender's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,14 @@ pub enum Turn {
     Epoch(usize),
     /// The first sender publishes a generation; backups have it some time later.
     Publish(u64),
+    /// All senders are gone: until the heal, or for good if a receiver holds everything then.
+    Lose,
+    /// Of what a node gives by unicast, every other block has a wrong bit.
+    Spoil(usize, u64),
+    /// A node takes requests of unicast, and says nothing.
+    Mute(usize, u64),
+    /// All connections of unicast break.
+    BreakPulls,
 }
 
 /// Everything that a run depends on.
@@ -56,6 +64,10 @@ pub struct Cast {
     pub content: ContentSpec,
     /// Bits per second of each sender.
     pub rate_bps: u64,
+    /// Passes of an object in a round.
+    pub max_passes: u32,
+    /// Unicast pull.
+    pub pull: PullSpec,
     /// How long a sender that yields may finish.
     pub drain_limit_ms: u64,
     /// Each way.
@@ -116,7 +128,7 @@ impl Cast {
         }
         turns.sort_by_key(|(at, _)| *at);
         let pick = |dice: &mut Xoshiro256PlusPlus, of: &[u64]| of[dice.random_range(0..of.len())];
-        Self {
+        let mut cast = Self {
             seed,
             parts,
             receivers,
@@ -125,9 +137,45 @@ impl Cast {
             drain_limit_ms: pick(&mut dice, &[300, 2_000, 10_000]),
             delay_us: pick(&mut dice, &[100, 2_000, 20_000]),
             loss: if dice.random_range(0..2) == 0 { 0.0 } else { dice.random_range(0.0..0.05) },
+            max_passes: SenderSpec::default().max_passes,
+            pull: PullSpec::default(),
             turns,
             heal_at_ms,
             liveness_ms: 180_000,
+        };
+        // Dice of its own: what else a seed says does not depend on unicast.
+        let mut dice = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x9011);
+        if dice.random_range(0..3) == 0 {
+            cast.pull(&mut dice);
         }
+        cast
+    }
+
+    /// Some of it comes by unicast.
+    fn pull(&mut self, dice: &mut Xoshiro256PlusPlus) {
+        let sender = self.receivers == 1 || dice.random_range(0..4) > 0;
+        self.pull = PullSpec {
+            when: if dice.random_range(0..3) == 0 { When::Unknown } else { When::Last },
+            sender,
+            peers: !sender || dice.random_range(0..4) > 0,
+            rate_bps: [200_000, 2_000_000, 20_000_000][dice.random_range(0..3)],
+            delay_us: self.delay_us,
+            breaks: if dice.random_range(0..2) == 0 { 0.0 } else { dice.random_range(0.0..0.2) },
+        };
+        self.max_passes = dice.random_range(1..4);
+        let nodes = self.parts.len() + self.receivers;
+        for _ in 0..dice.random_range(0..6) {
+            let (node, for_ms) = (dice.random_range(0..nodes), dice.random_range(1..8_000));
+            let turn = match dice.random_range(0..3) {
+                0 => Turn::Spoil(node, for_ms),
+                1 => Turn::Mute(node, for_ms),
+                _ => Turn::BreakPulls,
+            };
+            self.turns.push((dice.random_range(0..self.heal_at_ms), turn));
+        }
+        if self.pull.peers && dice.random_range(0..2) == 0 {
+            self.turns.push((dice.random_range(self.heal_at_ms / 4..self.heal_at_ms), Turn::Lose));
+        }
+        self.turns.sort_by_key(|(at, _)| *at);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! One thread, one queue of events, random numbers from the seed alone.
 
+mod unicast;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use nackcast_proto::wire::SenderState;
 use nackcast_sender::node::Destination;
 use nackcast_sender::role::{RoleConfig, RoleEvent, State, overlap_max};
 
+use self::unicast::Watched;
 use super::cast::{Cast, Turn};
 use super::wires::Wires;
 use crate::sim::content::{Edition, Publisher};
@@ -29,6 +32,7 @@ use crate::sim::queue::Queue;
 use crate::sim::receiver::{INTO, Lane, Receiver, Socket, Started, Want};
 use crate::sim::scenario::{DiskSpec, ReceiverSpec, SenderSpec};
 use crate::sim::sender::{Identity, Sender, Task, Want as SenderWant};
+use crate::sim::unicast::Step;
 
 const NACK_PORT: u16 = 7701;
 /// Between two looks at who is complete.
@@ -63,6 +67,8 @@ enum Event {
     Resume(usize, u32),
     ReceiverDue(usize),
     Worked(usize, u32, Lane),
+    /// Something of unicast is due.
+    Pull(Step),
     Happens(Turn),
     /// A backup has a generation.
     Follows(usize, usize),
@@ -86,6 +92,9 @@ pub struct World {
     editions: Vec<Arc<Edition>>,
     /// The newest edition that each sender has, by place.
     followed: Vec<usize>,
+    pulls: Option<Watched>,
+    /// All senders are gone for good, if receivers can do without.
+    lost: bool,
     healed: bool,
     installed: Installed,
     nonce: Nonce,
@@ -115,14 +124,13 @@ impl World {
         };
         let mut publisher = Publisher::new(publisher_key.clone(), channel, &cast.content, cast.seed);
         let edition = Arc::new(publisher.publish());
-        let spec = SenderSpec { rate_bps: cast.rate_bps, ..SenderSpec::default() };
+        let spec = SenderSpec { rate_bps: cast.rate_bps, max_passes: cast.max_passes, ..SenderSpec::default() };
         let drain_limit = Duration::from_millis(cast.drain_limit_ms);
         let sender = |(number, part): (usize, &super::cast::Part)| {
-            let key = u8::try_from(number + 2).unwrap_or(u8::MAX);
             let identity = Identity {
                 channel,
                 publisher: publisher_key.clone(),
-                sender: SigningKey::from_seed([key; 32]),
+                sender: sender_key(number),
                 secret: secret.clone(),
                 data_group: SocketAddr::from(([239, 1, 1, 1], 7601)),
                 nack_port: NACK_PORT,
@@ -130,13 +138,15 @@ impl World {
             let peers = (0..cast.parts.len()).filter(|other| *other != number).map(sender_address).collect();
             let seed = cast.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number as u64;
             let role = RoleConfig { rank: part.rank, peers, drain_limit, ..RoleConfig::new(part.role, seed) };
-            Sender::new(&spec, identity, Arc::clone(&edition), seed).with_role(role)
+            let gives = cast.pull.sender && !cast.pull.is_off();
+            Sender::new(&spec, identity, Arc::clone(&edition), seed).with_role(role).with_unicast(gives)
         };
         let senders: Vec<_> = cast.parts.iter().enumerate().map(sender).collect();
         let receiver = |number: usize| {
             let seed = cast.seed.wrapping_mul(0xD1B5_4A32_D192_ED03) ^ ((number as u64) << 32);
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            Receiver::new(number, seed, &ReceiverSpec::default(), &DiskSpec::default(), ticket.clone())
+            let receiver = Receiver::new(number, seed, &ReceiverSpec::default(), &DiskSpec::default(), ticket.clone());
+            unicast::join(cast, receiver)
         };
         let receivers: Vec<_> = (0..cast.receivers).map(receiver).collect();
         let mut alert = Alert::default();
@@ -155,6 +165,8 @@ impl World {
             publisher,
             editions: Vec::new(),
             followed: vec![0; cast.parts.len()],
+            pulls: Watched::of(cast, &ticket),
+            lost: false,
             healed: false,
             installed: Installed::default(),
             nonce: Nonce::default(),
@@ -172,6 +184,9 @@ impl World {
 
     fn learn(&mut self, edition: Arc<Edition>) {
         self.installed.learn(&edition.manifest);
+        if let Some(pulls) = &mut self.pulls {
+            pulls.pulls.witness.learn(&edition);
+        }
         self.editions.push(edition);
     }
 
@@ -189,6 +204,7 @@ impl World {
         for number in 0..self.receivers.len() {
             let started = self.receivers[number].start(self.now);
             debug_assert_eq!(started, Started::Yes, "a sound disk takes a node");
+            self.begin_pulls(number);
             self.settle_receiver(number);
         }
         let end = Time((self.cast.heal_at_ms + self.cast.liveness_ms) * 1000);
@@ -249,9 +265,11 @@ impl World {
                 self.queue.push(now + LATER, event);
             }
             Event::Read(number, _, from, datagram) => {
-                let heard = self.senders[number].read(now, from, &datagram);
-                if heard.is_some_and(|heard| !heard.nack.is_report()) {
-                    self.alert.on_nack(now, number);
+                if let Some(heard) = self.senders[number].read(now, from, &datagram) {
+                    if !heard.nack.is_report() {
+                        self.alert.on_nack(now, number);
+                    }
+                    self.witness_nack(&heard);
                 }
                 self.settle_sender(number);
             }
@@ -272,7 +290,7 @@ impl World {
                 self.settle_sender(number);
             }
             Event::SenderUp(number, life) => {
-                if self.senders[number].life == life && !self.senders[number].is_up() {
+                if self.senders[number].life == life && !self.senders[number].is_up() && !self.lost {
                     self.senders[number].start(now);
                     self.settle_sender(number);
                 }
@@ -291,10 +309,12 @@ impl World {
             }
             Event::Worked(number, life, lane) => {
                 if self.receivers[number].life == life {
+                    self.witness_work(number, lane);
                     self.receivers[number].worked(now, lane);
                     self.settle_receiver(number);
                 }
             }
+            Event::Pull(step) => self.on_pull(step),
             Event::Happens(turn) => self.happens(turn),
             Event::Follows(number, edition) if self.followed[number] >= edition => {}
             Event::Follows(number, edition) => {
@@ -334,6 +354,14 @@ impl World {
             }
             Turn::Blind(number, for_ms) => self.senders[number].blind_until = later(for_ms),
             Turn::Epoch(number) => self.senders[number].wall_error = TO_1970,
+            Turn::Lose => {
+                self.lost = true;
+                for number in 0..self.senders.len() {
+                    self.senders[number].kill();
+                    self.busy_until[number] = now;
+                }
+            }
+            Turn::Spoil(..) | Turn::Mute(..) | Turn::BreakPulls => self.disturb_pulls(turn),
             Turn::Publish(for_ms) => {
                 let edition = Arc::new(self.publisher.publish());
                 self.learn(Arc::clone(&edition));
@@ -350,9 +378,13 @@ impl World {
         self.healed = true;
         self.tell(format_args!("heal"));
         self.wires.heal();
+        self.heal_pulls();
+        let can_be_given = self.editions.last().is_some_and(|edition| edition.is_in_files());
+        let is_held = can_be_given && (0..self.receivers.len()).any(|number| self.is_complete(number));
+        self.lost &= self.cast.pull.peers && is_held;
         for number in 0..self.senders.len() {
             self.senders[number].blind_until = self.now;
-            if !self.senders[number].is_up() {
+            if !self.senders[number].is_up() && !self.lost {
                 self.senders[number].start(self.now);
             }
             self.senders[number].pause(false);
@@ -372,6 +404,7 @@ impl World {
                 let datagram = bytes.slice(start..(start + datagrams.len).min(bytes.len()));
                 let verdict = self.nonce.on_sealed(&datagram);
                 self.judge("nonce", verdict);
+                self.witness_sent(number, datagrams.to, &datagram);
                 match datagrams.to {
                     Destination::Advertised => {
                         self.multicast(number, Socket::Advertisement, &datagram);
@@ -436,9 +469,11 @@ impl World {
                 Want::Send(to, datagram) => {
                     let verdict = self.nonce.on_sealed(&datagram);
                     self.judge("nonce", verdict);
+                    self.witness_asked(number, &datagram);
                     self.unicast(self.senders.len() + number, to, &datagram);
                 }
-                Want::Read(_) => {}
+                Want::Read(datagram) => self.witness_read(number, &datagram),
+                Want::Pull(order) => self.order_pull(number, &order),
                 Want::Busy(lane, until) => {
                     self.queue.push(until, Event::Worked(number, self.receivers[number].life, lane));
                     if lane == Lane::Dataset {
@@ -512,7 +547,11 @@ impl World {
         let others_rest = (0..self.senders.len())
             .all(|number| matches!(self.state(number), Some(State::Active | State::Standby | State::Penalty { .. })));
         let all = (0..self.receivers.len()).all(|number| self.is_complete(number));
-        self.done = self.healed && serving == 1 && others_rest && all;
+        let is_settled = if self.lost { serving == 0 } else { serving == 1 && others_rest };
+        self.done = self.healed && is_settled && all;
+        for number in 0..self.receivers.len() {
+            self.look_at_pulls(number);
+        }
         if !self.done {
             return;
         }
@@ -527,4 +566,8 @@ impl World {
 
 fn sender_address(number: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, u8::try_from(number + 1).unwrap_or(u8::MAX)], NACK_PORT))
+}
+
+fn sender_key(number: usize) -> SigningKey {
+    SigningKey::from_seed([u8::try_from(number + 2).unwrap_or(u8::MAX); 32])
 }

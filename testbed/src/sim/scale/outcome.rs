@@ -66,6 +66,10 @@ pub struct Outcome {
     pub reports: u64,
     /// Their bytes with all headers.
     pub nack_bytes: u64,
+    /// Of these bytes, those of reports: in all, and once content had begun.
+    pub report_bytes: u64,
+    /// After the manifest was sent.
+    pub report_bytes_content: u64,
     /// NACKs that found the socket full.
     pub nacks_dropped: u64,
     /// Most NACKs in one second.
@@ -131,6 +135,12 @@ impl Outcome {
     #[must_use]
     pub fn nacks_per_second(&self) -> f64 {
         self.nacks as f64 / self.time.as_secs_f64().max(1e-6)
+    }
+
+    /// Bytes of reports a second, mean while content is sent.
+    #[must_use]
+    pub fn report_bytes_per_second(&self) -> f64 {
+        self.report_bytes_content as f64 / (self.time.saturating_sub(self.content_began)).as_secs_f64().max(1e-6)
     }
 
     /// Time over the ideal.

@@ -40,6 +40,12 @@ pub struct Row {
     pub nacks: u64,
     /// Of these, reports.
     pub reports: u64,
+    /// Their bytes, and those of a second while content was sent.
+    #[serde(default)]
+    pub report_bytes: u64,
+    /// See `report_bytes`.
+    #[serde(default)]
+    pub report_bytes_per_second: f64,
     /// NACK datagrams a second, mean and most.
     pub nacks_per_second: f64,
     /// Most in one second.
@@ -87,6 +93,8 @@ impl Row {
             wire: o.wire_ratio(),
             nacks: o.nacks,
             reports: o.reports,
+            report_bytes: o.report_bytes,
+            report_bytes_per_second: o.report_bytes_per_second(),
             nacks_per_second: o.nacks_per_second(),
             nacks_peak: o.nacks_peak,
             nack_share: o.nack_share(),
@@ -105,7 +113,7 @@ impl Row {
     /// Head of the table, in Markdown.
     pub const HEAD: &str = "\
 | MB | receivers | loss | complete | symbols | least | payload | with manifest | manifest | on the wire \
-| NACKs/s (peak) | reports | NACK share | dropped | time s (median, began) | time / ideal | sender MB \
+| NACKs/s (peak) | reports (B/s) | NACK share | dropped | time s (median, began) | time / ideal | sender MB \
 | receiver KB (content) | wall s |
 | --: | --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |";
 
@@ -115,7 +123,8 @@ impl Row {
         let numbers = [
             format!("{:.4} | {:.4} | {:.4}", self.symbols, self.least, self.payload),
             format!("{:.4} | {:.2} | {:.4}", self.payload_with_manifest, self.manifest, self.wire),
-            format!("{:.0} ({}) | {} of {}", self.nacks_per_second, self.nacks_peak, self.reports, self.nacks),
+            format!("{:.0} ({}) | {} of {}", self.nacks_per_second, self.nacks_peak, self.reports, self.nacks)
+                + &format!(" ({:.0})", self.report_bytes_per_second),
             format!("{:.3} % | {}", self.nack_share * 100.0, self.nacks_dropped),
             format!("{:.1} ({:.1}, {:.1}) | {:.3}", self.time, self.time_median, self.began, self.time_ratio()),
             format!("{:.3}", self.sender_bytes as f64 / 1e6),

@@ -195,8 +195,13 @@ impl World {
             if self.group.loses() || self.link_loses(from) {
                 continue;
             }
-            self.outcome.nack_bytes += sealed_len(nack.encode().len());
-            self.outcome.reports += u64::from(nack.is_report());
+            let bytes = sealed_len(nack.encode().len());
+            self.outcome.nack_bytes += bytes;
+            if nack.is_report() {
+                self.outcome.reports += 1;
+                self.outcome.report_bytes += bytes;
+                self.outcome.report_bytes_content += if self.content_began.is_some() { bytes } else { 0 };
+            }
             let delay = self.delay(from);
             self.at(delay, Happening::Nack(from, packet, Box::new(nack)));
         }

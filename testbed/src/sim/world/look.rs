@@ -8,7 +8,7 @@ use super::World;
 use crate::sim::disk::Stands;
 use crate::sim::oracle::bitmap::Data;
 use crate::sim::oracle::bounds::Bounded;
-use crate::sim::receiver::{INTO, Lane, STATE};
+use crate::sim::receiver::{INTO, Lane, Receiver, STATE};
 use crate::sim::trace::Sample;
 
 impl World {
@@ -16,14 +16,10 @@ impl World {
     pub(super) fn look(&mut self) {
         self.sample();
         self.look_at_sender();
-        let newest = self.editions.last().map(|edition| edition.manifest.head().generation);
         let mut all = true;
         for number in 0..self.scenario.receivers {
             let at = number as usize;
-            let complete = self.receivers[at]
-                .node()
-                .is_some_and(|node| node.engine().is_complete() && Some(node.engine().snapshot().generation) == newest);
-            let complete = complete && !self.receivers[at].is_doubtful();
+            let complete = self.is_complete(number);
             if !complete {
                 self.complete_at[at] = None;
             } else if self.complete_at[at].is_none() && !self.receivers[at].is_settling() {
@@ -34,8 +30,9 @@ impl World {
             self.look_for_silence(number, complete);
             self.look_at_promises(number);
             self.look_at_bounds(number);
+            self.look_at_pulls(number);
         }
-        let settled = all && self.healed && self.sender.is_up();
+        let settled = all && self.healed && (self.sender.is_up() || self.sender_lost);
         if !settled {
             self.all_complete_since = None;
         } else if self.all_complete_since.is_none() {
@@ -43,12 +40,32 @@ impl World {
         }
     }
 
+    fn is_complete(&self, number: u32) -> bool {
+        let newest = self.editions.last().map(|edition| edition.manifest.head().generation);
+        let receiver = &self.receivers[number as usize];
+        let complete = receiver
+            .node()
+            .is_some_and(|node| node.engine().is_complete() && Some(node.engine().snapshot().generation) == newest);
+        complete && !receiver.is_doubtful()
+    }
+
+    /// A receiver holds everything, can give it to others, and nobody touched its disk.
+    pub(super) fn is_held(&self) -> bool {
+        if !self.editions.last().is_some_and(|edition| edition.is_in_files()) {
+            return false;
+        }
+        let is_sound = |receiver: &Receiver| !receiver.tainted && receiver.edited.is_empty();
+        (0..self.scenario.receivers)
+            .any(|number| self.is_complete(number) && is_sound(&self.receivers[number as usize]))
+    }
+
     /// After the heal, whoever lacks something must ask.
     fn look_for_silence(&mut self, number: u32, complete: bool) {
         let progress = self.receivers[number as usize].node().map(|node| node.engine().snapshot());
-        let (symbols, hears) = progress.map_or((0, false), |s| (s.symbols, s.senders > 0));
+        let (symbols, hears, pulls) = progress.map_or((0, false, false), |s| (s.symbols, s.senders > 0, s.pulling));
         let moved = std::mem::replace(&mut self.symbols[number as usize], symbols) != symbols;
-        if complete || moved || !hears || !self.healed {
+        // For how long it may wait for what it pulls is another oracle's.
+        if complete || moved || pulls || !hears || !self.healed {
             self.oracles.silence.on_life(self.now, number);
         }
         let verdict = self.oracles.silence.look(self.now, number);
@@ -84,8 +101,8 @@ impl World {
         let mut all = vec![Bounded {
             name: "orders that wait for a receiver's workers",
             len: receiver.orders_waiting(),
-            // Each slot's block has one order at most, each object one install; scans and looks beside.
-            most: 2 * slots + objects + 16,
+            // Each slot's block has one order at most, each object one install; scans and looks beside; and pulled blocks.
+            most: 2 * slots + objects + 16 + self.pulled_max(),
         }];
         let files = |path: String| receiver.disk.shown(path.as_bytes(), b"\0").len();
         let entries = self.editions.iter().map(|e| e.manifest.entries().len()).max().unwrap_or(0);
