@@ -23,7 +23,7 @@ use crate::args::DemoArgs;
 use crate::failure::{Failure, OrFail};
 use crate::output::{print, print_json};
 use crate::progress::Mode;
-use crate::{channel, runtime};
+use crate::{channel, runtime, signals};
 
 const SENDER: &str = "sender";
 
@@ -67,14 +67,22 @@ pub(crate) fn run(args: &DemoArgs, app: &App) -> Result<(), Failure> {
     let directory = tempfile::Builder::new().prefix("nackcast-demo-").tempdir();
     let directory = directory.or_running("a temporary directory cannot be made")?;
     let site = Site { root: directory.path().to_owned() };
-    let result = perform(args, app, &stage, &site, &receivers);
+    let outcome = perform(args, app, &stage, &site, &receivers);
+    let shown = outcome.and_then(|outcome| show(args, &outcome));
     if args.keep {
         let kept = directory.keep();
         app.terminal.line(&format!("kept: {}", kept.display()));
+    } else {
+        let root = site.root.display();
+        app.terminal.line(&format!("removing {root}, thousands of files"));
+        directory.close().or_running(format_args!("{root} cannot be removed"))?;
     }
-    let outcome = result?;
+    shown
+}
+
+fn show(args: &DemoArgs, outcome: &Outcome) -> Result<(), Failure> {
     if args.json {
-        print_json(&outcome)?;
+        print_json(outcome)?;
     } else {
         print(&outcome.to_text())?;
     }
@@ -82,8 +90,14 @@ pub(crate) fn run(args: &DemoArgs, app: &App) -> Result<(), Failure> {
 }
 
 fn perform(args: &DemoArgs, app: &App, stage: &Stage, site: &Site, receivers: &[String]) -> Result<Outcome, Failure> {
+    let runtime = runtime()?;
+    // From now on: a signal must not leave what was copied behind.
+    let shutdown = {
+        let _inside = runtime.enter();
+        signals::listen(app.terminal.clone())?.shutdown
+    };
     app.terminal.line(&format!("copying files to send, {} at most, from this machine", args.size));
-    let content = content::gather(args.dir.as_deref(), args.size.0, &site.source())?;
+    let content = content::gather(args.dir.as_deref(), args.size.0, &site.source(), &shutdown)?;
     app.terminal.line(&content.describe());
     channel::create("demo", stage.sender_address(), &site.key_file(), &site.ticket_file())?;
     let program = std::env::current_exe().or_running("this program cannot find itself")?;
@@ -91,7 +105,7 @@ fn perform(args: &DemoArgs, app: &App, stage: &Stage, site: &Site, receivers: &[
     app.terminal.line("starting the receivers, and the sender, which hashes the content before it sends");
     let clock = Clock::start();
     let mode = Mode::choose(app.verbosity, Default::default());
-    let ended = runtime()?.block_on(nodes::run(plans, mode, app.terminal.clone(), clock))?;
+    let ended = runtime.block_on(nodes::run(plans, mode, app.terminal.clone(), clock, shutdown))?;
     app.terminal.line("comparing every receiver's directory with the sender's, by hash");
     let outcome = judge(stage, site, &content, ended)?;
     if !outcome.success {

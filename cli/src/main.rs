@@ -74,7 +74,7 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Ack(args) => ask::alerts::acknowledge(args),
         Command::Objects(args) => ask::objects::run(args),
         Command::Top(args) => ask::top::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => doctor::run(&args, app),
         Command::Scan(args) => ask::scan::scan(args),
         Command::Publish(args) => ask::scan::publish(args),
         Command::Resend(args) => ask::steer::resend(args),

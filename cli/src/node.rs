@@ -85,7 +85,9 @@ pub(crate) fn run<D: Daemon>(
         places::check_neighbours(&state, node)?;
         places::prepare_state(&state, node.role)?;
         let _registration = Registration::new(&state, node)?;
-        warn_of_loopback(&daemon);
+        if daemon.interface().is_none() {
+            daemon.groups().into_iter().filter_map(trouble_of_routes).for_each(|line| tracing::warn!("{line}"));
+        }
         let Signals { shutdown, rescan } = signals::listen(app.terminal.clone())?;
         let (progress, shown) = watch::channel(Progress::default());
         let (asking, requests) = mpsc::channel(REQUESTS_MAX);
@@ -138,15 +140,25 @@ async fn reload_on(
     }
 }
 
-/// A machine without any route to a group: nothing goes over a cable, which is seldom what is meant.
-fn warn_of_loopback(daemon: &impl Daemon) {
-    let automatic = daemon.interface().is_none();
-    let on_loopback = |group| interface::resolve(None, group).is_ok_and(|interface| interface.loopback);
-    if automatic && daemon.groups().into_iter().any(on_loopback) {
-        tracing::warn!(
-            "no default route and no multicast route was found, so the loopback interface is used, which reaches \
-             this machine only: give --interface NAME"
-        );
+/// A machine that would keep multicast to itself, or is told to: what is to be said where no interface was named.
+fn trouble_of_routes(group: IpAddr) -> Option<String> {
+    let chosen = interface::resolve(None, group).ok()?;
+    let name = &chosen.name;
+    match (interface::loopback_route(group), chosen.loopback) {
+        (Some(route), true) => Some(format!(
+            "the route {route} keeps multicast on this machine, and there is no other: give --interface NAME, or: ip \
+             route replace {} dev NAME",
+            route.split(' ').next().unwrap_or_default()
+        )),
+        (Some(route), false) => Some(format!(
+            "the route {route} would keep multicast on this machine; it is not used, and {name} is, which has the default \
+             route: give --interface lo if only this machine is meant, else: ip route del {route}"
+        )),
+        (None, true) => Some(format!(
+            "no default route and no multicast route was found, so {name} is used, which reaches this machine only: give \
+             --interface NAME"
+        )),
+        (None, false) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nackcast_common::report::{ChannelProgress, Progress};
-use nackcast_common::units::{BitRate, ByteCount};
+use nackcast_common::units::{BitRate, ByteCount, counted};
 use serde::Serialize;
 
 use crate::failure::one_line;
@@ -40,15 +40,15 @@ impl Summary for nackcast_sender::Summary {
         let mut lines = Vec::new();
         for channel in &self.channels {
             lines.push(format!(
-                "{}: generation {}, {} objects, {}; sent {}, repair {}; {} of {} receivers reported complete",
+                "{}: generation {}, {}, {}; sent {}, repair {}; {} of {} reported complete",
                 channel.name,
                 channel.generation,
-                channel.objects,
+                counted(channel.objects, "object"),
                 ByteCount(channel.bytes),
                 ByteCount(channel.sent_bytes),
                 share(channel.repair_bytes, channel.sent_bytes),
                 channel.receivers_complete,
-                channel.receivers,
+                counted(channel.receivers, "receiver"),
             ));
             if channel.unicast_bytes > 0 {
                 lines.push(format!("  {} pulled by unicast", ByteCount(channel.unicast_bytes)));
@@ -65,19 +65,19 @@ impl Summary for nackcast_receiver::Summary {
         for channel in &self.channels {
             let state = if channel.complete { "complete and verified" } else { "not complete" };
             lines.push(format!(
-                "{} in {}: {state}, generation {}, {} files, {}; received {}, repair {}",
+                "{} in {}: {state}, generation {}, {}, {}; received {}, repair {}",
                 channel.name,
                 one_line(&channel.into),
                 channel.generation,
-                channel.files,
+                counted(channel.files, "file"),
                 ByteCount(channel.bytes),
                 ByteCount(channel.received_bytes),
                 share(channel.repair_bytes, channel.received_bytes),
             ));
             if channel.unicast_wanted > 0 {
                 lines.push(format!(
-                    "  {} objects are no longer multicast, and no source gave them: they are asked for again when the \
-                     sender begins a new round",
+                    "  objects that are no longer multicast, and that no source gave: {}; they are asked for again when \
+                     the sender begins a new round",
                     channel.unicast_wanted
                 ));
             }
@@ -101,7 +101,7 @@ impl VerifySummary {
         let mut lines: Vec<String> = self.missing.iter().map(|path| format!("missing: {}", line(path))).collect();
         lines.extend(self.damaged.iter().map(|path| format!("damaged: {}", line(path))));
         lines.push(format!(
-            "{}: generation {}, {} entries, {} missing, {} damaged, {} that are not in the dataset",
+            "{}: generation {}, entries: {}, missing: {}, damaged: {}; paths that are not in the dataset: {}",
             line(&self.directory.to_string_lossy()),
             self.generation,
             self.entries,
@@ -118,9 +118,9 @@ pub(crate) fn progress_line(row: &ChannelProgress) -> String {
     let mut text = if row.state.is_empty() { "starting".to_owned() } else { row.state.clone() };
     if row.objects > 0 {
         text.push_str(&format!(
-            ", {}/{} objects, {} of {} ({}), {}/s, repair {}",
+            ", {}/{}, {} of {} ({}), {}/s, repair {}",
             row.objects_done,
-            row.objects,
+            counted(row.objects, "object"),
             ByteCount(row.bytes_done),
             ByteCount(row.bytes),
             whole_percent(row.bytes_done, row.bytes),
@@ -134,13 +134,17 @@ pub(crate) fn progress_line(row: &ChannelProgress) -> String {
         }
     }
     if row.pulled_bytes > 0 {
-        text.push_str(&format!(", {} pulled from {} sources", ByteCount(row.pulled_bytes), row.pull_sources.len()));
+        text.push_str(&format!(
+            ", {} pulled from {}",
+            ByteCount(row.pulled_bytes),
+            counted(row.pull_sources.len() as u64, "source")
+        ));
     }
     if row.unicast_bytes > 0 {
         text.push_str(&format!(", {} given by unicast", ByteCount(row.unicast_bytes)));
     }
     if row.receivers > 0 {
-        text.push_str(&format!(", {} of {} receivers complete", row.receivers_complete, row.receivers));
+        text.push_str(&format!(", {} of {} complete", row.receivers_complete, counted(row.receivers, "receiver")));
     }
     if let Some(note) = &row.note {
         text.push_str(&format!(" ({})", one_line(note)));

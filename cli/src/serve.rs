@@ -6,6 +6,7 @@
 //! | module | does |
 //! |---|---|
 //! | `desk` | what all of them share: reports, requests, the book of alerts |
+//! | `guard` | how many connections there may be, and how long they may stand still |
 //! | `listen` | where admins are heard: a Unix socket, TCP with or without TLS |
 //! | `admin`, `alerts` | the gRPC services |
 //! | `complete` | runs a command when a generation is complete |
@@ -17,6 +18,7 @@ mod alerts;
 mod complete;
 mod content;
 mod desk;
+mod guard;
 mod http;
 mod listen;
 mod metrics;

@@ -18,13 +18,14 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
 
 /// `nackcast man`.
 pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
-    let mut command = Cli::command();
+    // `nackcast help` has no page: the list of commands must not name one.
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
     let Some(directory) = &args.out else {
         return print(page(&command)?.trim_end());
     };
     let context = format!("manual pages cannot be written into {}", directory.display());
     std::fs::create_dir_all(directory).or_usage(&context)?;
-    command.build();
     write_pages(&command, directory, &context)
 }
 
@@ -33,13 +34,17 @@ fn write_pages(command: &Command, directory: &Path, context: &str) -> Result<(),
     let name = command.get_display_name().unwrap_or(command.get_name());
     let path = directory.join(format!("{name}.1"));
     std::fs::write(path, page(command)?).or_usage(context)?;
-    let shown = |command: &&Command| !command.is_hide_set() && command.get_name() != "help";
+    let shown = |command: &&Command| !command.is_hide_set();
     command.get_subcommands().filter(shown).try_for_each(|command| write_pages(command, directory, context))
 }
 
 fn page(command: &Command) -> Result<String, Failure> {
+    // The options stand below with their values: in one line they would only be hard to read.
+    let usage = command.clone().render_usage().to_string();
+    let command = command.clone().override_usage(usage.trim_start_matches("Usage: ").to_owned());
     let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut page).or_running("the manual page cannot be made")?;
+    let man = clap_mangen::Man::new(command).source(concat!("nackcast ", env!("CARGO_PKG_VERSION")));
+    man.render(&mut page).or_running("the manual page cannot be made")?;
     // The examples stand as they are, under their own name.
     let page = String::from_utf8_lossy(&page).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n.nf\n");
     Ok(page.replace("\n.SH VERSION\n", "\n.fi\n.SH VERSION\n"))
@@ -79,6 +84,15 @@ mod tests {
             let page = read(name);
             assert!(page.contains(".SH EXAMPLES\n.nf\n  nackcast"), "{name}: {page}");
             assert!(!page.contains("EXTRA"), "{name}");
+            assert!(page.contains(concat!("\"nackcast ", env!("CARGO_PKG_VERSION"), "\"")), "{name}: {page}");
+        }
+        assert!(read("nackcast-send.1").contains("SYNOPSIS\n\\fBnackcast send\\fR [OPTIONS]\n"));
+        // No page names one that is not there.
+        for page in std::fs::read_dir(directory.path()).unwrap() {
+            let text = std::fs::read_to_string(page.unwrap().path()).unwrap().replace("\\-", "-");
+            for other in text.lines().filter_map(|line| line.strip_suffix("(1)")) {
+                assert!(directory.path().join(format!("{other}.1")).exists(), "{other}(1)");
+            }
         }
         assert!(read("nackcast.1").contains(".fi\n.SH VERSION"));
     }

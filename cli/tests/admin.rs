@@ -7,6 +7,8 @@ mod stage;
 
 #[path = "admin/alerts.rs"]
 mod alerts;
+#[path = "admin/bridge.rs"]
+mod bridge;
 #[path = "admin/doctor.rs"]
 mod doctor;
 #[path = "admin/http.rs"]

@@ -9,6 +9,8 @@
     reason = "a test that cannot go on has failed; the gap is to be read"
 )]
 
+#[path = "backup/paths.rs"]
+mod paths;
 #[allow(dead_code, reason = "made for several tests, of which each takes what it needs")]
 #[path = "common/site.rs"]
 mod site;
@@ -42,7 +44,7 @@ struct Pair {
 
 impl Pair {
     fn new(receivers: usize) -> Self {
-        let site = Site::with_hosts(&["sender", "backup", "observer"], receivers, 0.0);
+        let site = Site::with_hosts(&["sender", "backup", "second", "observer"], receivers, 0.0);
         for file in 0..8 {
             std::fs::write(site.source().join(format!("large-{file}")), noise(file, 2 * MIB)).unwrap();
         }
@@ -50,29 +52,46 @@ impl Pair {
             std::fs::write(site.source().join(format!("small-{file}")), noise(100 + file, 10_000)).unwrap();
         }
         copy_tree(&site.source(), &site.path("copy"));
-        let mut delegate = Command::new(program());
-        delegate.args(["channel", "delegate"]).arg(site.path("site.key")).arg("--out").arg(site.path("backup.key"));
-        assert!(delegate.output().unwrap().status.success());
         let tree = Tree::read(&site.source());
-        Self { site, tree }
+        let pair = Self { site, tree };
+        pair.delegate("backup.key");
+        pair
+    }
+
+    /// Makes a key file that may serve.
+    fn delegate(&self, name: &str) {
+        let mut delegate = Command::new(program());
+        let key = self.site.path("site.key");
+        delegate.args(["channel", "delegate"]).arg(key).arg("--out").arg(self.site.path(name));
+        assert!(delegate.output().unwrap().status.success());
     }
 
     fn primary(&self) -> Process {
+        self.primary_with(&[])
+    }
+
+    fn primary_with(&self, environment: &[(&str, &str)]) -> Process {
         let backup = format!("{}:{NACK_PORT}", self.site.network.host("backup").addr_v4());
-        self.site.send(&[&RATE[..], &["--peer", &backup, "--drain-limit", "3s"]].concat())
+        self.site.send_with(&[&RATE[..], &["--peer", &backup, "--drain-limit", "3s"]].concat(), environment)
     }
 
     fn backup(&self) -> Process {
-        let mut source = self.site.path("backup.key").into_os_string();
+        self.standby("backup", ["backup.key", "copy"], &[])
+    }
+
+    /// A backup on this host, with this key and this content.
+    fn standby(&self, host: &str, [key, copy]: [&str; 2], more: &[&str]) -> Process {
+        let mut source = self.site.path(key).into_os_string();
         source.push("=");
-        source.push(self.site.path("copy"));
+        source.push(self.site.path(copy));
         let peer = format!("{}:{NACK_PORT}", self.site.sender_addr());
         let mut arguments = vec!["standby".into(), "--channel".into(), source];
-        arguments.extend(["--state".into(), self.site.state("backup").into_os_string()]);
+        arguments.extend(["--state".into(), self.site.state(host).into_os_string()]);
         arguments.extend(["--peer".into(), peer.into()]);
         arguments.extend(["--interface", "eth0", "--json", "--progress-json", "--drain-limit", "3s"].map(Into::into));
         arguments.extend(RATE.map(Into::into));
-        self.site.start("backup", arguments)
+        arguments.extend(more.iter().map(Into::into));
+        self.site.start(host, arguments)
     }
 
     /// Backup and primary run, the backup has the manifest, and receivers wait for more.
@@ -87,14 +106,23 @@ impl Pair {
 
     /// The backup's admin hears of an alert of this kind.
     fn until_alerted(&self, kind: &str) {
+        self.until_alerted_at("backup", kind);
+    }
+
+    /// The same of another node.
+    fn until_alerted_at(&self, node: &str, kind: &str) {
         let mut ask = Command::new(program());
-        ask.args(["alerts", "--json", "--node"]).arg(self.site.state("backup"));
+        ask.args(["alerts", "--json", "--node"]).arg(self.site.state(node));
         let mut said = move || String::from_utf8_lossy(&ask.output().unwrap().stdout).contains(&format!("\"{kind}\""));
         until(&format!("{kind} is an alert"), &mut said);
     }
 
     fn backup_bytes(&self) -> u64 {
-        self.site.counters("backup", Direction::FromHost).multicast_udp.bytes
+        self.bytes_of("backup")
+    }
+
+    fn bytes_of(&self, host: &str) -> u64 {
+        self.site.counters(host, Direction::FromHost).multicast_udp.bytes
     }
 
     fn assert_received(&self, receivers: &mut [Process]) {

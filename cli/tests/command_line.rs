@@ -299,6 +299,25 @@ fn results_are_json_when_asked() {
 }
 
 #[test]
+fn a_sender_needs_the_port_after_its_own() {
+    let place = Place::new();
+    place.channel("news");
+    std::fs::create_dir(place.path().join("dir")).unwrap();
+    let bind = |port| std::net::UdpSocket::bind(("127.0.0.1", port));
+    let (taken, before) = loop {
+        let taken = bind(0).unwrap();
+        let before = taken.local_addr().unwrap().port() - 1;
+        if bind(before).is_ok() {
+            break (taken, before);
+        }
+    };
+    let listen = format!("127.0.0.1:{before}");
+    place
+        .run(&["send", "--channel", "news.key=dir", "--listen", &listen, "--interface", "lo", "--state", "state"])
+        .is_usage_error(&[&taken.local_addr().unwrap().to_string(), "--listen needs two free ports"]);
+}
+
+#[test]
 fn shells_and_packagers_get_their_files() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish"] {

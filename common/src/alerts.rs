@@ -98,12 +98,15 @@ kinds! {
     /// Receivers reach only the backup.
     BackupAsked = "backup-asked", Warning, WhileFound,
         "check the way from these receivers to the primary: its NACK port, firewalls, the route back";
-    /// A backup took over, or handed back.
-    RoleChanged = "role-changed", Warning, Happens,
+    /// A backup sends in the primary's place, or a primary does not send.
+    RoleChanged = "role-changed", Warning, WhileFound,
         "check why the primary was gone: its process, its disk, its network";
     /// Two senders of one channel are active and hear each other.
     TwoSenders = "two-senders", Critical, WhileFound,
         "check which nodes run `nackcast send` for this channel, and end all but one primary";
+    /// A receiver hears no sender.
+    NoSenderHeard = "no-sender-heard", Warning, WhileFound,
+        "check that a sender of this channel runs; `nackcast doctor --ticket @FILE` finds out what is in the way";
     /// A receiver that was heard says nothing any more.
     ReceiverSilent = "receiver-silent", Warning, WhileFound,
         "check that these receivers run, and that their NACKs reach the sender's NACK port";
@@ -119,7 +122,7 @@ kinds! {
     /// A disk refuses to be read or written.
     DiskFailing = "disk-failing", Critical, Happens,
         "check the file system and the kernel's log (`dmesg`); free space if it is full";
-    /// Content that was sound is not; it was, or is being, fetched again.
+    /// Content that was sound is not; it was, or is being, fetched again: its text says which.
     ContentDamaged = "content-damaged", Warning, Happens,
         "check who else writes into this directory, and the disk's health (`smartctl -a`)";
     /// Files of the sender cannot be sent as they are.

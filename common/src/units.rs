@@ -36,6 +36,12 @@ pub enum UnitError {
     Auto,
 }
 
+/// So many of a thing that has a regular plural: `1 file`, `2 files`.
+#[must_use]
+pub fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 fn split_number(text: &str) -> Option<(f64, String)> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -14,13 +14,13 @@ pub mod request;
 pub mod service;
 
 pub use hello::{HelloError, Member, Peer};
-pub use request::{Block, Offer, Probe, Request};
+pub use request::{Block, Offer, ProbeReply, Request};
 pub use service::{Service, Shelf};
 
 /// Longest hello.
 pub const HELLO_LEN_MAX: usize = 512;
 /// Longest request.
-pub const REQUEST_LEN_MAX: usize = 64;
+pub const REQUEST_LEN_MAX: usize = 512;
 /// Most blocks that one request may name.
 pub const BLOCKS_MAX: u32 = 1024;
 /// What a reply takes beside its payload, at most.

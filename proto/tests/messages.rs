@@ -244,6 +244,7 @@ proptest! {
             channel: CHANNEL, session: SessionId(1), run: RunId(78), nack: 5, nonce: 6, status: statuses[status],
             wait: Duration::from_millis(40), unicast: RangeSet::full(unicast), unknown: RangeSet::full(unknown),
             unicast_ids: ids.iter().copied().map(ObjectId).collect(), unknown_ids: Vec::new(),
+            wall_ms: u64::from(unknown) << 40,
         };
         prop_assert_eq!(NackAnswer::decode(&answer.encode(None), None), Ok(answer.clone()));
         let signed = answer.encode(Some(&sender()));

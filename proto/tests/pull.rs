@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nackcast_common::geometry::Geometry;
-use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId};
+use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, Side, SigningKey};
 use nackcast_common::net::quic::Service as _;
 use nackcast_proto::pull::hello::channel_of;
-use nackcast_proto::pull::{BLOCKS_MAX, Block, HELLO_LEN_MAX, Member, Offer, Probe, Request, Service, Shelf};
-use nackcast_proto::wire::{ManifestRef, Role, SenderCertificate, SenderState};
+use nackcast_proto::pull::{
+    BLOCKS_MAX, Block, HELLO_LEN_MAX, Member, Offer, Peer, ProbeReply, REQUEST_LEN_MAX, Request, Service, Shelf,
+};
+use nackcast_proto::wire::{ManifestRef, Role, SenderCertificate, SenderState, Standing};
 use proptest::prelude::*;
 
 const CHANNEL: ChannelId = ChannelId([7; 16]);
@@ -74,9 +76,11 @@ fn what_was_said_elsewhere_or_by_others_is_refused() {
 #[test]
 fn requests_come_back_and_what_asks_for_too_much_does_not() {
     let blocks = |first, end| Request::Blocks { object: ObjectId(u64::MAX), blocks: first..end };
-    let requests =
-        [Request::Manifest, Request::Probe, Request::Drain, blocks(0, 1), blocks(u32::MAX - BLOCKS_MAX, u32::MAX)];
-    for request in requests {
+    let largest = Standing { sequence: u64::MAX, time: u64::MAX, rank: u32::MAX, ..standing() };
+    let probes = [None, Some(standing()), Some(largest)].map(|asker| Request::Probe { asker });
+    let others = [Request::Manifest, blocks(0, 1), blocks(u32::MAX - BLOCKS_MAX, u32::MAX)];
+    for request in probes.into_iter().chain(others) {
+        assert!(request.encode().len() <= REQUEST_LEN_MAX);
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
     for refused in [blocks(3, 3), blocks(0, BLOCKS_MAX + 1)] {
@@ -97,14 +101,51 @@ fn replies_come_back_and_a_root_is_the_one_that_is_named() {
     assert_eq!(Offer::decode(Offer::encode(None).into()), Ok(None));
     let other = Offer { root: Bytes::from_static(b"A signed root"), ..offer() };
     assert!(Offer::decode(Offer::encode(Some(&other)).into()).is_err());
-    let probe = Probe {
-        sender: Some((Role::Backup, SenderState::Standby)),
+    let nothing = ProbeReply { standing: None };
+    assert_eq!(ProbeReply::decode(&nothing.encode(), &peer(receiver())), Ok(nothing));
+}
+
+/// What the sender of these tests says of itself.
+fn standing() -> Standing {
+    Standing {
+        channel: CHANNEL,
+        session: SessionId(3),
+        start_number: StartNumber(4),
+        certificate: sender().sender.unwrap().0,
+        role: Role::Backup,
+        rank: 1,
+        state: SenderState::Standby,
         can_read: true,
         can_send: false,
-        generation: Generation(2),
-    };
-    assert_eq!(Probe::decode(&probe.encode()), Ok(probe));
-    assert_eq!(Probe::decode(&Probe::default().encode()), Ok(Probe::default()));
+        sequence: 5,
+        time: 6,
+    }
+}
+
+/// What is known of who greeted so.
+fn peer(member: Member) -> Peer {
+    receiver().check(Side::Server, &BINDING, &member.hello(Side::Server, &BINDING)).unwrap()
+}
+
+#[test]
+fn a_sender_speaks_on_its_connection_and_for_itself_only() {
+    let reply = ProbeReply { standing: Some(standing()) };
+    assert_eq!(ProbeReply::decode(&reply.encode(), &peer(sender())), Ok(reply));
+    assert!(ProbeReply::decode(&reply.encode(), &peer(receiver())).is_err(), "a receiver is no sender");
+    let key = SigningKey::from_seed([4; 32]);
+    let certificate = SenderCertificate::issue(&publisher(), CHANNEL, key.verifying_key());
+    let second = Member { sender: Some((certificate, key)), ..receiver() };
+    assert!(ProbeReply::decode(&reply.encode(), &peer(second.clone())).is_err(), "nor is it another sender");
+    let elsewhere = ProbeReply { standing: Some(Standing { channel: ChannelId([8; 16]), ..standing() }) };
+    assert!(ProbeReply::decode(&elsewhere.encode(), &peer(sender())).is_err(), "nor one of another channel");
+    // And so is a question.
+    let asks = |member: &Member| ask(member, &Request::Probe { asker: Some(standing()) });
+    assert_eq!((asks(&receiver()), asks(&second)), (None, None));
+    let reply = asks(&sender()).unwrap().remove(0);
+    let back = ProbeReply::decode(&reply, &peer(sender())).unwrap().standing;
+    assert_eq!(back, Some(standing()), "the shelf was told who asks");
+    let reply = ask(&receiver(), &Request::Probe { asker: None }).unwrap().remove(0);
+    assert_eq!(ProbeReply::decode(&reply, &peer(sender())), Ok(ProbeReply { standing: None }));
 }
 
 /// Has every second block of one object, each of ten bytes.
@@ -119,8 +160,8 @@ impl Shelf for Half {
         (object == ObjectId(1) && block.is_multiple_of(2)).then(|| Bytes::from(vec![block.to_le_bytes()[0]; 10]))
     }
 
-    fn probe(&self) -> Probe {
-        Probe { can_read: true, ..Probe::default() }
+    fn probe(&self, asker: Option<Standing>) -> Option<Standing> {
+        asker
     }
 }
 
@@ -142,8 +183,6 @@ fn a_shelf_gives_what_is_on_it() {
     assert_eq!(ask(&receiver(), &other), Some(Vec::new()));
     let manifest = ask(&receiver(), &Request::Manifest).unwrap().remove(0);
     assert_eq!(Offer::decode(manifest), Ok(Some(offer())));
-    assert_eq!(ask(&receiver(), &Request::Drain), None, "only a sender may say so");
-    assert!(ask(&sender(), &Request::Drain).is_some());
     let stranger = Member { secret: EpochSecret([6; 32]), ..receiver() };
     assert_eq!(ask(&stranger, &blocks), None);
 }
@@ -153,7 +192,7 @@ proptest! {
     fn any_bytes_are_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let whole = Bytes::from(bytes.clone());
         let _ = (channel_of(&bytes).is_ok(), receiver().check(Side::Client, &BINDING, &bytes).is_ok());
-        let _ = (Request::decode(&bytes).is_ok(), Probe::decode(&bytes).is_ok());
+        let _ = (Request::decode(&bytes).is_ok(), ProbeReply::decode(&bytes, &peer(sender())).is_ok());
         let _ = (Offer::decode(whole.clone()).is_ok(), Block::decode(whole).is_ok());
     }
 

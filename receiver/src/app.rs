@@ -31,6 +31,7 @@ use nackcast_proto::ticket::Ticket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use walkdir::WalkDir;
 
 use crate::config::{Config, Subscription};
 use crate::dataset::{AdoptError, CompareError, Record, ScanReport, Settings, load_manifest, shown};
@@ -99,12 +100,17 @@ pub enum RunError {
         name: String,
     },
     /// The state knows another directory.
-    #[error("channel `{name}` was received into {other} with this state: give that directory, or another --state")]
+    #[error(
+        "channel `{name}` goes into {other}, so says the state in {state}: give --into {other}, or another --state. If \
+         {other} was a mistake, remove {state} and start again: content stays, and is compared anew"
+    )]
     OtherDirectory {
         /// The channel.
         name: String,
         /// The directory on record.
         other: String,
+        /// Where it is on record: the channel's part of the state directory.
+        state: String,
     },
     /// The directory holds another channel's dataset.
     #[error("{into} already takes another channel of this node: give each channel a directory of its own")]
@@ -426,7 +432,7 @@ fn remember_directory(state: &Path, into: &Path, ticket: &Ticket) -> Result<(), 
             if known == place || !known.exists() {
                 return fs::write(&file, place.as_os_str().as_bytes()).map_err(io);
             }
-            Err(RunError::OtherDirectory { name: ticket.name.clone(), other: shown(&known) })
+            Err(RunError::OtherDirectory { name: ticket.name.clone(), other: shown(&known), state: shown(state) })
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             fs::write(state.join("publisher"), ticket.publisher.0).map_err(io)?;
@@ -479,7 +485,14 @@ pub fn verify(directory: &Path, state: &Path, deep: bool) -> Result<ScanReport, 
         CompareError::Disk(error) => RunError::Disk(error),
         other => damaged(other.to_string()),
     })?;
-    Ok(ScanReport::new(&manifest, &comparison))
+    let extra = comparison.extra.iter().map(|extra| count_below(&place, &extra.path)).sum();
+    Ok(ScanReport { extra, ..ScanReport::new(&manifest, &comparison) })
+}
+
+/// How many paths a path stands for: itself, and what is in it. What cannot be read counts as nothing.
+fn count_below(target: &Path, path: &[u8]) -> u64 {
+    let root = target.join(std::ffi::OsStr::from_bytes(path));
+    WalkDir::new(root).into_iter().filter_map(Result::ok).count() as u64
 }
 
 fn parse_channel(hex: &str) -> Option<ChannelId> {
@@ -491,4 +504,20 @@ fn parse_channel(hex: &str) -> Option<ChannelId> {
         *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
     }
     Some(ChannelId(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_counts_with_all_that_is_in_it() {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir_all(place.path().join("old/inner")).unwrap();
+        for file in ["one", "old/two", "old/inner/three"] {
+            fs::write(place.path().join(file), "x").unwrap();
+        }
+        let count = |path: &str| count_below(place.path(), path.as_bytes());
+        assert_eq!((count("one"), count("old"), count("gone")), (1, 4, 0));
+    }
 }

@@ -34,7 +34,7 @@ use nackcast_proto::manifest::ManifestCodecError;
 pub(crate) use self::adopt::{AdoptError, load_manifest};
 pub use self::record::Record;
 use crate::disk::DiskError;
-use crate::disk::install::{Installer, Obstacles, Policy};
+use crate::disk::install::{Installer, Obstacles, Policy, Removal};
 use crate::disk::part::{PartError, PartStore};
 use crate::disk::scan::{Depth, ScanError};
 use crate::disk::target::TargetDir;
@@ -155,7 +155,7 @@ pub struct ScanReport {
     pub missing: Vec<String>,
     /// Paths that are damaged or different.
     pub damaged: Vec<String>,
-    /// Paths that the manifest does not have.
+    /// Paths that the manifest does not have; where nobody counted what is in a directory, it is one.
     pub extra: u64,
 }
 
@@ -253,6 +253,12 @@ impl Dataset {
     #[must_use]
     pub fn files(&self) -> VerifiedFiles {
         self.files.clone()
+    }
+
+    /// How far the removal of what left the dataset is.
+    #[must_use]
+    pub fn removal(&self) -> Arc<Removal> {
+        self.installer.removal()
     }
 
     /// Carries out an order.

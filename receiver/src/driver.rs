@@ -29,6 +29,7 @@ use self::threads::Threads;
 use crate::app::RunError;
 use crate::blocks::Blocks;
 use crate::dataset::Dataset;
+use crate::disk::install::Removal;
 use crate::node::{End, ReceiverNode};
 use crate::report::{ChannelProgress, ReceivedChannel};
 use crate::shelf::ReceiverShelf;
@@ -71,6 +72,8 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
     if let Some(warning) = sockets.data.warning() {
         tracing::info!("{}: {warning}", node.name());
     }
+    let removal = dataset.removal();
+    let told = |node: &ReceiverNode| told(node, &shelf, &removal, clock.now());
     let (threads, mut reports) = Threads::start(blocks, dataset)?;
     let mut progress_at = clock.now();
     // Datagrams of data since all of it was read, or advertisements were.
@@ -107,7 +110,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             node.handle_timeout(clock.now());
         }
         if clock.now() >= progress_at {
-            progress.send_replace(told(&node, &shelf, clock.now()));
+            progress.send_replace(told(&node));
             progress_at = clock.now() + PROGRESS_EVERY;
         }
         threads.carry_out(&mut node);
@@ -156,14 +159,15 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
     // Orders given before now are carried out: what was received shall survive.
     node.checkpoint_all();
     threads.carry_out(&mut node);
-    progress.send_replace(told(&node, &shelf, clock.now()));
+    progress.send_replace(told(&node));
     threads.join().await?;
     result.map(|()| ReceivedChannel { unicast_bytes: shelf.given(), ..node.summary() })
 }
 
-/// What the node does, and what it gives to others.
-fn told(node: &ReceiverNode, shelf: &ReceiverShelf, now: Time) -> ChannelProgress {
-    ChannelProgress { unicast_bytes: shelf.given(), ..node.progress(now) }
+/// What the node does, what it gives to others, and how far the disk is where that takes long.
+fn told(node: &ReceiverNode, shelf: &ReceiverShelf, removal: &Removal, now: Time) -> ChannelProgress {
+    let row = node.progress(now);
+    ChannelProgress { unicast_bytes: shelf.given(), note: removal.told().or(row.note), ..row }
 }
 
 /// A socket that cannot be read is a trouble for people; the next datagram may come all the same.

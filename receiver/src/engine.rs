@@ -105,6 +105,10 @@ struct Held {
     hash: Digest,
     /// The generation that its oldest object is of.
     oldest: Generation,
+    /// All objects of the manifest, and their bytes.
+    objects: u64,
+    bytes: u64,
+    /// Of these, what was wanted when the directory was compared last.
     wanted: u64,
     wanted_bytes: u64,
     installed: u64,
@@ -368,10 +372,10 @@ impl ReceiverEngine {
         Snapshot {
             generation: held.map_or(Generation(0), |h| h.manifest.head().generation),
             has_manifest: held.is_some(),
-            objects: held.map_or(0, |h| h.wanted),
-            objects_done: held.map_or(0, |h| h.installed),
-            bytes: held.map_or(0, |h| h.wanted_bytes),
-            bytes_done: held.map_or(0, |h| h.installed_bytes) + partial,
+            objects: held.map_or(0, |h| h.objects),
+            objects_done: held.map_or(0, |h| h.objects.saturating_sub(h.wanted) + h.installed),
+            bytes: held.map_or(0, |h| h.bytes),
+            bytes_done: held.map_or(0, |h| h.bytes.saturating_sub(h.wanted_bytes) + h.installed_bytes) + partial,
             symbols: self.counters.symbols,
             repair_symbols: self.counters.repair_symbols,
             unneeded: self.counters.unneeded,

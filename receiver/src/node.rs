@@ -149,6 +149,8 @@ pub struct ReceiverNode {
     scan_at: Option<Time>,
     ended: Option<End>,
     watch: Watch,
+    /// The generation of an earlier run, until the directory was compared with it.
+    remembers: Option<Generation>,
 }
 
 impl ReceiverNode {
@@ -186,7 +188,8 @@ impl ReceiverNode {
             retry_compare: None,
             scan_at: (!config.scan.is_zero()).then(|| now + config.scan),
             ended: None,
-            watch: Watch::default(),
+            watch: Watch::new(now),
+            remembers: config.remembered.map(|(generation, _)| generation),
             config,
         };
         if node.config.remembered.is_some() {
@@ -304,13 +307,14 @@ impl ReceiverNode {
             // Removing many files takes a disk its time: without a word it would look like a stall.
             _ if snapshot.finishing => "finishing",
             _ if snapshot.pulling && pulled_bytes > 0 => "pulling by unicast",
+            _ if self.remembers.is_some() => "scanning",
             (0, _, _) => WAITING,
             (_, false, _) => "fetching the manifest",
             (_, true, _) => "receiving",
         };
         ChannelProgress {
             name: self.config.ticket.name.clone(),
-            generation: snapshot.generation.0,
+            generation: self.remembers.unwrap_or(snapshot.generation).0,
             objects: snapshot.objects,
             objects_done: snapshot.objects_done,
             bytes: snapshot.bytes,

@@ -13,7 +13,7 @@ use nackcast_common::ids::{ChannelId, Digest, ObjectId, ObjectIndex};
 use nackcast_common::keys::VerifyingKey;
 use nackcast_common::manifest::{Chaining, ChainingValue, Content, EntryKind, Manifest, ObjectKind, ObjectRecord};
 use nackcast_proto::manifest::decode_root;
-use nackcast_proto::pull::{Offer, Probe, Shelf};
+use nackcast_proto::pull::{Offer, Shelf};
 use nackcast_proto::wire::ManifestRef;
 
 use crate::disk::part::PartStore;
@@ -201,10 +201,5 @@ impl Shelf for ReceiverShelf {
         let bytes = self.read(&*self.held()?, object, block)?;
         self.given.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Some(bytes.into())
-    }
-
-    fn probe(&self) -> Probe {
-        let generation = self.held().map(|held| held.now.manifest.head().generation).unwrap_or_default();
-        Probe { sender: None, can_read: true, can_send: false, generation }
     }
 }

@@ -70,7 +70,8 @@ impl Quiet {
         format!(
             "{name}: no sender was heard for {} s on {group}, interface {interface}{reach}; check that `nackcast send` \
              runs with this channel's key, that it uses the same network (--interface on both sides), that no firewall \
-             drops UDP to ports {} and {data}, and that switches forward the group (IGMP or MLD snooping with a querier)",
+             drops UDP to ports {} and {data}, and that switches forward the group (IGMP or MLD snooping with a querier); \
+             `nackcast doctor` finds out which it is",
             HINT_AFTER.as_secs(),
             group.port(),
         )
@@ -104,7 +105,9 @@ mod tests {
         assert_eq!(at(&mut silence, 9, WAITING, None), Vec::<String>::new());
         let hints = at(&mut silence, 10, WAITING, None);
         let [hint] = hints.as_slice() else { panic!("{hints:?}") };
-        for part in ["news: no sender", "239.1.2.3:7600", "eth0", "7600 and 7601", "IGMP", "nackcast send"] {
+        for part in
+            ["news: no sender", "239.1.2.3:7600", "eth0", "7600 and 7601", "IGMP", "nackcast send", "nackcast doctor"]
+        {
             assert!(hint.contains(part), "no {part} in {hint}");
         }
         assert!(!hint.contains('\n'));

@@ -36,6 +36,11 @@ fn geometry() -> Geometry {
 }
 
 fn manifest() -> Arc<Manifest> {
+    manifest_of(0)
+}
+
+/// With objects from this number on.
+fn manifest_of(first: u32) -> Arc<Manifest> {
     let object = |number: u32| {
         let layout = geometry().object(4096 - 300).unwrap();
         let value = |block: u32| -> ChainingValue { Digest::of(format!("{number} {block}").as_bytes()).0 };
@@ -47,7 +52,7 @@ fn manifest() -> Arc<Manifest> {
     };
     let head =
         Head { channel: CHANNEL, generation: Generation(1), parent: None, epoch: Epoch(1), geometry: geometry() };
-    Arc::new(Manifest::new(head, (0..OBJECTS).map(object).collect(), Vec::new()).unwrap())
+    Arc::new(Manifest::new(head, (first..first + OBJECTS).map(object).collect(), Vec::new()).unwrap())
 }
 
 /// An engine, a sender that does as it is told, and a source that is slow: its orders are kept.
@@ -55,6 +60,8 @@ struct Stage {
     engine: ReceiverEngine,
     now: Time,
     sequence: u64,
+    /// What the sender serves.
+    hash: Digest,
     /// The sender speaks.
     speaks: bool,
     /// It answers NACKs: with this for whatever is asked.
@@ -69,12 +76,18 @@ struct Stage {
 impl Stage {
     fn new(when: PullWhen) -> Self {
         let mut stage = Self::without_manifest(when);
+        stage.follow(manifest(), HASH);
+        stage
+    }
+
+    /// From now on everything of this manifest is wanted, and the sender serves it.
+    fn follow(&mut self, manifest: Arc<Manifest>, hash: Digest) {
         let wants =
             (0..OBJECTS).map(|index| Want { index: ObjectIndex(index), done: RangeSet::new(), held: Vec::new() });
-        let wants = Wants { manifest: manifest(), hash: HASH, objects: wants.collect() };
-        stage.engine.handle_wants(stage.now, wants);
-        stage.drain();
-        stage
+        let wants = Wants { manifest, hash, objects: wants.collect() };
+        self.hash = hash;
+        self.engine.handle_wants(self.now, wants);
+        self.drain();
     }
 
     fn without_manifest(when: PullWhen) -> Self {
@@ -92,6 +105,7 @@ impl Stage {
             engine,
             now: Time(1),
             sequence: 0,
+            hash: HASH,
             speaks: true,
             answers: None,
             nacks: Vec::new(),
@@ -120,7 +134,7 @@ impl Stage {
             wall_ms: 0,
             interval: Duration::from_millis(250),
             generation: Generation(1),
-            manifest: Some(ManifestRef { hash: HASH, length: 100, geometry: geometry() }),
+            manifest: Some(ManifestRef { hash: self.hash, length: 100, geometry: geometry() }),
             certificate,
             role: Role::Primary,
             state: SenderState::Active,
@@ -347,6 +361,23 @@ fn everything_is_pulled_when_nobody_answers_three_cycles_and_not_before() {
     stage.orders.clear();
     stage.pass(Duration::from_secs(60));
     assert_eq!(stage.orders, []);
+}
+
+#[test]
+fn what_a_new_generation_brings_is_not_pulled_because_nobody_answered_before() {
+    let mut stage = Stage::new(PullWhen::Last);
+    stage.pass(Duration::from_secs(6));
+    assert_eq!(stage.fetched().len(), 3, "nobody answers");
+    stage.give(BlockOutcome::Sound);
+    assert!(stage.complete);
+    stage.pass(Duration::from_secs(1));
+    stage.orders.clear();
+    stage.follow(manifest_of(OBJECTS), Digest([8; 32]));
+    // A cycle is four tries of 200 ms.
+    stage.pass(Duration::from_secs(2));
+    assert!(stage.orders.is_empty(), "{:?}", stage.orders);
+    stage.pass(Duration::from_secs(4));
+    assert_eq!(stage.fetched().len(), 3, "until it is the same with these");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Nothing is sent before everything was checked. All tasks belong to one set; when [`run`] returns, none is left
 //! but a scan that cannot be interrupted.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,14 +16,16 @@ use nackcast_common::net::quic::{Limits, Server};
 use nackcast_common::net::{GroupSocket, Interface, MulticastSender, SendOptions, UnicastSocket, interface};
 use nackcast_common::units::RateLimit;
 use nackcast_proto::pull::{Member, Service};
-use nackcast_proto::wire::Role;
+use nackcast_proto::wire::{Role, Standing};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ChannelConfig, Config};
+use crate::driver::caller::Caller;
 use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, new_session};
 use crate::driver::nacks::{QUEUE_LEN, Route, Router};
+use crate::driver::names::Names;
 use crate::driver::outlet::Sockets;
 use crate::driver::passes;
 use crate::driver::peers;
@@ -44,6 +46,8 @@ const MAKERS: usize = 2;
 const SCANS_QUEUED: usize = 16;
 /// The same of what an admin asks.
 const ASKS_QUEUED: usize = 64;
+/// Questions of other senders that wait.
+const ASKERS_QUEUED: usize = 16;
 /// Results that wait for a channel's task.
 const RESULTS_QUEUED: usize = 16;
 
@@ -181,16 +185,6 @@ fn priorities(rules: &[(String, i32)]) -> Result<Vec<(GlobMatcher, i32)>, RunErr
     rules.iter().map(|(pattern, priority)| Ok((glob(pattern)?.compile_matcher(), *priority))).collect()
 }
 
-/// Where the other senders take probes.
-fn resolve(peers: &[String]) -> Result<Vec<SocketAddr>, RunError> {
-    let mut addresses = Vec::new();
-    for peer in peers {
-        let found = peer.to_socket_addrs().map_err(|source| RunError::Peer { peer: peer.clone(), source })?;
-        addresses.extend(found);
-    }
-    Ok(addresses)
-}
-
 /// A node with everything open.
 #[derive(Debug)]
 struct Node {
@@ -198,34 +192,37 @@ struct Node {
     state: NodeState,
     unicast: Arc<UnicastSocket>,
     pulls: Server,
-    peers: Vec<SocketAddr>,
     channels: Vec<(Opened, Ports)>,
+    clock: Clock,
 }
 
-/// A channel's sockets, and who may pull from it.
+/// A channel's sockets, who may pull from it, and how other senders are met.
 #[derive(Debug)]
 struct Ports {
     sockets: Sockets,
     /// Hears other senders.
     others: GroupSocket,
+    /// Asks them over QUIC.
+    caller: Caller,
     shelf: Shelf,
 }
 
-/// Where a channel's task says what may be pulled, and hears how much was.
+/// Where a channel's task says what may be pulled, and hears how much was, and which senders ask.
 #[derive(Debug)]
 struct Shelf {
     served: watch::Sender<Served>,
     given: Arc<AtomicU64>,
+    askers: mpsc::Receiver<Standing>,
 }
 
 impl Node {
     /// Opens the sockets.
     fn bind(config: Config, groups: Vec<Group>, (state, opened): (NodeState, Vec<Opened>)) -> Result<Self, RunError> {
         let unicast = Arc::new(UnicastSocket::bind(config.listen).map_err(RunError::Listen)?);
-        let peers = resolve(&config.peers)?;
         let options = SendOptions { ttl: config.ttl, dscp: config.dscp };
         let mut channels = Vec::new();
         let mut service = Service::default();
+        let clock = Clock::start();
         for ((channel, group), opened) in config.channels.iter().zip(groups).zip(opened) {
             let Group { interface, data_group } = group;
             let bind = || {
@@ -240,20 +237,25 @@ impl Node {
             let unicast = Arc::clone(&unicast);
             let others = GroupSocket::bind(channel.advertise, &interface, &[])
                 .map_err(|source| RunError::Group { channel: channel.name.clone(), source })?;
+            let caller = Caller::new(&config.identity, member(channel)).map_err(RunError::Unicast)?;
             let (served, shown) = watch::channel(Served::default());
-            let shelf = Shelf { served, given: Arc::default() };
-            service.add(member(channel), Arc::new(SenderShelf::new(shown, Arc::clone(&shelf.given))));
+            let (asking, askers) = mpsc::channel(ASKERS_QUEUED);
+            let shelf = Shelf { served, given: Arc::default(), askers };
+            let given = Arc::clone(&shelf.given);
+            service.add(member(channel), Arc::new(SenderShelf { served: shown, given, askers: asking, clock }));
             let sockets = Sockets { control, data, unicast, group: channel.advertise, data_group };
-            channels.push((opened, Ports { sockets, others, shelf }));
+            channels.push((opened, Ports { sockets, others, caller, shelf }));
         }
         let (at, limits) = (quic_address(config.listen), Limits::with_rate(config.unicast_rate));
         let pulls = Server::start(at, &config.identity, Arc::new(service), limits).map_err(RunError::Unicast)?;
-        Ok(Self { config, state, unicast, pulls, peers, channels })
+        Ok(Self { config, state, unicast, pulls, channels, clock })
     }
 
     async fn run(self, control: Control) -> Result<Summary, RunError> {
         let Control { shutdown, mut requests, progress } = control;
-        let mut tasks = Tasks::start(self, &shutdown, &progress);
+        // Bound and silent until then: what arrives waits in the sockets.
+        let names = Names::look_up(self.config.peers.clone()).await;
+        let mut tasks = Tasks::start(self, names, &shutdown, &progress);
         loop {
             tokio::select! {
                 joined = tasks.set.join_next() => match joined {
@@ -305,6 +307,8 @@ struct Tasks {
     ends: Vec<Option<Box<ChannelEnd>>>,
     /// Serves until the node ends.
     _pulls: Server,
+    /// Looks for other senders until then.
+    _names: Names,
 }
 
 /// Where a channel is asked things.
@@ -330,8 +334,8 @@ impl Tasks {
         }
     }
 
-    fn start(node: Node, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
-        let Node { config, state, unicast, pulls, peers, channels } = node;
+    fn start(node: Node, names: Names, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
+        let Node { config, state, unicast, pulls, channels, clock } = node;
         let starting = |channel: &ChannelConfig| ChannelProgress {
             name: channel.name.clone(),
             state: "starting".to_owned(),
@@ -342,18 +346,18 @@ impl Tasks {
         let common = Common {
             unopened: unopened_here,
             rate: config.rate.share(config.channels.len()),
-            clock: Clock::start(),
+            clock,
             makers: Arc::new(Semaphore::new(MAKERS)),
             nack_port: unicast.local_addr().port(),
             quic_port: pulls.local_addr().port(),
             state,
             shutdown: shutdown.clone(),
             progress: progress.clone(),
-            peers,
+            addresses: names.found(),
             rank: config.rank,
             drain_limit: config.drain_limit,
         };
-        let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), ends: Vec::new(), _pulls: pulls };
+        let mut tasks = Self { set: JoinSet::new(), doors: Vec::new(), ends: Vec::new(), _pulls: pulls, _names: names };
         let mut routes = Vec::new();
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
         for (index, (channel, (opened, ports))) in configs.into_iter().zip(channels).enumerate() {
@@ -378,7 +382,7 @@ impl Tasks {
         settings: &Settings,
         channel: &ChannelConfig,
         opened: Opened,
-        Ports { sockets, others, shelf }: Ports,
+        Ports { sockets, others, caller, shelf }: Ports,
     ) -> (Route, Door) {
         let engine = EngineConfig {
             channel: channel.channel,
@@ -443,10 +447,12 @@ impl Tasks {
             Ok(Ended::Service)
         });
         let (progress, shutdown) = (common.progress.clone(), common.shutdown.clone());
-        let Shelf { served, given } = shelf;
+        let Shelf { served, given, askers } = shelf;
         let ports = ChannelPorts {
             nacks,
             peers,
+            addresses: common.addresses.clone(),
+            askers,
             asked,
             scanned,
             scans: scans.clone(),
@@ -467,7 +473,7 @@ impl Tasks {
             publisher: channel.publisher_key,
             role: RoleConfig {
                 rank: common.rank,
-                peers: common.peers.clone(),
+                peers: common.addresses.borrow().clone(),
                 drain_limit: common.drain_limit,
                 hold_off: opened.hold_off,
                 ..RoleConfig::new(settings.role, new_session().0)
@@ -482,7 +488,7 @@ impl Tasks {
             name: channel.name.clone(),
             node,
             is_once: settings.once.is_some(),
-            role: settings.role,
+            caller,
             sockets,
             clock: common.clock,
             state: common.state.clone(),
@@ -508,7 +514,8 @@ struct Common {
     state: NodeState,
     shutdown: CancellationToken,
     progress: watch::Sender<Progress>,
-    peers: Vec<SocketAddr>,
+    /// Of other senders.
+    addresses: watch::Receiver<Vec<SocketAddr>>,
     rank: u32,
     drain_limit: Duration,
 }

@@ -30,17 +30,10 @@ pub enum RunError {
     /// The NACK socket.
     #[error("NACKs cannot be listened for: {0}")]
     Listen(#[source] NetError),
-    /// Another sender's address.
-    #[error("the address of sender {peer} cannot be found: {source}; check --peer")]
-    Peer {
-        /// As it was given.
-        peer: String,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
     /// The socket for those who pull.
-    #[error("QUIC cannot be served, on the port after that of NACKs: {0}")]
+    #[error(
+        "QUIC cannot be served: {0}; --listen needs two free ports: the one that it names, and the next one for QUIC"
+    )]
     Unicast(#[source] QuicError),
     /// The content directory, or the cache beside it.
     #[error("channel {channel}: {source}")]
@@ -140,7 +133,6 @@ impl RunError {
             | Self::OtherChannel { .. }
             | Self::MayNotPublish { .. }
             | Self::Emptied { .. }
-            | Self::Peer { .. }
             | Self::Manifest { .. } => true,
             Self::Store(error) => {
                 matches!(error, StoreError::Locked(_) | StoreError::NewerVersion { .. } | StoreError::Io { .. })

@@ -118,6 +118,9 @@ pub enum Work {
         /// What changed.
         object: ObjectId,
     },
+    /// Ask the sender there (where it takes NACKs) over QUIC, too: [`SenderNode::standing`] goes with the question, and
+    /// [`SenderNode::handle_standing`] takes the answer.
+    Call(SocketAddr),
     /// Make a start number durable, then begin a session with [`SenderNode::roll`]. Not ordered again before that.
     Roll,
 }
@@ -508,7 +511,11 @@ impl SenderNode {
                 self.keys.seal_advertised(DatagramType::Digest, &digest.encode(&self.signer), out);
                 Some(Datagrams { to: Destination::Advertised, len: out.len() })
             }
-            Transmit::Answer(to, answer) => {
+            Transmit::Answer(to, mut answer) => {
+                // Who asks by nonce wants to know whom it speaks with, and whether the clocks agree.
+                if answer.nonce != 0 {
+                    answer.wall_ms = self.watch.wall_ms(now);
+                }
                 let body = answer.encode((answer.nonce != 0).then_some(&self.signer));
                 self.keys.seal_answer(DatagramType::NackAnswer, &body, out);
                 Some(Datagrams { to: Destination::Receiver(to), len: out.len() })

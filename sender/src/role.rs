@@ -162,7 +162,7 @@ impl State {
 pub enum Path {
     /// On the NACK port: it must repeat a nonce that was drawn lately.
     NackPort,
-    /// On a connection that was made for it, and so is fresh by itself.
+    /// On a connection, asked a moment ago: it is fresh by itself.
     Quic,
 }
 
@@ -195,11 +195,11 @@ pub struct Serving {
 /// What the node is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask the sender there.
+    /// Ask the sender there, on all paths.
     Probe {
         /// Where.
         to: SocketAddr,
-        /// To be repeated by the answer.
+        /// To be repeated by an answer on the NACK port.
         nonce: u64,
     },
     /// From now on this state is told and kept: [`SenderState::Active`] sends, [`SenderState::Draining`] finishes
@@ -356,6 +356,15 @@ impl RoleMachine {
     pub const fn handle_roll(&mut self, session: SessionId, start_number: StartNumber) {
         self.session = session;
         self.start_number = start_number;
+    }
+
+    /// Where the other senders take probes. One that sends asks them at once: it is asked back.
+    pub fn handle_peers(&mut self, now: Time, peers: Vec<SocketAddr>) {
+        self.config.peers = peers;
+        if self.state == State::Active {
+            self.inquire(now);
+        }
+        self.advance(now);
     }
 
     /// Disk and network work, or do not.

@@ -18,7 +18,7 @@ use nackcast_common::net::quic::Client;
 use nackcast_common::net::{GroupSocket, UnicastSocket, interface};
 use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::manifest::decode_root;
-use nackcast_proto::pull::{Block, Member, Offer, Probe, Request};
+use nackcast_proto::pull::{Block, Member, Offer, ProbeReply, Request};
 use nackcast_proto::wire::header::{self, DatagramType, Header};
 use nackcast_proto::wire::symbol::SymbolId;
 use nackcast_proto::wire::{Advertisement, Nack, NackAnswer, NackStatus, Role, SenderCertificate, SenderState};
@@ -634,9 +634,10 @@ async fn pull(place: &Place, quic_port: u16, secret: &EpochSecret) -> Option<(Ma
     for object in manifest.objects() {
         objects.insert(object.id, whole(object.id, object.layout.block_count()).await);
     }
-    let probe = Probe::decode(&all(Request::Probe).await[0]).unwrap();
-    assert_eq!(probe.sender, Some((Role::Primary, SenderState::Active)));
-    assert!(probe.can_read && probe.can_send && probe.generation == manifest.head().generation);
+    let reply = all(Request::Probe { asker: None }).await.remove(0);
+    let standing = ProbeReply::decode(&reply, &peer).unwrap().standing.unwrap();
+    assert_eq!((standing.role, standing.state), (Role::Primary, SenderState::Active));
+    assert!(standing.can_read && standing.can_send);
     Some((manifest, objects))
 }
 

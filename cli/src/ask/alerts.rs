@@ -1,5 +1,6 @@
 //! `nackcast alerts` and `ack`.
 
+use nackcast_common::units::counted;
 use nackcast_proto::rpc::{AcknowledgeRequest, Alert, ListAlertsRequest, Severity};
 use serde::Serialize;
 
@@ -133,5 +134,5 @@ pub(crate) fn acknowledge(args: AckArgs) -> Result<(), Failure> {
     if args.node.json {
         return print_json(&Acknowledged { acknowledged });
     }
-    print(&format!("{acknowledged} alerts acknowledged"))
+    print(&format!("{} acknowledged", counted(acknowledged, "alert")))
 }

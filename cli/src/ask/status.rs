@@ -1,6 +1,6 @@
 //! `nackcast status`: what a node does, who lags, and what is wrong.
 
-use nackcast_common::units::{BitRate, ByteCount};
+use nackcast_common::units::{BitRate, ByteCount, counted};
 use nackcast_proto::rpc::{
     ChannelStatus, ListAlertsRequest, Receiver, ReceiversRequest, StatusRequest, StatusResponse,
 };
@@ -49,6 +49,9 @@ struct PrintedChannel {
     senders: u64,
     grtt_us: u64,
     nack_window_us: u64,
+    unicast_bytes: u64,
+    pulled_bytes: u64,
+    pull_sources: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     note: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -106,6 +109,9 @@ impl PrintedChannel {
             senders: channel.senders,
             grtt_us: channel.grtt_us,
             nack_window_us: channel.nack_window_us,
+            unicast_bytes: channel.unicast_bytes,
+            pulled_bytes: channel.pulled_bytes,
+            pull_sources: channel.pull_sources,
             note: channel.note,
         }
     }
@@ -174,8 +180,16 @@ fn to_text(status: &Printed) -> String {
     }
     parts.push(channels.trim_fmt());
     for channel in &status.channels {
+        let name = one_line(&channel.name);
+        if channel.pulled_bytes > 0 {
+            let (bytes, sources) = (ByteCount(channel.pulled_bytes), channel.pull_sources.join(", "));
+            parts.push(format!("{name}: {bytes} pulled by unicast from {}", one_line(&sources)));
+        }
+        if channel.unicast_bytes > 0 {
+            parts.push(format!("{name}: {} given by unicast", ByteCount(channel.unicast_bytes)));
+        }
         if !channel.note.is_empty() {
-            parts.push(format!("{}: {}", one_line(&channel.name), one_line(&channel.note)));
+            parts.push(format!("{name}: {}", one_line(&channel.note)));
         }
         if !channel.slowest.is_empty() {
             let mut receivers = table(["RECEIVER", "STATE", "GENERATION", "LACKS", "LOSS", "HEARD"]);
@@ -189,7 +203,7 @@ fn to_text(status: &Printed) -> String {
                     receiver.address.clone(),
                     state.to_owned(),
                     receiver.generation.to_string(),
-                    format!("{} objects, {}", receiver.objects_missing, ByteCount(receiver.bytes_missing)),
+                    format!("{}, {}", counted(receiver.objects_missing, "object"), ByteCount(receiver.bytes_missing)),
                     percent(receiver.loss_ppm),
                     format!("{} s ago", receiver.heard_ms / 1000),
                 ]);

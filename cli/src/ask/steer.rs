@@ -1,5 +1,6 @@
 //! `nackcast pause`, `resume`, `drain`, `rate` and `resend`: what a sender is told.
 
+use nackcast_common::units::counted;
 use nackcast_proto::rpc::admin_client::AdminClient;
 use nackcast_proto::rpc::{RateRequest, ResendRequest, SteerRequest, SteerResponse};
 use serde::Serialize;
@@ -63,5 +64,5 @@ pub(crate) fn resend(args: ResendArgs) -> Result<(), Failure> {
     let response =
         with_node(&args.node, async |node| node.admin().resend(request).await.map_err(|status| node.refused(&status)));
     let objects = response?.into_inner().objects;
-    say(&format!("{objects} objects begin a new round"), Some(objects), args.node.json)
+    say(&format!("a new round begins for {}", counted(objects, "object")), Some(objects), args.node.json)
 }

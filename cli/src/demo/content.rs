@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nackcast_common::keys::fill_random;
-use nackcast_common::units::ByteCount;
+use nackcast_common::units::{ByteCount, counted};
+use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
 use crate::failure::{Failure, OrFail};
@@ -34,7 +35,7 @@ impl Content {
     pub(super) fn describe(&self) -> String {
         let from: Vec<String> = self.from.iter().map(|path| path.display().to_string()).collect();
         let from = if from.is_empty() { "made up".to_owned() } else { format!("from {}", from.join(", ")) };
-        format!("content: {} files, {}, {from}", self.files, ByteCount(self.bytes))
+        format!("content: {}, {}, {from}", counted(self.files, "file"), ByteCount(self.bytes))
     }
 }
 
@@ -46,7 +47,15 @@ struct Candidate {
 }
 
 /// Copies files into `into`, at most `size` bytes: of `given`, or else of what is found on any machine with Rust.
-pub(super) fn gather(given: Option<&Path>, size: u64, into: &Path) -> Result<Content, Failure> {
+///
+/// # Errors
+/// When `given` or `into` cannot be used, or at a `shutdown`.
+pub(super) fn gather(
+    given: Option<&Path>,
+    size: u64,
+    into: &Path,
+    shutdown: &CancellationToken,
+) -> Result<Content, Failure> {
     let roots = match given {
         Some(path) => {
             std::fs::read_dir(path).or_usage(format_args!("--dir {}: it cannot be read", path.display()))?;
@@ -58,6 +67,9 @@ pub(super) fn gather(given: Option<&Path>, size: u64, into: &Path) -> Result<Con
     let mut content = Content { files: 0, bytes: 0, from: Vec::new() };
     let mut used = BTreeSet::new();
     for candidate in choose(list(&roots), size) {
+        if shutdown.is_cancelled() {
+            return Err(Failure::running("interrupted"));
+        }
         let root = &roots[candidate.root];
         let name = root.file_name().unwrap_or(OsStr::new("root"));
         let relative = candidate.path.strip_prefix(root).unwrap_or(&candidate.path);
@@ -193,10 +205,14 @@ mod tests {
         let from = place.path().join("from");
         std::fs::create_dir_all(from.join("sub")).unwrap();
         std::fs::write(from.join("sub/file"), "hello").unwrap();
-        let content = gather(Some(&from), 1000, &place.path().join("into")).unwrap();
+        let go_on = CancellationToken::new();
+        let content = gather(Some(&from), 1000, &place.path().join("into"), &go_on).unwrap();
         assert_eq!((content.files, content.bytes), (1, 5));
         assert_eq!(std::fs::read(place.path().join("into/from/sub/file")).unwrap(), b"hello");
-        let failure = gather(Some(&place.path().join("none")), 1000, &place.path().join("x")).unwrap_err();
+        let failure = gather(Some(&place.path().join("none")), 1000, &place.path().join("x"), &go_on).unwrap_err();
         assert!(failure.exit_code() == 2 && failure.line().unwrap().contains("none"));
+        go_on.cancel();
+        let failure = gather(Some(&from), 1000, &place.path().join("y"), &go_on).unwrap_err();
+        assert!(failure.line().unwrap().contains("interrupted"));
     }
 }

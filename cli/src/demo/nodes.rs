@@ -13,11 +13,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStdout;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, OrFail, one_line};
 use crate::logging::Terminal;
 use crate::progress::{Display, Mode};
-use crate::signals;
 
 /// When nothing moved for so long, nothing will.
 const STALLED: Duration = Duration::from_secs(120);
@@ -51,9 +51,14 @@ enum Printed {
     Progress(Progress),
 }
 
-/// Runs all processes to their end and shows their progress.
-pub(super) async fn run(plans: Vec<Plan>, mode: Mode, terminal: Terminal, clock: Clock) -> Result<Vec<Ended>, Failure> {
-    let shutdown = signals::listen(terminal.clone())?.shutdown;
+/// Runs all processes to their end, or to a signal, and shows their progress.
+pub(super) async fn run(
+    plans: Vec<Plan>,
+    mode: Mode,
+    terminal: Terminal,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Result<Vec<Ended>, Failure> {
     let channels = plans.iter().map(|plan| ChannelProgress { name: plan.name.clone(), ..Default::default() });
     let (progress, shown) = watch::channel(Progress { channels: channels.collect() });
     let mut moved = shown.clone();
@@ -190,7 +195,8 @@ mod tests {
             Plan { name: name.to_owned(), command, log: place.path().join(format!("{name}.log")) }
         };
         let plans = vec![shell("a", "echo one >&2; echo two >&2; exit 3"), shell("b", "exec sleep 60")];
-        let failure = run(plans, Mode::Silent, Terminal::default(), Clock::start()).await.unwrap_err();
+        let failure =
+            run(plans, Mode::Silent, Terminal::default(), Clock::start(), CancellationToken::new()).await.unwrap_err();
         assert_eq!(failure.line().as_deref(), Some("a failed: two"));
     }
 
@@ -204,7 +210,9 @@ mod tests {
         };
         let first = plan("a", r#"echo '{"success":true}'; echo done >&2"#);
         let last = plan("b", "until grep -q done a.log; do sleep 0.05; done; sleep 1; exit 1");
-        let ended = run(vec![first, last], Mode::Silent, Terminal::default(), Clock::start()).await.unwrap();
+        let ended = run(vec![first, last], Mode::Silent, Terminal::default(), Clock::start(), CancellationToken::new())
+            .await
+            .unwrap();
         assert_eq!(ended[0].summary, Some(serde_json::json!({"success": true})));
         assert_eq!((ended[0].success, ended[1].success), (true, false));
     }

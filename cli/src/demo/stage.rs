@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
+use nackcast_common::units::counted;
 use nackcast_testbed::fabric::{Direction, Link};
 use nackcast_testbed::netns;
 use nackcast_testbed::network::{Network, NetworkError};
@@ -55,14 +56,15 @@ impl Stage {
 
     /// One line that says what will be seen.
     pub(super) fn describe(&self, loss: Percent, receivers: usize) -> String {
+        let receivers = counted(receivers as u64, "receiver");
         match self {
             Self::Namespaces(_) => format!(
-                "one sender and {receivers} receivers, each in a network namespace of its own, {loss} of datagrams \
+                "one sender and {receivers}, each in a network namespace of its own, {loss} of datagrams \
                  lost on the way to each receiver"
             ),
             Self::Loopback { reason, .. } => {
                 let why = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-                format!("one sender and {receivers} receivers on the loopback interface, without injected loss{why}")
+                format!("one sender and {receivers} on the loopback interface, without injected loss{why}")
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nackcast_common::units::ByteCount;
+use nackcast_common::units::{ByteCount, counted};
 use serde::Serialize;
 
 use super::content::Content;
@@ -119,11 +119,11 @@ impl Outcome {
             }
         }
         text.push_str(&format!(
-            "\n{LEGEND}\n\n{} files, {}, to {} receivers in {:.1} s\nsent {} by multicast: {} times the content; repair {}\n\
+            "\n{LEGEND}\n\n{}, {}, to {} in {:.1} s\nsent {} by multicast: {} times the content; repair {}\n\
              all identical: {}",
-            self.files,
+            counted(self.files, "file"),
             ByteCount(self.content_bytes),
-            self.receivers.len(),
+            counted(self.receivers.len() as u64, "receiver"),
             self.seconds,
             ByteCount(self.sent_bytes),
             times(self.sent_bytes, self.content_bytes),

@@ -40,6 +40,8 @@ pub(super) struct Link {
     pub(super) name: String,
     pub(super) loopback: bool,
     pub(super) named_by_user: bool,
+    /// A route that keeps the group on this machine, which counts for programs that name no interface.
+    pub(super) loopback_route: Option<String>,
     pub(super) mtu: Option<u32>,
     /// IPv4: 1 is strict. The greater of this interface's and that of all.
     pub(super) rp_filter: u8,
@@ -56,6 +58,8 @@ pub(super) struct Heard {
     pub(super) data: u64,
     /// Of the first, those that the ticket opens.
     pub(super) opened: u64,
+    /// Of the first, those that are of another key epoch than the ticket.
+    pub(super) other_epoch: u64,
     pub(super) advertisement: Option<Told>,
     /// What came before the firewall; none: not permitted to look.
     pub(super) tapped: Option<Tapped>,
@@ -85,6 +89,8 @@ pub(super) struct Passing {
     /// Left this machine.
     pub(super) outgoing: u64,
     pub(super) querier: bool,
+    /// This machine told the network which groups it wants.
+    pub(super) reported: bool,
     pub(super) from: Option<IpAddr>,
     /// The interface by which this machine would answer `from`.
     pub(super) back: Option<String>,
@@ -102,7 +108,21 @@ pub(super) struct Reached {
     pub(super) by: Option<String>,
     pub(super) short: Passage,
     pub(super) long: Passage,
+    /// Bytes in the longest packet that arrived, where the long one vanished without a word.
+    pub(super) longest: Option<u32>,
     pub(super) echo: Echo,
+    pub(super) quic: Quic,
+}
+
+/// The port after that for NACKs, where blocks are given by unicast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Quic {
+    NotAsked,
+    /// No connection, and what is said of it.
+    Silent(String),
+    /// A node of ours is there, and does not take this ticket.
+    Refused,
+    Answered(Duration),
 }
 
 /// Whether a sender answered on its NACK port.
@@ -112,5 +132,9 @@ pub(super) enum Echo {
     Silent,
     /// Something answered that is not of the channel, or of another epoch.
     Strange,
-    Answered(Duration),
+    Answered {
+        after: Duration,
+        /// By how much the sender's clock is ahead of ours, in milliseconds; none: it does not say.
+        clock_ahead_ms: Option<i64>,
+    },
 }

@@ -1,23 +1,26 @@
 //! From what was seen to what is wrong. Each finding says what was seen, what it means, and what mends it.
 //!
 //! When nothing arrives, one cause hides the others: the first that explains it is told, in the order in which a
-//! datagram meets them.
+//! datagram meets them. A ticket that is refused comes before all of them: it may name a group where nobody sends.
 
 #[cfg(test)]
 mod tests;
+mod way;
 
-use std::net::IpAddr;
-
-use nackcast_common::net::passage::Passage;
+use nackcast_common::units::counted;
 use nackcast_proto::wire::SenderState;
 use serde::Serialize;
 
-use super::facts::{Echo, Facts, Link, Part, Passing, Reached};
+use self::way::is_refused;
+pub(super) use self::way::of_way;
+use super::facts::{Echo, Facts, Link, Part, Passing};
 
 /// IGMP and MLD queriers ask every 125 s by default: whoever listens for less may miss one.
 const QUERIER_SECONDS: u64 = 130;
 /// Clocks that differ by more make generations look old.
 const CLOCK_OFF_MS: u64 = 60_000;
+/// What mends a ticket that is not taken.
+const NEW_TICKET: &str = "print the right one where its channel is sent: nackcast channel ticket FILE";
 /// Hops that routers must leave before a datagram arrives.
 const HOPS_FEW: u8 = 1;
 
@@ -62,7 +65,8 @@ impl Findings {
     }
 }
 
-pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+/// This machine; the rest is not worth looking at without an interface.
+pub(super) fn of_machine(facts: &Facts) -> Vec<Finding> {
     let mut found = Findings::default();
     let link = match &facts.interface {
         Ok(link) => link,
@@ -74,23 +78,58 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     };
     of_interface(facts, link, &mut found);
     of_buffer(facts, &mut found);
-    match facts.part {
-        Part::Sends => of_sending(facts, &mut found),
-        Part::Receives => of_receiving(facts, link, &mut found),
+    if facts.part == Part::Sends {
+        of_sending(facts, &mut found);
+    }
+    found.0
+}
+
+/// What was heard, and what keeps from hearing more: when all ways are known.
+pub(super) fn of_hearing(facts: &Facts) -> Vec<Finding> {
+    let mut found = Findings::default();
+    let Ok(link) = &facts.interface else { return found.0 };
+    match (facts.part, &facts.heard.advertisement) {
+        (Part::Receives, _) => of_receiving(facts, link, &mut found),
+        (Part::Sends, Some(told)) => {
+            found.fine("advertised", format!("a sender at {} advertises the channel ({:?})", told.from, told.state));
+        }
+        (Part::Sends, None) => found.fine("advertised", "nobody advertises the channel here now".into()),
     }
     of_querier(facts, link, &mut found);
-    facts.reached.iter().for_each(|reached| of_way(facts, reached, &mut found));
     found.0
 }
 
 fn of_interface(facts: &Facts, link: &Link, found: &mut Findings) {
     let Link { name, .. } = link;
-    if link.loopback && !link.named_by_user {
-        let text = format!(
-            "no default route and no multicast route was found, so {name} would be used, which reaches this machine only"
-        );
-        found.wrong("route", text, format!("give --interface NAME, or: ip route add {}/32 dev NAME", facts.group.ip()));
-        return;
+    let group = facts.group.ip();
+    match (&link.loopback_route, link.loopback) {
+        _ if link.named_by_user => {}
+        (Some(route), true) => {
+            let text = format!("the route {route} keeps multicast on this machine, and there is no other");
+            let to = route.split(' ').next().unwrap_or_default();
+            found.wrong("route", text, format!("give --interface NAME, or: ip route replace {to} dev NAME"));
+            return;
+        }
+        (None, true) => {
+            let text = format!(
+                "no default route and no multicast route was found, so {name} would be used, which reaches this machine \
+                 only"
+            );
+            found.wrong("route", text, format!("give --interface NAME, or: ip route add {group}/32 dev NAME"));
+            return;
+        }
+        (Some(route), false) => {
+            let text = format!(
+                "the route {route} would keep multicast on this machine; it is not used, and {name} is, which has the \
+                 default route"
+            );
+            found.note(
+                "route",
+                text,
+                format!("--interface lo if only this machine is meant, else: ip route del {route}"),
+            );
+        }
+        (None, false) => {}
     }
     match link.mtu {
         Some(mtu) if mtu < facts.packet => {
@@ -146,12 +185,6 @@ fn of_sending(facts: &Facts, found: &mut Findings) {
         Some(Ok(())) => found.fine("send", format!("a datagram to {} left this machine", facts.group)),
         None => {}
     }
-    match &facts.heard.advertisement {
-        Some(told) => {
-            found.fine("advertised", format!("a sender at {} advertises the channel ({:?})", told.from, told.state));
-        }
-        None => found.fine("advertised", "nobody advertises the channel here now".into()),
-    }
 }
 
 fn of_receiving(facts: &Facts, link: &Link, found: &mut Findings) {
@@ -171,16 +204,22 @@ fn of_receiving(facts: &Facts, link: &Link, found: &mut Findings) {
         return;
     }
     let Some(told) = &heard.advertisement else {
-        let text = format!("{} datagrams came to {}, and none opens with this ticket", heard.advertised, facts.group);
-        found.wrong("ticket", text, "print a new one at the sender: nackcast channel ticket FILE".into());
+        let why = match heard.other_epoch {
+            strange if strange == heard.advertised => {
+                "they are of another key epoch: the ticket is an old one, or of another channel"
+            }
+            _ => "they are of another channel that uses the same group, or the ticket's secret is an old one",
+        };
+        let text = format!(
+            "{} came to {}, and none opens with this ticket: {why}",
+            counted(heard.advertised, "datagram"),
+            facts.group
+        );
+        found.wrong("ticket", text, NEW_TICKET.into());
         return;
     };
     found.fine("advertised", format!("the sender at {} is heard ({:?})", told.from, told.state));
-    if let Some(ahead) = told.clock_ahead_ms.filter(|ahead| ahead.unsigned_abs() > CLOCK_OFF_MS) {
-        let way = if ahead > 0 { "ahead of" } else { "behind" };
-        let text = format!("the sender's clock is {} s {way} this machine's", ahead.unsigned_abs() / 1000);
-        found.note("clock", text, "timedatectl shows whether NTP runs; let it, on both".into());
-    }
+    of_clock("the sender", told.clock_ahead_ms, found);
     let data_came = passing.map_or(0, |passing| passing.data);
     if heard.data == 0 && data_came > 0 {
         if let Some(passing) = passing {
@@ -204,8 +243,23 @@ fn of_receiving(facts: &Facts, link: &Link, found: &mut Findings) {
         if passing.hops.is_some_and(|hops| hops <= HOPS_FEW) {
             let text = "the sender's datagrams arrive with their last hop: one router more and they would not".into();
             found.note("ttl", text, "raise the sender's --ttl".into());
+        } else if let Some(hops) = passing.hops {
+            found.fine("ttl", format!("the sender's datagrams arrive with {hops} hops left"));
         }
     }
+}
+
+fn of_clock(whose: &str, ahead_ms: Option<i64>, found: &mut Findings) {
+    let Some(ahead) = ahead_ms else { return };
+    let off = ahead.unsigned_abs();
+    if off <= CLOCK_OFF_MS {
+        let text = format!("the clocks of {whose} and of this machine differ by less than {} s", off / 1000 + 1);
+        found.fine("clock", text);
+        return;
+    }
+    let way = if ahead > 0 { "ahead of" } else { "behind" };
+    let text = format!("the clock of {whose} is {} s {way} this machine's", off / 1000);
+    found.note("clock", text, "timedatectl shows whether NTP runs; let it, on both".into());
 }
 
 /// Datagrams reach the interface, and no socket.
@@ -245,13 +299,29 @@ fn never_came(facts: &Facts, link: &Link, found: &mut Findings) {
         found.wrong("wrong-interface", text, format!("--interface {other}"));
         return;
     }
+    if facts.reached.iter().any(is_refused) {
+        let group = facts.group;
+        let text = format!("nothing for {group} came to {name}: with a ticket that is refused that says little");
+        found.note("silence", text, "mend the ticket first, and look again".into());
+        return;
+    }
     let toward = facts.reached.iter().find_map(|reached| reached.by.as_deref()).filter(|by| by != name);
     if let Some(by) = toward {
         let text = format!("nothing came to {name} in {:?}, and the sender is reached by {by}", facts.heard.waited);
         found.wrong("wrong-interface", text, format!("--interface {by}"));
         return;
     }
-    let answers = facts.reached.iter().any(|reached| matches!(reached.echo, Echo::Answered(_)));
+    if is_report_lost(facts, link) {
+        let family = if facts.group.is_ipv4() { "ip protocol igmp" } else { "meta l4proto ipv6-icmp" };
+        let text = format!(
+            "this machine joined {}, and no word of it left by {name}: a firewall here drops IGMP (or MLD), so no switch \
+             or router knows that the group is wanted",
+            facts.group.ip()
+        );
+        found.wrong("igmp", text, format!("before the rule: nft insert rule inet filter output {family} accept"));
+        return;
+    }
+    let answers = facts.reached.iter().any(|reached| matches!(reached.echo, Echo::Answered { .. }));
     let waited = facts.heard.waited;
     if answers {
         let text = format!(
@@ -277,6 +347,13 @@ fn never_came(facts: &Facts, link: &Link, found: &mut Findings) {
     }
 }
 
+/// The doctor joined, as the first one here, and the network was not told.
+fn is_report_lost(facts: &Facts, link: &Link) -> bool {
+    let Some(tapped) = &facts.heard.tapped else { return false };
+    let reported = tapped.links.get(&link.name).is_some_and(|passing| passing.reported);
+    !link.loopback && !reported && !facts.joined.contains(&link.name)
+}
+
 fn of_querier(facts: &Facts, link: &Link, found: &mut Findings) {
     let Some(tapped) = &facts.heard.tapped else { return };
     if link.loopback {
@@ -295,80 +372,5 @@ fn of_querier(facts: &Facts, link: &Link, found: &mut Findings) {
     } else {
         let text = format!("{text}, which is too short to be sure: --wait {QUERIER_SECONDS}s");
         found.note("querier", text, mend.into());
-    }
-}
-
-fn of_way(facts: &Facts, reached: &Reached, found: &mut Findings) {
-    let Reached { name, address, short, long, echo, .. } = reached;
-    let Some(address) = address else {
-        let text = format!("{name} is not known: its name has no address");
-        found.wrong("name", text, "check the name server, or give the address".into());
-        return;
-    };
-    let at = |by: &Option<IpAddr>| by.map(|by| format!(" at {by}")).unwrap_or_default();
-    match short {
-        Passage::Expired(by) => {
-            let text = format!("with {} hops a datagram gets no further than the router{}", facts.ttl, at(by));
-            found.wrong("ttl", text, "raise --ttl: it must be above the number of routers".into());
-            return;
-        }
-        Passage::Unreachable(by) => {
-            let text = format!("{address} cannot be reached: so says the host{}", at(by));
-            found.wrong("unicast", text, format!("ip route get {address}; look for a firewall that rejects UDP"));
-        }
-        Passage::Refused(error) => {
-            let text = format!("nothing can be sent to {address}: {error}");
-            found.wrong("unicast", text, format!("ip route get {address}; nft list ruleset"));
-        }
-        Passage::Arrived | Passage::Silent | Passage::TooLong(_) => {}
-    }
-    match (short, long) {
-        (_, Passage::TooLong(mtu)) if *mtu < facts.packet => {
-            let fits = mtu.saturating_sub(facts.packet - 1400) & !1;
-            let text = format!(
-                "on the way to {address} packets of at most {mtu} bytes pass, and symbols need {}",
-                facts.packet
-            );
-            found.wrong("mtu", text, format!("raise the MTU of that link, or at the sender: --symbol-size {fits}"));
-        }
-        (Passage::Arrived, Passage::Silent) => {
-            let text = format!(
-                "short datagrams arrive at {address}, and those of {} bytes vanish: a link on the way is too small and \
-                 does not say so",
-                facts.packet
-            );
-            found.wrong("mtu", text, "find it: ping -M do -s SIZE; at the sender: a lower --symbol-size".into());
-        }
-        (Passage::Arrived, Passage::Arrived) => {
-            let ttl = if facts.part == Part::Sends { format!(", with {} hops", facts.ttl) } else { String::new() };
-            found.fine("way", format!("datagrams of all sizes arrive at {address}{ttl}"));
-        }
-        _ => {}
-    }
-    match echo {
-        Echo::Answered(after) => found.fine("nack", format!("{name} answers NACKs, after {} ms", after.as_millis())),
-        Echo::Silent if facts.heard.opened > 0 => {
-            let text =
-                format!("{name} is heard, and does not answer on its NACK port: what is lost cannot be asked for");
-            let mend = format!(
-                "let UDP to {name} and its answers through the firewalls between, and on the sender: nft insert rule inet \
-                 filter input udp dport {} accept",
-                name.rsplit(':').next().unwrap_or_default()
-            );
-            found.wrong("nack", text, mend);
-        }
-        Echo::Silent => {
-            let text = format!("{name} does not answer on its NACK port");
-            found.wrong(
-                "nack",
-                text,
-                "check that the sender runs, and firewalls between: UDP to that port and back".into(),
-            );
-        }
-        Echo::Strange => {
-            let text = format!("{name} answers, but not as a sender of this channel and epoch");
-            found.wrong("ticket", text, "print a new ticket at the sender: nackcast channel ticket FILE".into());
-        }
-        Echo::NotAsked => {}
     }
 }

@@ -59,7 +59,11 @@ pub(super) async fn listen(ticket: &Ticket, interface: &Interface, wait: Duratio
 /// A datagram of the advertisement group.
 fn take(ticket: &Ticket, heard: &mut Heard, from: SocketAddr, datagram: &mut [u8]) {
     heard.advertised += 1;
-    let Some(told) = open(ticket, from, datagram) else { return };
+    let epoch = Header::read(datagram).map_or(0, |head| head.epoch_low);
+    let Some(told) = open(ticket, from, datagram) else {
+        heard.other_epoch += u64::from(epoch != ticket.epoch.0.to_le_bytes()[0]);
+        return;
+    };
     heard.opened += 1;
     // One that sends says more than one that stands by.
     if heard.advertisement.as_ref().is_none_or(|known| known.from == from || told.state == SenderState::Active) {
@@ -72,14 +76,18 @@ fn open(ticket: &Ticket, from: SocketAddr, datagram: &mut [u8]) -> Option<Told> 
     let key = ticket.secret.flow_key(ticket.channel, head.session, Flow::Advertisement);
     let body = key.open_in_place(head.packet_number, header::LEN, datagram).ok()?;
     let told = Advertisement::decode(body, &ticket.publisher, ticket.channel).ok()?;
-    let ahead = |theirs: u64| i64::try_from(theirs).ok()?.checked_sub_unsigned(Clock::wall_ms());
     Some(Told {
         from,
         takes_nacks_at: SocketAddr::new(from.ip(), told.nack_port),
         state: told.state,
         data_group: told.data_group,
-        clock_ahead_ms: Some(told.wall_ms).filter(|theirs| *theirs > 0).and_then(ahead),
+        clock_ahead_ms: clock_ahead(told.wall_ms),
     })
+}
+
+/// By how much a clock that says this is ahead of ours; 0: it says nothing.
+pub(super) fn clock_ahead(wall_ms: u64) -> Option<i64> {
+    i64::try_from(wall_ms).ok().filter(|theirs| *theirs > 0)?.checked_sub_unsigned(Clock::wall_ms())
 }
 
 /// Counts what a socket gets, if there is one.
@@ -102,6 +110,10 @@ fn note(tapped: &mut Tapped, group: SocketAddr, data: SocketAddr, seen: &Seen) {
     let (is_advertised, is_data) = match seen.passed {
         Passed::Query(_) => {
             tapped.links.entry(name).or_default().querier = true;
+            return;
+        }
+        Passed::Report(_) => {
+            tapped.links.entry(name).or_default().reported |= seen.outgoing;
             return;
         }
         Passed::Udp { to, .. } => (to == group, to == data),

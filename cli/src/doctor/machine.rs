@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use nackcast_common::geometry::Geometry;
 use nackcast_common::net::multicast::{self, RECEIVE_BUFFER};
-use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, passage};
+use nackcast_common::net::{Interface, MulticastSender, SendOptions, UnicastSocket, interface, passage};
 use nackcast_proto::ticket::Ticket;
 use nackcast_proto::wire::symbol;
 
@@ -41,8 +41,12 @@ pub(super) fn payload_length() -> usize {
 
 /// The same with IP and UDP headers.
 fn packet_length(group: SocketAddr) -> u32 {
-    let headers = if group.is_ipv4() { 28 } else { 48 };
-    u32::try_from(payload_length()).unwrap_or(u32::MAX) + headers
+    u32::try_from(payload_length()).unwrap_or(u32::MAX) + headers(group.ip())
+}
+
+/// Bytes of IP and UDP headers.
+pub(super) const fn headers(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 28 } else { 48 }
 }
 
 fn link(interface: &Interface, group: SocketAddr, args: &DoctorArgs) -> Link {
@@ -58,6 +62,7 @@ fn link(interface: &Interface, group: SocketAddr, args: &DoctorArgs) -> Link {
         name: interface.name.clone(),
         loopback: interface.loopback,
         named_by_user: args.interface.is_some(),
+        loopback_route: interface::loopback_route(group.ip()),
         mtu: passage::mtu_of(interface, group),
         rp_filter,
     }

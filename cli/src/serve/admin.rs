@@ -135,6 +135,9 @@ pub(super) fn status(desk: &Desk) -> rpc::StatusResponse {
         grtt_us: row.grtt_us,
         nack_window_us: row.nack_window_us,
         note: row.note.unwrap_or_default(),
+        unicast_bytes: row.unicast_bytes,
+        pulled_bytes: row.pulled_bytes,
+        pull_sources: row.pull_sources,
     });
     let (alerts, alerts_critical) = desk.wrong();
     rpc::StatusResponse {

@@ -1,5 +1,6 @@
 //! What the services share: the node's reports, the way to ask it, and its alerts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +31,8 @@ pub(crate) struct Desk {
     kept: Kept,
     /// Wakes those who follow, with how often the book changed.
     changes: watch::Sender<u64>,
+    /// What the log last said of each alert in the book.
+    said: Mutex<BTreeMap<u64, Said>>,
 }
 
 /// Why a channel did not answer.
@@ -72,6 +75,7 @@ impl Desk {
             requests,
             kept,
             changes: watch::channel(0).0,
+            said: Mutex::default(),
         })
     }
 
@@ -99,9 +103,7 @@ impl Desk {
             if changed.is_empty() {
                 return;
             }
-            for alert in changed.iter().filter_map(|id| book.get(*id)) {
-                log(alert);
-            }
+            self.log(&book, &changed);
             Kept::batch(&book, &changed)
         };
         self.changes.send_modify(|count| *count += 1);
@@ -111,6 +113,20 @@ impl Desk {
             // They are told all the same, until the node ends.
             Ok(Err(error)) => tracing::warn!("alerts are not kept: {error}"),
             Err(error) => tracing::warn!("alerts are not kept: {error}"),
+        }
+    }
+
+    fn log(&self, book: &Book, changed: &[u64]) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in changed {
+            let Some(alert) = book.get(*id) else {
+                said.remove(id);
+                continue;
+            };
+            let news = (alert.count, alert.is_raised(), alert.acknowledged_ms.is_some());
+            if said.insert(*id, news) != Some(news) {
+                log(alert);
+            }
         }
     }
 
@@ -206,6 +222,9 @@ impl Desk {
         }
     }
 }
+
+/// What of an alert is news to a log: its numbers may change twice a second.
+type Said = (u64, bool, bool);
 
 fn log(alert: &Alert) {
     let Alert { id, kind, channel, text, .. } = alert;

@@ -14,18 +14,19 @@ use nackcast_proto::rpc::FILE_DESCRIPTOR_SET;
 use nackcast_proto::rpc::admin_server::AdminServer;
 use nackcast_proto::rpc::alerts_server::AlertsServer;
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::admin::AdminService;
 use super::alerts::AlertsService;
 use super::desk::Desk;
+use super::guard::{Guard, IDLE_MAX};
 use super::{Offer, TlsFiles};
 use crate::failure::{Failure, OrFail};
 use crate::places::ADMIN_SOCKET;
 
+/// Clients at once, on each of the two.
+const CONNECTIONS_MAX: usize = 64;
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 64;
 
@@ -134,8 +135,13 @@ pub(super) async fn services(desk: &Arc<Desk>) -> Result<Routes, Failure> {
 
 /// Serves as long as it is polled.
 pub(super) async fn serve_unix(routes: Routes, listener: UnixListener) {
-    let server = Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(routes);
-    complain(server.serve_with_incoming(UnixListenerStream::new(listener)).await);
+    let connections = Guard::new(CONNECTIONS_MAX).connections(listener);
+    complain(server().add_routes(routes).serve_with_incoming(Box::pin(connections)).await);
+}
+
+/// Whoever waits for news is asked now and then whether it is still there.
+fn server() -> Server {
+    Server::builder().max_concurrent_streams(STREAMS_MAX).http2_keepalive_interval(Some(IDLE_MAX / 3))
 }
 
 /// The same on TCP.
@@ -144,12 +150,13 @@ pub(super) fn serve_tcp(
     listener: TcpListener,
     tls: Option<ServerTlsConfig>,
 ) -> Result<impl Future<Output = ()> + Send + use<>, Failure> {
-    let mut server = Server::builder().max_concurrent_streams(STREAMS_MAX);
+    let mut server = server();
     if let Some(tls) = tls {
         server = server.tls_config(tls).or_usage("--admin-cert, --admin-key and --admin-ca cannot be used")?;
     }
     let server = server.add_routes(routes);
-    Ok(async move { complain(server.serve_with_incoming(TcpIncoming::from(listener)).await) })
+    let connections = Guard::new(CONNECTIONS_MAX).connections(listener);
+    Ok(async move { complain(server.serve_with_incoming(Box::pin(connections)).await) })
 }
 
 fn complain(served: Result<(), tonic::transport::Error>) {

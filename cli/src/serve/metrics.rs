@@ -42,6 +42,8 @@ const NUMBERS: &[Number] = &[
     gauge("nackcast_content_bytes_done", "Bytes sent once, or received and verified", |row| row.bytes_done),
     counter("nackcast_wire_bytes", "Bytes on the data group, headers included", |row| row.wire_bytes),
     counter("nackcast_repair_bytes", "Bytes of these that were repair", |row| row.repair_bytes),
+    counter("nackcast_unicast_given_bytes", "Bytes given by unicast to nodes that pulled", |row| row.unicast_bytes),
+    counter("nackcast_unicast_pulled_bytes", "Bytes pulled by unicast (receiver)", |row| row.pulled_bytes),
     counter("nackcast_nacks", "NACK datagrams taken, or sent", |row| row.nacks),
     gauge("nackcast_rate_bps", "Bits per second on the data group", |row| row.rate_bps),
     gauge("nackcast_rate_limit_bps", "Bits per second at most; 0: no limit", |row| row.rate_limit_bps),
@@ -55,7 +57,7 @@ const NUMBERS: &[Number] = &[
     gauge("nackcast_grtt_us", "Group round-trip time in microseconds (sender)", |row| row.grtt_us),
     gauge("nackcast_nack_window_us", "NACK window in microseconds (sender)", |row| row.nack_window_us),
     gauge("nackcast_complete", "1 when all of it is sent, or installed and verified", |row| {
-        u64::from(row.objects > 0 && row.objects_done == row.objects)
+        u64::from(row.generation > 0 && row.objects_done == row.objects)
     }),
 ];
 

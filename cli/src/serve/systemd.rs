@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::report::Progress;
+use nackcast_common::units::counted;
 use sd_notify::NotifyState;
 
 use super::desk::Desk;
@@ -49,8 +50,12 @@ fn say(states: &[NotifyState<'_>]) {
 fn one_line(progress: &Progress) -> String {
     let row = |row: &nackcast_common::report::ChannelProgress| {
         format!(
-            "{}: {}, generation {}, {} of {} objects",
-            row.name, row.state, row.generation, row.objects_done, row.objects
+            "{}: {}, generation {}, {} of {}",
+            row.name,
+            row.state,
+            row.generation,
+            row.objects_done,
+            counted(row.objects, "object")
         )
     };
     progress.channels.iter().map(row).collect::<Vec<_>>().join("; ")

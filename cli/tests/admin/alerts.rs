@@ -76,7 +76,7 @@ fn a_wrong_ticket_is_told() {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
         stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
-        stage.another_ticket();
+        stage.another_ticket("239.192.7.8");
         let mut receiver = stage.receive(&[]);
         until("the ticket is found wrong", || {
             let output = stage.ask("receiver", &["alerts", "--json"]);

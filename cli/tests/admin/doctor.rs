@@ -4,6 +4,7 @@ use nackcast_testbed::fabric::{Direction, Link};
 use nackcast_testbed::netns::with_namespaces;
 use serde_json::Value;
 
+use crate::bridge::Bridge;
 use crate::stage::{Stage, alone, end};
 
 const GROUP: &str = "239.192.7.8";
@@ -52,7 +53,7 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
         let mut sender = stage.send(&[]);
         stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
         let (code, fine, text) = found(&stage, "receiver", "fine", &[]);
-        for what in ["interface", "advertised", "nack", "way"] {
+        for what in ["interface", "advertised", "nack", "way", "quic", "clock"] {
             assert!(fine.iter().any(|found| found == what), "{what}: {text}");
         }
         assert_eq!(code, Some(0), "{text}");
@@ -64,6 +65,10 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
         allow(&stage, "receiver");
         forbid(&stage, "sender", "input", "udp dport 7701");
         assert_wrong(&stage, "receiver", "nack", &[]);
+        allow(&stage, "sender");
+        forbid(&stage, "sender", "input", "udp dport 7702");
+        let (code, noted, text) = found(&stage, "receiver", "note", &[]);
+        assert!(noted.iter().any(|found| found == "quic") && code == Some(0), "{text}");
         allow(&stage, "sender");
         forbid(&stage, "sender", "output", &format!("ip daddr {GROUP}"));
         assert_wrong(&stage, "receiver", "multicast", &["--to", &nacks]);
@@ -77,6 +82,12 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
         stage.must("receiver", "ip", &["route", "del", "blackhole", &format!("{}/32", stage.address("sender"))]);
         stage.must("receiver", "ip", &["route", "flush", "table", "main"]);
         assert_wrong(&stage, "receiver", "route", &[]);
+        stage.must("receiver", "ip", &["route", "add", "224.0.0.0/4", "dev", "lo"]);
+        let (_, wrong, text) = found(&stage, "receiver", "wrong", &[]);
+        assert!(wrong.iter().any(|found| found == "route") && text.contains("224.0.0.0/4 dev lo"), "{text}");
+        stage.must("receiver", "ip", &["route", "add", "default", "dev", "eth0"]);
+        let (_, noted, text) = found(&stage, "receiver", "note", &[]);
+        assert!(noted.iter().any(|found| found == "route"), "{text}");
         end(&mut sender);
     });
 }
@@ -93,6 +104,8 @@ fn links_that_are_too_small_and_hops_that_are_too_few_are_found() {
         let narrow = Link { mtu: 1000, ..Link::default() };
         stage.fabric().set_link("receiver", Direction::ToHost, narrow).unwrap();
         assert_wrong(&stage, "sender", "mtu", &["--to", &receiver]);
+        let (_, _, text) = found(&stage, "sender", "wrong", &["--to", &receiver]);
+        assert!(text.contains("packets of 1000 bytes arrive"), "{text}");
         stage.fabric().set_link("receiver", Direction::ToHost, Link::default()).unwrap();
         // By a router.
         set(&stage, "admin", "ip_forward", "1");
@@ -117,8 +130,37 @@ fn a_port_that_is_taken_and_a_wrong_ticket_are_found() {
         stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
         let (_, noted, text) = found(&stage, "sender", "note", &[]);
         assert!(noted.iter().any(|found| found == "port"), "{text}");
-        stage.another_ticket();
-        assert_wrong(&stage, "receiver", "ticket", &[]);
+        // On the same group, and on another one: of what follows from a wrong ticket nothing is blamed.
+        let nacks = format!("{}:7701", stage.address("sender"));
+        for group in [GROUP, "239.192.7.9"] {
+            stage.another_ticket(group);
+            let (code, wrong, text) = found(&stage, "receiver", "wrong", &["--to", &nacks]);
+            assert!(!wrong.is_empty() && wrong.iter().all(|found| found == "ticket") && code == Some(1), "{text}");
+        }
         end(&mut sender);
+    });
+}
+
+#[test]
+fn on_a_switch_that_snoops_a_querier_is_heard_and_a_report_that_does_not_leave_is_found() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let bridge = Bridge::new();
+        let has = |found: &[(String, String)], verdict: &str, what: &str| {
+            found.iter().any(|(a, b)| (a.as_str(), b.as_str()) == (verdict, what))
+        };
+        let (found, text) = bridge.doctor();
+        assert!(has(&found, "note", "querier") && has(&found, "fine", "advertised"), "without a querier: {text}");
+        bridge.ask();
+        bridge.receiver(
+            "nft 'add table ip doctor; add chain ip doctor out { type filter hook output priority 0; }; add rule ip \
+             doctor out ip protocol igmp drop'",
+        );
+        let (found, text) = bridge.doctor();
+        assert!(has(&found, "wrong", "igmp") && has(&found, "fine", "nack"), "{text}");
+        bridge.receiver("nft 'delete table ip doctor'");
+        let (found, text) = bridge.doctor();
+        assert!(has(&found, "fine", "querier") && has(&found, "fine", "advertised"), "{text}");
+        assert!(found.iter().all(|(verdict, _)| verdict != "wrong"), "{text}");
     });
 }

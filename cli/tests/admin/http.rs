@@ -1,8 +1,11 @@
 //! `/metrics`, `/healthz` and content, as a plain HTTP client reads them.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use nackcast_testbed::netns::with_namespaces;
 
-use crate::stage::{Stage, alone, end, noise};
+use crate::stage::{Stage, alone, end, noise, until};
 
 #[test]
 fn metrics_are_read_by_a_plain_client() {
@@ -19,6 +22,8 @@ fn metrics_are_read_by_a_plain_client() {
             format!("nackcast_generation{{channel=\"news\",role=\"receiver\"}} {generation}"),
             "nackcast_complete{channel=\"news\",role=\"receiver\"} 1".to_owned(),
             "# TYPE nackcast_wire_bytes counter".to_owned(),
+            "nackcast_unicast_given_bytes_total{channel=\"news\",role=\"receiver\"} 0".to_owned(),
+            "nackcast_unicast_pulled_bytes_total{channel=\"news\",role=\"receiver\"} 0".to_owned(),
         ] {
             assert!(body.contains(&line), "no {line} in\n{body}");
         }
@@ -49,6 +54,41 @@ fn metrics_are_read_by_a_plain_client() {
         std::fs::write(stage.target().join("second"), "damaged").unwrap();
         assert!(stage.get("receiver", 9100, "/content/news/second", "").0.starts_with("http/1.1 503"));
         assert!(stage.get("sender", 9100, "/content/news/first", "").0.starts_with("http/1.1 404"));
+        end(&mut receiver);
+        end(&mut sender);
+    });
+}
+
+/// Of those who read nothing only so many are given files, and everybody else is served.
+#[test]
+fn clients_that_read_nothing_hold_nobody_up() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let stage = Stage::new();
+        // More than the buffers of a connection take.
+        std::fs::write(stage.source().join("large"), noise(3, 16 << 20)).unwrap();
+        let mut sender = stage.send(&[]);
+        let mut receiver = stage.receive(&["--http", "0.0.0.0:9100"]);
+        stage.until_complete();
+        let mut clients: Vec<TcpStream> = (0..70).map(|_| stage.connect("receiver", 9100)).collect();
+        let mut codes = Vec::new();
+        for client in &mut clients {
+            write!(client, "GET /content/news/large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let mut head = [0; 12];
+            client.read_exact(&mut head).unwrap();
+            codes.push(String::from_utf8_lossy(&head[9..]).into_owned());
+        }
+        let count = |code: &str| codes.iter().filter(|found| *found == code).count();
+        assert_eq!((count("200"), count("503")), (64, 6), "{codes:?}");
+        assert!(stage.get("receiver", 9100, "/healthz", "").0.starts_with("http/1.1 200"));
+        assert!(stage.get("receiver", 9100, "/metrics", "").0.starts_with("http/1.1 200"));
+        let (head, _) = stage.get("receiver", 9100, "/content/news/first", "");
+        assert!(head.starts_with("http/1.1 503") && head.contains("retry-after"), "{head}");
+        drop(clients);
+        until("places are free again", || {
+            let (head, body) = stage.get("receiver", 9100, "/content/news/first", "");
+            (head.starts_with("http/1.1 200") && body == noise(1, 700_000)).then_some(())
+        });
         end(&mut receiver);
         end(&mut sender);
     });

@@ -143,12 +143,17 @@ impl Stage {
         self.until_channel("receiver", "the receiver is complete", whole)["generation"].as_u64().unwrap()
     }
 
+    /// A connection from the admin's host.
+    pub(crate) fn connect(&self, host: &str, port: u16) -> TcpStream {
+        let address = SocketAddr::new(self.address(host).into(), port);
+        let stream = self.network.host("admin").run(|| TcpStream::connect(address).unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
     /// What a plain HTTP client gets, from the admin's host: status line with headers, and body.
     pub(crate) fn get(&self, host: &str, port: u16, path: &str, headers: &str) -> (String, Vec<u8>) {
-        let address = SocketAddr::new(self.address(host).into(), port);
-        let connect = || TcpStream::connect(address).unwrap();
-        let mut stream = self.network.host("admin").run(connect).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = self.connect(host, port);
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -171,11 +176,13 @@ impl Stage {
         self.network.fabric()
     }
 
-    /// The ticket is from now on that of another channel at the same address.
-    pub(crate) fn another_ticket(&self) {
+    /// The ticket is from now on that of another channel, on this group.
+    pub(crate) fn another_ticket(&self, group: &str) {
         let mut other = Command::new(program());
-        other.args(["channel", "new", "news", "--advertise", "239.192.7.8:7600", "--out"]);
-        assert!(other.arg(self.path("other.key")).output().unwrap().status.success());
+        other.args(["channel", "new", "news", "--advertise", &format!("{group}:7600"), "--out"]);
+        let key = self.path("other.key");
+        assert!(other.arg(&key).output().unwrap().status.success());
+        std::fs::remove_file(key).unwrap();
         std::fs::rename(self.path("other.ticket"), self.path("news.ticket")).unwrap();
     }
 

@@ -1,10 +1,13 @@
 //! Primaries that are there and do not serve, that come and go, or that are two.
 
+use std::process::Command;
+
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::Process;
 
 use super::{MIB, Pair, RATE, alone, states};
-use crate::site::{PATIENCE, receiver_name, until};
+use crate::site::{PATIENCE, assert_ends, program, progress, receiver_name, until};
+use crate::tree::{Tree, copy_tree, noise};
 
 impl Pair {
     fn block_multicast_of_primary(&self, blocked: bool) {
@@ -96,5 +99,139 @@ fn of_two_primaries_one_serves() {
         pair.assert_received(&mut receivers);
         let [last, of_second] = [&primary, &second].map(|process| states(process).pop());
         assert_eq!([last.as_deref(), of_second.as_deref()], [Some("Active"), Some("Standby")]);
+    });
+}
+
+#[test]
+fn of_two_backups_the_first_one_serves_and_the_second_when_that_is_gone() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let pair = Pair::new(2);
+        copy_tree(&pair.site.source(), &pair.site.path("second-copy"));
+        pair.delegate("second.key");
+        let mut second = pair.standby("second", ["second.key", "second-copy"], &["--rank", "1"]);
+        second.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
+        let (mut primary, mut backup, mut receivers) = pair.started(2);
+        second.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        pair.site.until_sent(pair.tree.bytes() / 4);
+        primary.kill9().unwrap();
+        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        let before = pair.bytes_of("second");
+        until("the first backup sends", || pair.backup_bytes() > 2 * MIB as u64);
+        assert!(!states(&second).contains(&"Active".to_owned()), "{}", second.tail());
+        // It advertises once a second, and sends no content.
+        assert!(pair.bytes_of("second") - before < MIB as u64 / 10);
+        backup.kill9().unwrap();
+        second.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        pair.until_alerted_at("second", "role-changed");
+        pair.assert_received(&mut receivers);
+    });
+}
+
+/// The wall clock of one program, moved by a library that is loaded before the others.
+const CLOCK: &str = r"
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *t) {
+    long done = syscall(SYS_clock_gettime, id, t);
+    if (done == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) t->tv_sec %= 86400;
+    return done;
+}
+int gettimeofday(struct timeval *t, void *zone) {
+    struct timespec now;
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &now)) return -1;
+    t->tv_sec = now.tv_sec;
+    t->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *t) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (t) *t = now.tv_sec;
+    return now.tv_sec;
+}
+";
+
+#[test]
+fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let pair = Pair::new(2);
+        let (source, library) = (pair.site.path("clock.c"), pair.site.path("clock.so"));
+        std::fs::write(&source, CLOCK).unwrap();
+        let mut compile = Command::new("cc");
+        let compiled = compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).output().unwrap();
+        assert!(compiled.status.success(), "{compiled:?}");
+        let (mut primary, mut backup, receivers) = pair.started(0);
+        assert!(receivers.is_empty());
+        let mut first = pair.site.receive_on(1, &[]);
+        until("the first receiver is complete", || progress(&first)["state"] == "complete");
+        let before = progress(&first)["generation"].as_u64().unwrap();
+        primary.kill9().unwrap();
+        std::fs::write(pair.site.source().join("new"), noise(900, MIB)).unwrap();
+        let tree = Tree::read(&pair.site.source());
+        let mut primary = pair.primary_with(&[("LD_PRELOAD", library.to_str().unwrap())]);
+        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        until("the new generation is complete", || {
+            let progress = progress(&first);
+            progress["state"] == "complete" && progress["generation"].as_u64() > Some(before)
+        });
+        tree.assert_at(&pair.site.target(1));
+        pair.until_alerted_at(&receiver_name(1), "clock-off");
+        // One that was not there before takes it as well.
+        let mut second = pair.site.receive(2, &[]);
+        assert_ends(&mut second, 0);
+        tree.assert_at(&pair.site.target(2));
+        assert!(!states(&backup).contains(&"Active".to_owned()), "{}", backup.tail());
+        first.kill9().unwrap();
+        backup.kill9().unwrap();
+    });
+}
+
+/// The primary published while the backup did not hear it, and died: what the backup has is served, what it lacks is
+/// waited for.
+#[test]
+fn a_generation_that_the_backup_has_not_seen_is_served_as_far_as_it_has_it() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let pair = Pair::new(2);
+        let (mut primary, mut backup, _) = pair.started(0);
+        let first = pair.site.receive_on(1, &["--pull", "never"]);
+        until("the first receiver is complete", || progress(&first)["state"] == "complete");
+        let before = progress(&first)["generation"].as_u64().unwrap();
+        pair.cut("backup", "sender", true);
+        std::fs::write(pair.site.source().join("new"), noise(900, MIB)).unwrap();
+        let tree = Tree::read(&pair.site.source());
+        let mut scan = Command::new(program());
+        assert!(scan.args(["scan", "--node"]).arg(pair.site.state("sender")).output().unwrap().status.success());
+        let has_new = |receiver: &Process| {
+            let progress = progress(receiver);
+            progress["state"] == "complete" && progress["generation"].as_u64() > Some(before)
+        };
+        until("the first receiver has the new generation", || has_new(&first));
+        // A second one gets the manifest and a part of the content before the primary dies.
+        let mut second = pair.site.receive(2, &["--pull", "never"]);
+        until("the second receiver knows the new generation", || {
+            progress(&second)["generation"].as_u64() > Some(before)
+        });
+        primary.kill9().unwrap();
+        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        pair.until_alerted("role-changed");
+        let (old, of) = (pair.tree.bytes(), tree.bytes());
+        until("what the backup has is here", || progress(&second)["bytes_done"].as_u64() >= Some(old));
+        assert!(progress(&second)["bytes_done"].as_u64() < Some(of), "nobody has the rest");
+        assert_eq!(second.try_wait().unwrap(), None);
+        assert!(has_new(&first), "it keeps what it has");
+        // With the primary comes the rest.
+        pair.cut("backup", "sender", false);
+        let mut primary = pair.primary();
+        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        assert_ends(&mut second, 0);
+        tree.assert_at(&pair.site.target(2));
+        until("the backup stands by", || states(&backup).last().map(String::as_str) == Some("Standby"));
     });
 }

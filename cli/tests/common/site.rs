@@ -105,12 +105,22 @@ impl Site {
     }
 
     pub(crate) fn start(&self, name: &str, arguments: Vec<std::ffi::OsString>) -> Process {
-        let host = self.network.host(name);
-        Process::spawn(host, name, program(), arguments, &[("RUST_LOG", "nackcast=info")], self.place.path()).unwrap()
+        self.start_with(name, arguments, &[])
+    }
+
+    /// The same with more in its environment.
+    fn start_with(&self, name: &str, arguments: Vec<std::ffi::OsString>, more: &[(&str, &str)]) -> Process {
+        let (host, environment) = (self.network.host(name), [&[("RUST_LOG", "nackcast=info")], more].concat());
+        Process::spawn(host, name, program(), arguments, &environment, self.place.path()).unwrap()
     }
 
     /// Starts the sender on its state.
     pub(crate) fn send(&self, more: &[&str]) -> Process {
+        self.send_with(more, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn send_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut source = self.path("site.key").into_os_string();
         source.push("=");
         source.push(self.source());
@@ -121,7 +131,7 @@ impl Site {
             arguments.extend(["--rate".into(), format!("{}mbit", RATE / 1_000_000).into()]);
         }
         arguments.extend(more.iter().map(Into::into));
-        self.start("sender", arguments)
+        self.start_with("sender", arguments, environment)
     }
 
     /// Starts a receiver on its state, which ends when it has everything.

@@ -95,7 +95,8 @@ fn state_of_another_channel_or_of_a_newer_version_is_refused_and_left_alone() {
         // Of the other role, and of the same channel into another directory.
         assert_refused(&place.receive(&[&INTO[..], &["--state", &send]].concat()), &[&send, "does `send`", "--state"]);
         let elsewhere = ["--ticket", "@news.ticket", "--into", "elsewhere", "--state", &receive];
-        assert_refused(&place.receive(&elsewhere), &["`news` was received into", "another --state"]);
+        let words = ["`news` goes into", "another --state", &format!("a mistake, remove {receive}/")];
+        assert_refused(&place.receive(&elsewhere), &words);
 
         // As a later version would leave it.
         for (state, nodes) in [(&send, 0), (&receive, 1)] {

@@ -3,7 +3,7 @@
 //! | state | on | to |
 //! |---|---|---|
 //! | - | found | raised |
-//! | raised | found again | raised; counted again only if it is of a kind that happens |
+//! | raised | found again | raised; counted again only if it is of a kind that happens, and did |
 //! | raised | no longer found (of a kind that happens: for an hour) | cleared |
 //! | cleared | found | raised again: one more; an old acknowledgement is void |
 //! | any | acknowledged | the same, and no longer wrong |
@@ -95,11 +95,16 @@ impl Book {
         let happens = finding.kind.lasts() == Lasts::Happens;
         let before = self.seen.insert(key.clone(), finding.times).unwrap_or(0);
         let new = if happens { finding.times.saturating_sub(before) } else { 1 };
-        if new == 0 {
-            return;
-        }
         let text = cut(&finding.text, TEXT_MAX);
         let known = self.by_key.get(&key).and_then(|id| self.alerts.get_mut(id));
+        if new == 0 {
+            // It did not happen again. What came of it is worth knowing all the same, such as that it is mended.
+            if let Some(alert) = known.filter(|alert| alert.is_raised() && alert.text != text) {
+                alert.text = text;
+                self.changed.insert(alert.id);
+            }
+            return;
+        }
         let Some(alert) = known else {
             let id = self.next_id;
             self.next_id += 1;
@@ -234,6 +239,20 @@ mod tests {
         assert!(!only(&book).is_raised());
         book.report(9_000_000, "news", &[damaged(6)]);
         assert!(only(&book).is_raised() && only(&book).count == 6);
+    }
+
+    #[test]
+    fn what_came_of_it_is_told_and_is_not_counted() {
+        let mut book = book();
+        let damaged = |text| Finding::happened(Kind::ContentDamaged, "", text, 2);
+        book.report(1000, "news", &[damaged("a.bin")]);
+        assert!(book.acknowledge(1500, 1));
+        book.take_changes();
+        book.report(2000, "news", &[damaged("a.bin; healed")]);
+        let alert = only(&book);
+        assert_eq!((alert.text.as_str(), alert.count, alert.last_ms), ("a.bin; healed", 2, 1000));
+        assert!(alert.acknowledged_ms.is_some());
+        assert_eq!(book.take_changes(), [1]);
     }
 
     #[test]

@@ -51,6 +51,33 @@ pub fn resolve(spec: Option<&str>, group: IpAddr) -> Result<Interface, NetError>
     }
 }
 
+/// The route, as `ip route` writes it, by which this machine sends the group to itself only; none: there is no such
+/// route. It holds for programs that name no interface. Ours do: see [`resolve`].
+#[must_use]
+pub fn loopback_route(group: IpAddr) -> Option<String> {
+    only_loopback(&list().ok()?, &routes(group), group)
+}
+
+fn only_loopback(links: &[Link], routes: &[Route], group: IpAddr) -> Option<String> {
+    let is_loopback = |name: &str| links.iter().any(|link| link.name == name && link.loopback);
+    let mut by_group = routes.iter().filter(|route| route.prefix_len > 0).peekable();
+    let best = by_group.peek().copied()?.clone();
+    by_group.all(|route| is_loopback(&route.interface)).then(|| {
+        let Route { prefix_len, interface, .. } = best;
+        let network = match group {
+            IpAddr::V4(group) => {
+                let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix_len)).unwrap_or(0);
+                IpAddr::V4((u32::from(group) & mask).into())
+            }
+            IpAddr::V6(group) => {
+                let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix_len)).unwrap_or(0);
+                IpAddr::V6((u128::from(group) & mask).into())
+            }
+        };
+        format!("{network}/{prefix_len} dev {interface}")
+    })
+}
+
 /// The name of the interface with this number.
 #[must_use]
 pub fn name_of(index: u32) -> Option<String> {
@@ -301,6 +328,16 @@ mod tests {
         assert_eq!(pick(&[route("eth9", 0)], V4).as_deref(), Some("lo"), "eth9 is down");
         assert_eq!(pick(&[], V4).as_deref(), Some("lo"));
         assert!(matches!(automatic(&[], &[], V4), Err(NetError::NoInterface { .. })));
+    }
+
+    #[test]
+    fn a_route_that_sends_the_group_to_this_machine_only_is_named() {
+        let named = |routes: &[Route], group| only_loopback(&links(), routes, group);
+        assert_eq!(named(&[route("lo", 4), route("eth0", 0)], V4).as_deref(), Some("224.0.0.0/4 dev lo"));
+        assert_eq!(named(&[route("lo", 8)], V6).as_deref(), Some("ff00::/8 dev lo"));
+        assert_eq!(named(&[route("eth1", 8), route("lo", 4)], V4), None, "the longer one counts");
+        assert_eq!(named(&[route("eth0", 0)], V4), None);
+        assert_eq!(named(&[], V4), None);
     }
 
     #[test]

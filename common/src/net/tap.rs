@@ -10,14 +10,18 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-const ETHERTYPE_V4: u16 = 0x0800;
-const ETHERTYPE_V6: u16 = 0x86dd;
+/// All protocols: what leaves is shown only to those who ask for all.
+const ETHERTYPE_ALL: u16 = 0x0003;
 const UDP: u8 = 17;
 const IGMP: u8 = 2;
 const ICMP6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const IGMP_QUERY: u8 = 0x11;
+/// Of IGMP versions 1, 2 and 3.
+const IGMP_REPORTS: [u8; 3] = [0x12, 0x16, 0x22];
 const MLD_QUERY: u8 = 130;
+/// Of MLD versions 1 and 2.
+const MLD_REPORTS: [u8; 2] = [131, 143];
 /// Of what this machine sends.
 const OUTGOING: u8 = 4;
 
@@ -37,6 +41,8 @@ pub enum Passed {
     },
     /// Somebody asks who wants which group (IGMP or MLD): there is a querier.
     Query(IpAddr),
+    /// Somebody says which groups are wanted, and which no longer.
+    Report(IpAddr),
 }
 
 /// One packet.
@@ -52,7 +58,10 @@ pub struct Seen {
 
 /// Sees all packets of one family, on all interfaces.
 #[derive(Debug)]
-pub struct Tap(UdpSocket);
+pub struct Tap {
+    socket: UdpSocket,
+    is_v4: bool,
+}
 
 impl Tap {
     /// Opens it. Must be called inside a tokio runtime.
@@ -60,11 +69,11 @@ impl Tap {
     /// # Errors
     /// Mostly because it is not permitted.
     pub fn open(is_v4: bool) -> io::Result<Self> {
-        let ethertype = if is_v4 { ETHERTYPE_V4 } else { ETHERTYPE_V6 };
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ethertype.to_be()))))?;
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ETHERTYPE_ALL.to_be()))))?;
         socket.set_nonblocking(true)?;
         // It is none of UDP; what is used of it here is the same for all sockets.
-        UdpSocket::from_std(socket.into()).map(Self)
+        let socket = UdpSocket::from_std(socket.into())?;
+        Ok(Self { socket, is_v4 })
     }
 
     /// The next packet that says something.
@@ -74,10 +83,10 @@ impl Tap {
     pub async fn next(&self) -> io::Result<Seen> {
         let mut packet = [0; 2048];
         loop {
-            let read = || recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut packet).map_err(io::Error::from);
-            let (length, link) = self.0.async_io(Interest::READABLE, read).await?;
+            let read = || recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut packet).map_err(io::Error::from);
+            let (length, link) = self.socket.async_io(Interest::READABLE, read).await?;
             let (Some(packet), Some(link)) = (packet.get(..length), link) else { continue };
-            if let Some(passed) = parse(packet) {
+            if let Some(passed) = parse(packet, self.is_v4) {
                 let interface = u32::try_from(link.ifindex()).unwrap_or(0);
                 return Ok(Seen { interface, outgoing: link.pkttype() == OUTGOING, passed });
             }
@@ -85,10 +94,10 @@ impl Tap {
     }
 }
 
-fn parse(packet: &[u8]) -> Option<Passed> {
+fn parse(packet: &[u8], is_v4: bool) -> Option<Passed> {
     match packet.first()? >> 4 {
-        4 => parse_v4(packet),
-        6 => parse_v6(packet),
+        4 if is_v4 => parse_v4(packet),
+        6 if !is_v4 => parse_v6(packet),
         _ => None,
     }
 }
@@ -102,7 +111,7 @@ fn parse_v4(packet: &[u8]) -> Option<Passed> {
     let (more, offset) = (flags & 0x2000 != 0, flags & 0x1fff);
     match header[9] {
         UDP if offset == 0 => udp(from.into(), to.into(), header[8], more, body),
-        IGMP if body.first() == Some(&IGMP_QUERY) => Some(Passed::Query(from.into())),
+        IGMP => membership(from.into(), *body.first()?, IGMP_QUERY, &IGMP_REPORTS),
         _ => None,
     }
 }
@@ -116,8 +125,20 @@ fn parse_v6(packet: &[u8]) -> Option<Passed> {
         HOP_BY_HOP => {
             let [next, length, ..] = body.first_chunk::<8>()?;
             let body = body.get((usize::from(*length) + 1) * 8..)?;
-            (*next == ICMP6 && body.first() == Some(&MLD_QUERY)).then(|| Passed::Query(from.into()))
+            if *next != ICMP6 {
+                return None;
+            }
+            membership(from.into(), *body.first()?, MLD_QUERY, &MLD_REPORTS)
         }
+        _ => None,
+    }
+}
+
+/// What a message about membership is.
+fn membership(from: IpAddr, kind: u8, query: u8, reports: &[u8]) -> Option<Passed> {
+    match kind {
+        kind if kind == query => Some(Passed::Query(from)),
+        kind if reports.contains(&kind) => Some(Passed::Report(from)),
         _ => None,
     }
 }
@@ -145,17 +166,22 @@ mod tests {
     fn datagrams_fragments_and_queries_are_told_apart() {
         let datagram = [0x1d, 0xb0, 0x1d, 0xb1, 0, 9, 0, 0, 1];
         let (from, to) = ("10.0.0.1:7600".parse().unwrap(), "239.1.1.1:7601".parse().unwrap());
-        assert_eq!(parse(&packet(UDP, 0, &datagram)), Some(Passed::Udp { from, to, hops: 7, fragment: false }));
-        assert_eq!(parse(&packet(UDP, 0x2000, &datagram)), Some(Passed::Udp { from, to, hops: 7, fragment: true }));
-        assert_eq!(parse(&packet(UDP, 0x2001, &datagram)), None, "only the first fragment has ports");
-        assert_eq!(parse(&packet(IGMP, 0, &[IGMP_QUERY, 100])), Some(Passed::Query(from.ip())));
-        assert_eq!(parse(&packet(IGMP, 0, &[0x22])), None, "a report is no query");
+        assert_eq!(parse(&packet(UDP, 0, &datagram), true), Some(Passed::Udp { from, to, hops: 7, fragment: false }));
+        assert_eq!(
+            parse(&packet(UDP, 0x2000, &datagram), true),
+            Some(Passed::Udp { from, to, hops: 7, fragment: true })
+        );
+        assert_eq!(parse(&packet(UDP, 0x2001, &datagram), true), None, "only the first fragment has ports");
+        assert_eq!(parse(&packet(IGMP, 0, &[IGMP_QUERY, 100]), true), Some(Passed::Query(from.ip())));
+        assert_eq!(parse(&packet(IGMP, 0, &[0x22]), true), Some(Passed::Report(from.ip())));
+        assert_eq!(parse(&packet(IGMP, 0, &[0x17]), true), None, "who leaves");
         for short in 0..28 {
-            assert_eq!(parse(&packet(UDP, 0, &datagram)[..short]), None);
+            assert_eq!(parse(&packet(UDP, 0, &datagram)[..short], true), None);
         }
         let mut mld = vec![0x60, 0, 0, 0, 0, 0, HOP_BY_HOP, 1];
         mld.extend([0xfe; 32]);
         mld.extend([ICMP6, 0, 5, 2, 0, 0, 1, 0, MLD_QUERY]);
-        assert!(matches!(parse(&mld), Some(Passed::Query(IpAddr::V6(_)))));
+        assert_eq!(parse(&mld, true), None, "of the other family");
+        assert!(matches!(parse(&mld, false), Some(Passed::Query(IpAddr::V6(_)))));
     }
 }

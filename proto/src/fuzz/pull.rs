@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use nackcast_common::geometry::Geometry;
-use nackcast_common::ids::{Digest, Epoch, Generation, ObjectId};
+use nackcast_common::ids::{Digest, Epoch, Generation, ObjectId, SessionId, StartNumber};
 use nackcast_common::keys::{EpochSecret, Side};
 use prost::Message;
 
 use super::{CHANNEL, certificate, publisher, sender};
 use crate::pb;
 use crate::pull::hello::channel_of;
-use crate::pull::{Block, Member, Offer, Probe, Request};
-use crate::wire::{ManifestRef, Role, SenderState};
+use crate::pull::{Block, Member, Offer, Peer, ProbeReply, Request};
+use crate::wire::{ManifestRef, Role, SenderState, Standing};
 
 const BINDING: [u8; 32] = [9; 32];
 
@@ -47,8 +47,12 @@ pub fn pull(input: &[u8]) {
             }
         }
         _ => {
-            if let Ok(probe) = Probe::decode(bytes) {
-                assert_eq!(Probe::decode(&probe.encode()), Ok(probe), "a probe comes back as it was");
+            let peer = Peer { channel: CHANNEL, sender: Some(sender().verifying_key()) };
+            if let Ok(reply) = ProbeReply::decode(bytes, &peer) {
+                assert_eq!(ProbeReply::decode(&reply.encode(), &peer), Ok(reply), "a reply comes back as it was");
+                assert!(
+                    reply.standing.is_none_or(|standing| standing.certificate.sender_key == sender().verifying_key())
+                );
             }
         }
     }
@@ -76,11 +80,18 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let root = Bytes::from_static(b"root");
     let reference = ManifestRef { hash: Digest::of(&root), length: 4, geometry: Geometry::default() };
     let offer = Offer { generation: Generation(4), reference, root };
-    let probe = Probe {
-        sender: Some((Role::Backup, SenderState::Standby)),
+    let standing = Standing {
+        channel: CHANNEL,
+        session: SessionId(3),
+        start_number: StartNumber(1_700_000_000_000),
+        certificate: certificate(),
+        role: Role::Backup,
+        rank: 1,
+        state: SenderState::Standby,
         can_read: true,
         can_send: true,
-        ..Probe::default()
+        sequence: 9,
+        time: 123_456,
     };
     vec![
         of(0, member().hello(Side::Client, &BINDING)),
@@ -89,6 +100,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         of(1, Request::Manifest.encode()),
         of(2, Offer::encode(Some(&offer))),
         of(3, Block { block: 3, data: Bytes::from_static(&[7; 40]) }.encode()),
-        of(4, probe.encode()),
+        of(1, Request::Probe { asker: None }.encode()),
+        of(1, Request::Probe { asker: Some(standing) }.encode()),
+        of(4, ProbeReply { standing: Some(standing) }.encode()),
     ]
 }

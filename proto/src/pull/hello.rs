@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::HELLO_LEN_MAX;
 use crate::pb;
-use crate::wire::{SenderCertificate, WireError};
+use crate::wire::{SenderCertificate, Standing, WireError};
 
 const DOMAIN: &str = "quic hello";
 
@@ -55,8 +55,18 @@ pub struct Member {
 /// A peer that proved what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Of this channel.
+    pub channel: ChannelId,
     /// The key that the publisher certified, at a sender.
     pub sender: Option<VerifyingKey>,
+}
+
+impl Peer {
+    /// Whether this is said of the sender that the peer proved to be.
+    #[must_use]
+    pub fn is(&self, standing: &Standing) -> bool {
+        self.channel == standing.channel && self.sender == Some(standing.certificate.sender_key)
+    }
 }
 
 /// Which channel a hello is about; it is not checked yet.
@@ -116,7 +126,7 @@ impl Member {
             return Err(HelloError::Proof);
         }
         let sender = message.sender.map(|claim| self.check_sender(side, binding, &claim)).transpose()?;
-        Ok(Peer { sender })
+        Ok(Peer { channel, sender })
     }
 
     fn check_sender(&self, side: Side, binding: &[u8; 32], claim: &pb::SenderProof) -> Result<VerifyingKey, WireError> {

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use nackcast_common::ids::{Digest, Generation, ObjectId};
 use prost::Message;
 
+use super::hello::Peer;
 use super::{BLOCKS_MAX, REQUEST_LEN_MAX};
 use crate::pb;
 use crate::pb::pull_request::What;
-use crate::wire::{ManifestRef, Role, SenderState, WireError, require};
+use crate::wire::{ManifestRef, Standing, WireError, require};
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +24,11 @@ pub enum Request {
         /// Which of its blocks; not empty.
         blocks: Range<u32>,
     },
-    /// Who is there: answered by one [`Probe`].
-    Probe,
-    /// Finish what is under way and stand by; from senders only. Answered by one [`Probe`].
-    Drain,
+    /// What does the sender there do? Answered by one [`ProbeReply`].
+    Probe {
+        /// Of a sender that asks.
+        asker: Option<Standing>,
+    },
 }
 
 impl Request {
@@ -40,8 +42,7 @@ impl Request {
                 first: blocks.start,
                 count: blocks.end.saturating_sub(blocks.start),
             }),
-            Self::Probe => What::Probe(pb::ProbeRequest {}),
-            Self::Drain => What::Drain(pb::DrainRequest {}),
+            Self::Probe { asker } => What::Probe(pb::ProbeRequest { standing: asker.map(Standing::to_pb) }),
         };
         pb::PullRequest { what: Some(what) }.encode_to_vec()
     }
@@ -59,8 +60,7 @@ impl Request {
                 let end = first.checked_add(count).ok_or(WireError::Field("first"))?;
                 Ok(Self::Blocks { object: ObjectId(object), blocks: first..end })
             }
-            What::Probe(_) => Ok(Self::Probe),
-            What::Drain(_) => Ok(Self::Drain),
+            What::Probe(probe) => Ok(Self::Probe { asker: probe.standing.map(Standing::from_pb).transpose()? }),
         }
     }
 }
@@ -127,47 +127,28 @@ impl Block {
     }
 }
 
-/// Who a peer is, and whether it can work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Probe {
-    /// What it is for and what it does; none at a receiver.
-    pub sender: Option<(Role, SenderState)>,
-    /// It reads its content.
-    pub can_read: bool,
-    /// Its multicast goes out.
-    pub can_send: bool,
-    /// Which manifest it has; 0: none.
-    pub generation: Generation,
+/// What a peer says of itself when it is asked what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeReply {
+    /// None: a receiver, or a sender that does not go on.
+    pub standing: Option<Standing>,
 }
 
-impl Probe {
+impl ProbeReply {
     /// As it goes on the stream.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        pb::ProbeReply {
-            role: self.sender.map_or(pb::Role::Unspecified, |(role, _)| role.to_pb()).into(),
-            state: self.sender.map_or(pb::SenderState::Unspecified, |(_, state)| state.to_pb()).into(),
-            can_read: self.can_read,
-            can_send: self.can_send,
-            generation: self.generation.0,
-        }
-        .encode_to_vec()
+        pb::ProbeReply { standing: self.standing.map(Standing::to_pb) }.encode_to_vec()
     }
 
-    /// Parses a reply.
+    /// Parses a reply of `peer`.
     ///
     /// # Errors
-    /// When it does not parse, or a role comes without a state.
-    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// When it does not parse, or speaks for another sender than the one that the connection proved.
+    pub fn decode(bytes: &[u8], peer: &Peer) -> Result<Self, WireError> {
         let message = pb::ProbeReply::decode(bytes)?;
-        let sender = match (message.role, message.state) {
-            (0, 0) => None,
-            (role, state) => Some((
-                Role::from_pb(role).ok_or(WireError::Field("role"))?,
-                SenderState::from_pb(state).ok_or(WireError::Field("state"))?,
-            )),
-        };
-        let (can_read, can_send) = (message.can_read, message.can_send);
-        Ok(Self { sender, can_read, can_send, generation: Generation(message.generation) })
+        let standing = message.standing.map(Standing::from_pb).transpose()?;
+        require(standing.is_none_or(|standing| peer.is(&standing)), "standing")?;
+        Ok(Self { standing })
     }
 }

@@ -9,7 +9,8 @@ use nackcast_common::keys::Side;
 use nackcast_common::net::quic;
 
 use super::hello::{Member, Peer, channel_of};
-use super::request::{Block, Offer, Probe, Request};
+use super::request::{Block, Offer, ProbeReply, Request};
+use crate::wire::Standing;
 
 /// What a node has of a channel. Called on threads that may wait for a disk.
 pub trait Shelf: Send + Sync {
@@ -17,10 +18,10 @@ pub trait Shelf: Send + Sync {
     fn manifest(&self) -> Option<Offer>;
     /// A block's bytes, verified; none when it is not here.
     fn block(&self, object: ObjectId, block: u32) -> Option<Bytes>;
-    /// Who the node is.
-    fn probe(&self) -> Probe;
-    /// A sender of this channel wants the node to drain.
-    fn drain(&self) {}
+    /// What a sender does; another one may ask, and says what that one does. None at a receiver.
+    fn probe(&self, _asker: Option<Standing>) -> Option<Standing> {
+        None
+    }
 }
 
 /// Serves the channels of a node.
@@ -72,11 +73,11 @@ impl quic::Session for ChannelSession {
                 });
                 Some(Box::new(replies))
             }
-            Request::Probe => Some(one(self.shelf.probe().encode())),
-            Request::Drain => {
-                self.peer.sender?;
-                self.shelf.drain();
-                Some(one(self.shelf.probe().encode()))
+            Request::Probe { asker } => {
+                if asker.is_some_and(|asker| !self.peer.is(&asker)) {
+                    return None;
+                }
+                Some(one(ProbeReply { standing: self.shelf.probe(asker) }.encode()))
             }
         }
     }

@@ -21,7 +21,7 @@ const DOMAIN: &str = "nack answer";
 /// What a NACK takes beside its demands.
 const NACK_OVERHEAD: usize = 170;
 /// What an answer takes beside its lists, signature included.
-const ANSWER_OVERHEAD: usize = 190;
+const ANSWER_OVERHEAD: usize = 202;
 /// What one object of a `short` list takes beside its blocks.
 const SHORT_OVERHEAD: usize = 15;
 
@@ -121,6 +121,8 @@ pub struct NackAnswer {
     pub unicast_ids: Vec<ObjectId>,
     /// The same, for NACKs that named ids.
     pub unknown_ids: Vec<ObjectId>,
+    /// The sender's wall clock, in milliseconds since 1970; 0: it does not say.
+    pub wall_ms: u64,
 }
 
 impl Nack {
@@ -282,6 +284,7 @@ impl NackAnswer {
             unknown: index_set::encode(&self.unknown, room - unknown_ids.len() * 9).0.into_iter().collect(),
             unicast_ids,
             unknown_ids,
+            wall_ms: self.wall_ms,
         };
         let payload = message.encode_to_vec();
         match key {
@@ -314,6 +317,7 @@ impl NackAnswer {
             unknown: index_set::decode(&m.unknown)?,
             unicast_ids: m.unicast_ids.into_iter().map(ObjectId).collect(),
             unknown_ids: m.unknown_ids.into_iter().map(ObjectId).collect(),
+            wall_ms: m.wall_ms,
         })
     }
 }

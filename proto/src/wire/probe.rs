@@ -2,7 +2,8 @@
 //!
 //! Both are signed by a sender that the publisher certified, each under a domain of its own, and sealed like NACKs and
 //! their answers. A question proves nothing but who asked at some time: it may be a recording. An answer is fresh
-//! when it repeats a nonce that was just drawn.
+//! when it repeats a nonce that was just drawn. On QUIC ([`crate::pull`]) a [`Standing`] travels bare: the connection
+//! proves who says it, and when.
 
 use nackcast_common::ids::{ChannelId, SessionId, StartNumber};
 use nackcast_common::keys::{SigningKey, VerifyingKey};
@@ -65,25 +66,46 @@ impl ProbeKind {
     }
 }
 
+impl Standing {
+    pub(crate) fn to_pb(self) -> pb::Standing {
+        pb::Standing {
+            channel: self.channel.0.to_vec().into(),
+            session: self.session.0,
+            start_number: self.start_number.0,
+            certificate: Some(self.certificate.to_pb(self.channel)),
+            role: self.role.to_pb().into(),
+            rank: self.rank,
+            state: self.state.to_pb().into(),
+            can_read: self.can_read,
+            can_send: self.can_send,
+            sequence: self.sequence,
+            time: self.time,
+        }
+    }
+
+    /// Parses; whose certificate it is, and whether anybody signed, is not looked at.
+    pub(crate) fn from_pb(message: pb::Standing) -> Result<Self, WireError> {
+        Ok(Self {
+            channel: ChannelId::from_slice(&message.channel).ok_or(WireError::Field("channel"))?,
+            session: SessionId(message.session),
+            start_number: StartNumber(message.start_number),
+            certificate: SenderCertificate::from_pb(&message.certificate.ok_or(WireError::Field("certificate"))?)?,
+            role: Role::from_pb(message.role).ok_or(WireError::Field("role"))?,
+            rank: message.rank,
+            state: SenderState::from_pb(message.state).ok_or(WireError::Field("state"))?,
+            can_read: message.can_read,
+            can_send: message.can_send,
+            sequence: message.sequence,
+            time: message.time,
+        })
+    }
+}
+
 impl Probe {
     /// Signs and encodes the body.
     #[must_use]
     pub fn encode(&self, kind: ProbeKind, key: &SigningKey) -> Vec<u8> {
-        let Standing { channel, session, start_number, certificate, role, rank, state, .. } = self.standing;
-        let standing = pb::Standing {
-            channel: channel.0.to_vec().into(),
-            session: session.0,
-            start_number: start_number.0,
-            certificate: Some(certificate.to_pb(channel)),
-            role: role.to_pb().into(),
-            rank,
-            state: state.to_pb().into(),
-            can_read: self.standing.can_read,
-            can_send: self.standing.can_send,
-            sequence: self.standing.sequence,
-            time: self.standing.time,
-        };
-        let message = pb::Probe { nonce: self.nonce, standing: Some(standing) };
+        let message = pb::Probe { nonce: self.nonce, standing: Some(self.standing.to_pb()) };
         super::digest::sign(kind.domain(), key, message.encode_to_vec())
     }
 
@@ -99,23 +121,10 @@ impl Probe {
     ) -> Result<Self, WireError> {
         let signed = pb::Signed::decode(body)?;
         let message = pb::Probe::decode(signed.payload.clone())?;
-        let m = message.standing.ok_or(WireError::Field("standing"))?;
         require(message.nonce != 0, "nonce")?;
-        require(m.channel.as_ref() == channel.0, "channel")?;
-        let certificate = SenderCertificate::from_pb(&m.certificate.ok_or(WireError::Field("certificate"))?)?;
-        let standing = Standing {
-            channel,
-            session: SessionId(m.session),
-            start_number: StartNumber(m.start_number),
-            certificate,
-            role: Role::from_pb(m.role).ok_or(WireError::Field("role"))?,
-            rank: m.rank,
-            state: SenderState::from_pb(m.state).ok_or(WireError::Field("state"))?,
-            can_read: m.can_read,
-            can_send: m.can_send,
-            sequence: m.sequence,
-            time: m.time,
-        };
+        let standing = Standing::from_pb(message.standing.ok_or(WireError::Field("standing"))?)?;
+        require(standing.channel == channel, "channel")?;
+        let certificate = standing.certificate;
         certificate.verify(publisher, channel)?;
         super::digest::verify(kind.domain(), &certificate.sender_key, &signed)?;
         Ok(Self { nonce: message.nonce, standing })

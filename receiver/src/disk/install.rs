@@ -26,7 +26,7 @@ use super::facts::FileStamp;
 use super::part::{Finished, data_name};
 use super::target::{Parents, TEMPORARY_PREFIX, TargetDir, split};
 
-pub use self::prune::{Kept, Pruned};
+pub use self::prune::{Kept, Pruned, Removal};
 
 /// Permission bits that are set unless more is asked for.
 pub const MODE_MASK: u32 = 0o777;
@@ -184,6 +184,7 @@ pub struct Installer {
     flush_each: bool,
     /// Directories that we opened for writing, with the mode that they had.
     unlocked: BTreeMap<Box<[u8]>, u32>,
+    removal: Arc<Removal>,
 }
 
 #[derive(Debug)]
@@ -218,7 +219,14 @@ impl Installer {
             flushed: BTreeSet::new(),
             flush_each: false,
             unlocked: BTreeMap::new(),
+            removal: Arc::default(),
         }
+    }
+
+    /// How far [`Installer::prune`] is.
+    #[must_use]
+    pub fn removal(&self) -> Arc<Removal> {
+        Arc::clone(&self.removal)
     }
 
     /// How many entries wait for [`Installer::commit`].

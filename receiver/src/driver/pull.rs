@@ -28,6 +28,8 @@ pub(super) enum Reply {
     Block(RequestId, Block),
     Offer(Offer),
     Over(RequestId, PullEnd),
+    /// For people.
+    Trouble(String),
 }
 
 /// Why a request broke.
@@ -37,6 +39,11 @@ enum PullError {
     Name(Arc<str>, std::io::Error),
     #[error(transparent)]
     Quic(#[from] QuicError),
+    #[error(
+        "{0} is a node of nackcast that does not take this ticket: it is of another channel, or an old one; compare it \
+         with what `nackcast channel ticket FILE` prints at the sender"
+    )]
+    Refused(SocketAddr),
     #[error("not of this channel: {0}")]
     Hello(#[from] HelloError),
     #[error("an answer that is none: {0}")]
@@ -107,6 +114,9 @@ impl Puller {
                 Ok(()) => PullEnd::Over,
                 Err(error) => {
                     tracing::info!("cannot pull from {source}: {error}");
+                    if let PullError::Refused(_) = error {
+                        drop(replies.send(Reply::Trouble(error.to_string())).await);
+                    }
                     PullEnd::Broken
                 }
             };
@@ -135,6 +145,7 @@ impl Puller {
                 self.running.remove(&request);
                 node.handle_pull_over(clock.now(), request, end);
             }
+            Reply::Trouble(line) => node.trouble(clock.now(), &line),
         }
     }
 }
@@ -154,7 +165,8 @@ impl Shared {
             let reply = match what {
                 Request::Blocks { .. } => Some(Reply::Block(request, Block::decode(bytes)?)),
                 Request::Manifest => Offer::decode(bytes)?.map(Reply::Offer),
-                Request::Probe | Request::Drain => None,
+                // Those are for senders.
+                Request::Probe { .. } => None,
             };
             if let Some(reply) = reply {
                 replies.send(reply).await.map_err(|_| PullError::Unwanted)?;
@@ -189,7 +201,11 @@ impl Shared {
         *place = None;
         let connection = self.client.connect(address).await?;
         let hello = self.member.hello(Side::Client, connection.binding());
-        let reply = connection.greet(&hello).await?;
+        let refused = |error| match error {
+            QuicError::Broken(_) => PullError::Refused(address),
+            other => other.into(),
+        };
+        let reply = connection.greet(&hello).await.map_err(refused)?;
         let peer = self.member.check(Side::Server, connection.binding(), &reply)?;
         tracing::info!("pulling from {address}, {}", if peer.sender.is_some() { "a sender" } else { "a receiver" });
         let connection = Arc::new(connection);

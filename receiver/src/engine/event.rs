@@ -272,13 +272,13 @@ pub struct Snapshot {
     pub generation: Generation,
     /// A manifest is held.
     pub has_manifest: bool,
-    /// Objects wanted, with those that are done.
+    /// Objects of the manifest.
     pub objects: u64,
-    /// Objects installed.
+    /// Of these, installed or here already.
     pub objects_done: u64,
-    /// Bytes of wanted objects.
+    /// Bytes of its objects.
     pub bytes: u64,
-    /// Bytes of blocks that are here.
+    /// Of these, here: whole objects, and sound blocks of others.
     pub bytes_done: u64,
     /// Symbols kept.
     pub symbols: u64,

@@ -139,6 +139,8 @@ impl ReceiverEngine {
             manifest: Arc::clone(&manifest),
             hash,
             oldest: manifest.objects().iter().map(|o| o.since).min().unwrap_or_default(),
+            objects: manifest.objects().len() as u64,
+            bytes: manifest.objects().iter().map(|o| o.layout.size()).sum(),
             wanted: objects.len() as u64,
             wanted_bytes,
             installed: 0,

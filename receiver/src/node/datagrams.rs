@@ -90,6 +90,7 @@ impl ReceiverNode {
 
     fn heard(&mut self, now: Time, from: SocketAddr, advertisement: &Advertisement) {
         self.listening.opened_at = Some(now);
+        (self.listening.unopened_since, self.listening.told_wrong_ticket) = (None, false);
         if self.config.own_sender == Some(advertisement.certificate.sender_key) {
             return; // whoever sends from what is received here has nothing for us
         }
@@ -102,6 +103,7 @@ impl ReceiverNode {
         // Only of a session that the engine took: a recorded one must not push a live one's keys out.
         if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
             self.keys.keep(advertisement.session);
+            self.watch.on_heard(now);
             self.watch.on_clock(now, from, advertisement.wall_ms);
             // A copy that a stranger sent from elsewhere names nobody.
             if advertisement.quic_port != 0 && self.engine.address_of(advertisement.session) == Some(from) {
@@ -131,8 +133,8 @@ impl ReceiverNode {
             self.notes.say(
                 now,
                 &format!(
-                    "datagrams arrive on {group} but none opens with this ticket: it is of another channel or \
-                     outdated; get a new one with `nackcast channel ticket`"
+                    "datagrams arrive on {group} but none opens with this ticket: they are of another channel, or the \
+                     ticket is an old one; compare it with what `nackcast channel ticket FILE` prints at the sender"
                 ),
             );
         }

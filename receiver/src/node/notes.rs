@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nackcast_common::clock::Time;
+use nackcast_common::units::counted;
 
 use crate::engine::Event;
 
@@ -72,14 +73,14 @@ impl Notes {
             Event::UnicastWanted(count) => self.say(
                 now,
                 &format!(
-                    "{count} objects had all their passes: they are pulled by unicast where a source is at hand, or \
-                     asked for again until a new round begins"
+                    "objects that had all their passes: {count}; they are pulled by unicast where a source is at \
+                     hand, or asked for again when a new round begins"
                 ),
             ),
             Event::NoSenderAnswers => self.say(now, "no sender answers: it is asked again and again"),
             // The node says it, who knows its name.
             Event::SourceDropped(..) => {}
-            Event::Unknown(count) => self.say(now, &format!("the sender does not have {count} objects")),
+            Event::Unknown(count) => self.say(now, &format!("the sender does not have {}", counted(*count, "object"))),
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::engine::{PullEnd, PullWhen};
 use crate::shelf::ReceiverShelf;
 use crate::testing::{self, CHANNEL, SESSION};
 
+mod watch;
+
 const STEP: Duration = Duration::from_millis(50);
 const SIZE: usize = 700_000;
 
@@ -438,70 +440,6 @@ fn datagrams_may_be_anything() {
     assert_eq!(rig.node.engine.snapshot().symbols, 0);
 }
 
-fn kinds(rig: &Rig) -> Vec<Kind> {
-    rig.node.progress(rig.now).findings.into_iter().map(|finding| finding.kind).collect()
-}
-
-#[test]
-fn a_refused_manifest_is_found_wrong() {
-    let home = tempfile::tempdir().unwrap();
-    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
-    rig.node.refuse_manifest(rig.now, Digest::of(b"other"), "not the publisher's");
-    rig.step(&mut sender);
-    assert_eq!(kinds(&rig), [Kind::ManifestRefused]);
-}
-
-#[test]
-fn a_clock_that_is_far_off_is_found_until_it_is_right() {
-    let home = tempfile::tempdir().unwrap();
-    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
-    rig.node.set_wall_clock(1_700_000_000_000);
-    rig.step(&mut sender);
-    assert_eq!(kinds(&rig), [], "the sender does not say what time it is");
-    let off = |by: i64| u64::try_from(1_700_000_000_000_i64 + by).unwrap();
-    for (by, is_off) in [(-59_000, false), (-70_000, true), (0, false), (90_000, true)] {
-        rig.node.watch.on_clock(Time::ZERO, sender_address(), off(by));
-        assert_eq!(kinds(&rig), if is_off { vec![Kind::ClockOff] } else { vec![] }, "{by}");
-    }
-    let text = &rig.node.progress(rig.now).findings[0].text;
-    assert!(text.contains("90 s ahead of"), "{text}");
-}
-
-#[test]
-fn a_wrong_ticket_is_found_while_no_sender_is_heard() {
-    let home = tempfile::tempdir().unwrap();
-    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
-    for _ in 0..20 {
-        rig.now += Duration::from_millis(500);
-        let mut damaged = sender.advertisement(rig.now);
-        *damaged.last_mut().unwrap() ^= 1;
-        rig.node.handle_advertisement_datagram(rig.now, sender_address(), &mut damaged);
-    }
-    assert_eq!(kinds(&rig), [Kind::KeyRejected]);
-    rig.step(&mut sender);
-    assert_eq!(kinds(&rig), []);
-}
-
-#[test]
-fn damage_and_a_failing_disk_are_counted() {
-    let home = tempfile::tempdir().unwrap();
-    let mut rig = received(home.path());
-    assert_eq!(kinds(&rig), []);
-    fs::write(home.path().join("into/file"), b"overwritten").unwrap();
-    for _ in 0..2 {
-        rig.node.scan(ScanRequest { deep: false, answer: None });
-        rig.settle();
-    }
-    let found = rig.node.progress(rig.now).findings;
-    assert_eq!(found.len(), 1);
-    assert_eq!((found[0].kind, found[0].times), (Kind::ContentDamaged, 1), "told once until it is sound again");
-    assert!(found[0].text.contains("file"), "{found:?}");
-    let error =
-        crate::disk::DiskError::Full { path: "x".into(), needed: 7, cause: nackcast_common::files::Errno::NOSPC };
-    rig.node.handle_block_report(rig.now, blocks::Report::Trouble(error));
-    assert!(kinds(&rig).contains(&Kind::DiskFailing));
-}
-
 #[test]
 fn objects_are_listed_with_what_is_here() {
     let home = tempfile::tempdir().unwrap();
@@ -575,6 +513,8 @@ fn when_nobody_is_heard_everything_comes_from_another_receiver_and_a_liar_is_dro
     let found = rig.node.progress(rig.now).findings;
     let of = |kind: Kind| found.iter().find(|finding| finding.kind == kind).map(|finding| finding.subject.as_str());
     assert_eq!((of(Kind::SymbolsWrong), of(Kind::UnicastShare)), (Some("liar:7702"), Some("bytes")), "{found:?}");
+    let later = rig.node.progress(rig.now + Duration::from_secs(600)).findings;
+    assert!(later.iter().all(|finding| finding.kind != Kind::UnicastShare), "it is over: {later:?}");
     // A file that somebody changed is not given.
     fs::write(one.path().join("into/file"), vec![0; SIZE]).unwrap();
     assert_eq!(peer.shelf.block(Sender::new().object.id, 0), None);

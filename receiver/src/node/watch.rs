@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nackcast_common::alerts::{Finding, Kind, name_some};
 use nackcast_common::clock::Time;
-use nackcast_common::units::ByteCount;
+use nackcast_common::units::{ByteCount, counted};
 
 use super::ReceiverNode;
 use crate::engine::{Event, Snapshot};
@@ -15,6 +15,10 @@ use crate::engine::{Event, Snapshot};
 const CLOCK_OFF_MS: u64 = 60_000;
 /// Of the wanted objects, and of the bytes that came, so many hundredths that multicast does not bring are much.
 const UNICAST_PERCENT: u64 = 5;
+/// Senders advertise every second at least: after so long it is not one that is restarted.
+const NO_SENDER: Duration = Duration::from_secs(30);
+/// That much came by unicast is told for so long after the last block that did.
+const SHARE_TOLD: Duration = Duration::from_secs(600);
 /// A stranger that was not heard for so long is gone.
 const STRANGER_GONE: Duration = Duration::from_secs(60);
 
@@ -24,8 +28,12 @@ pub(super) struct Watch {
     /// The wall clock at the origin of the node's clock, in milliseconds since 1970.
     wall_origin_ms: Option<u64>,
     clock_off: Option<String>,
+    /// When a sender was heard last; before, when the node started.
+    heard_at: Time,
     stranger: Option<(Time, SocketAddr)>,
     damaged: Happened,
+    /// What was damaged last is whole again.
+    healed: bool,
     refused: Happened,
     unsound: Happened,
     two_manifests: Happened,
@@ -34,6 +42,8 @@ pub(super) struct Watch {
     sources: BTreeMap<String, Happened>,
     /// The generation that is received, and what had come by unicast and by multicast when it began.
     share: (u64, u64, u64),
+    /// When a block that was pulled was found sound.
+    pulled_at: Option<Time>,
 }
 
 /// Something that happens now and then.
@@ -51,6 +61,20 @@ impl Happened {
 }
 
 impl Watch {
+    pub(super) fn new(now: Time) -> Self {
+        Self { heard_at: now, ..Self::default() }
+    }
+
+    /// A sender of the channel was heard.
+    pub(super) const fn on_heard(&mut self, now: Time) {
+        self.heard_at = now;
+    }
+
+    /// A block that was pulled is sound.
+    pub(super) const fn on_pulled(&mut self, now: Time) {
+        self.pulled_at = Some(now);
+    }
+
     pub(super) fn on_event(&mut self, event: &Event) {
         match event {
             Event::BlockUnsound(object, block) => {
@@ -59,19 +83,22 @@ impl Watch {
             Event::TwoManifests(generation) => {
                 self.two_manifests.again(1, format!("two manifests of generation {generation} exist: ours is kept"));
             }
+            Event::Complete(_) => self.healed = true,
             Event::SenderHeard(..)
             | Event::SenderLost(_)
             | Event::OlderGeneration(_)
             | Event::UnicastWanted(_)
             | Event::Unknown(_)
             | Event::SourceDropped(..)
-            | Event::NoSenderAnswers
-            | Event::Complete(_) => {}
+            | Event::NoSenderAnswers => {}
         }
     }
 
     pub(super) fn on_damaged(&mut self, paths: &[String], count: u64) {
-        self.damaged.again(count, format!("{count} files were sound and are not: {}", name_some(paths, count)));
+        let text =
+            format!("{} damaged or gone that had been sound: {}", counted(count, "file"), name_some(paths, count));
+        self.damaged.again(count, text);
+        self.healed = false;
     }
 
     /// A source of unicast gave a wrong block.
@@ -121,9 +148,14 @@ impl ReceiverNode {
     /// What is wrong now.
     pub(super) fn findings(&self, now: Time, snapshot: &Snapshot, pulled: u64) -> Vec<Finding> {
         let Watch { clock_off, stranger, damaged, refused, unsound, two_manifests, disk, sources, .. } = &self.watch;
+        let Watch { heard_at, healed, pulled_at, share, .. } = &self.watch;
         let mut found = Vec::new();
+        if damaged.times > 0 {
+            let came = if *healed { "healed: whole again" } else { "fetched again" };
+            let text = format!("{}; {came}", damaged.last);
+            found.push(Finding::happened(Kind::ContentDamaged, "", text, damaged.times));
+        }
         for (kind, happened) in [
-            (Kind::ContentDamaged, damaged),
             (Kind::ManifestRefused, refused),
             (Kind::SymbolsWrong, unsound),
             (Kind::TwoManifests, two_manifests),
@@ -140,8 +172,20 @@ impl ReceiverNode {
             found.push(Finding::lasting(Kind::ClockOff, "", text));
         }
         if self.listening.told_wrong_ticket && snapshot.senders == 0 {
-            let text = "datagrams arrive, but none opens with this ticket: it is of another channel or outdated";
+            let text =
+                "datagrams arrive, but none opens with this ticket: they are of another channel, or it is an old one";
             found.push(Finding::lasting(Kind::KeyRejected, "", text));
+        }
+        let has_wrong_ticket = self.listening.told_wrong_ticket && self.listening.opened_at.is_none();
+        if !has_wrong_ticket
+            && snapshot.senders == 0
+            && self.config.own_sender.is_none()
+            && now.since(*heard_at) >= NO_SENDER
+        {
+            // Beside a sender of our own, its role says who serves.
+            let (group, seconds) = (self.config.ticket.advertise, NO_SENDER.as_secs());
+            let text = format!("no sender of this channel was heard on {group} for more than {seconds} s");
+            found.push(Finding::lasting(Kind::NoSenderHeard, "", text));
         }
         if let Some((at, from)) = stranger
             && now.since(*at) < STRANGER_GONE
@@ -152,15 +196,16 @@ impl ReceiverNode {
         }
         if snapshot.unicast_wanted * 100 >= snapshot.objects * UNICAST_PERCENT && snapshot.unicast_wanted > 0 {
             let text = format!(
-                "{} of {} objects had all their passes and wait for unicast",
+                "objects that had all their passes and wait for unicast: {} of {}",
                 snapshot.unicast_wanted, snapshot.objects
             );
             found.push(Finding::lasting(Kind::UnicastShare, "", text));
         }
-        let (generation, pulled_then, heard_then) = self.watch.share;
+        let (generation, pulled_then, heard_then) = *share;
         let pulled = pulled.saturating_sub(pulled_then);
         let all = pulled + self.listening.received_bytes.saturating_sub(heard_then);
-        if pulled > 0 && pulled * 100 >= all * UNICAST_PERCENT {
+        let is_new = pulled_at.is_some_and(|at| now.since(at) < SHARE_TOLD);
+        if is_new && pulled > 0 && pulled * 100 >= all * UNICAST_PERCENT {
             let (pulled, all) = (ByteCount(pulled), ByteCount(all));
             let text = format!("{pulled} of {all} that came for generation {generation} were pulled by unicast");
             found.push(Finding::lasting(Kind::UnicastShare, "bytes", text));

@@ -113,7 +113,12 @@ impl ReceiverNode {
                 }
                 match slot {
                     Some(slot) => self.engine.handle_done(now, Done::Complete { object, block, slot, outcome }),
-                    None => self.engine.handle_checked(now, object, block, outcome),
+                    None => {
+                        if outcome == BlockOutcome::Sound {
+                            self.watch.on_pulled(now);
+                        }
+                        self.engine.handle_checked(now, object, block, outcome);
+                    }
                 }
             }
             blocks::Report::Spill { object, block, slot, buffer, held } => {
@@ -149,6 +154,7 @@ impl ReceiverNode {
     pub fn handle_dataset_report(&mut self, now: Time, report: dataset::Report) {
         match report {
             dataset::Report::Wants(wants) => {
+                self.remembers = None;
                 self.manifest = Some(Arc::clone(&wants.manifest));
                 self.manifest_hash = Some(wants.hash);
                 let generation = wants.manifest.head().generation.0;
@@ -157,6 +163,7 @@ impl ReceiverNode {
             }
             dataset::Report::Refused { hash, why } => self.refuse_manifest(now, hash, &why),
             dataset::Report::Lost(why) => {
+                self.remembers = None;
                 self.notes.say(now, &why);
                 self.engine.handle_done(now, Done::ManifestLost);
             }

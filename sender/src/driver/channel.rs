@@ -5,6 +5,7 @@
 //!   that NACKs are heard at full speed too.
 //! - It never waits for a disk: blocks, stores and scans are other tasks'.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,12 +13,12 @@ use std::time::Duration;
 use nackcast_common::clock::{Clock, Time};
 use nackcast_common::control::Ask;
 use nackcast_common::ids::{ChannelId, ObjectId, SessionId, StartNumber};
-use nackcast_proto::pull::Probe;
-use nackcast_proto::wire::Role;
+use nackcast_proto::wire::Standing;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::caller::Caller;
 use super::origin::Origin;
 use super::outlet::{Outlet, Sockets};
 use super::peers::HeardPeer;
@@ -50,7 +51,7 @@ pub(crate) struct ChannelParts {
     pub(crate) node: SenderNode,
     /// It sends once: then it looks back at the end.
     pub(crate) is_once: bool,
-    pub(crate) role: Role,
+    pub(crate) caller: Caller,
     pub(crate) sockets: Sockets,
     pub(crate) clock: Clock,
     pub(crate) state: NodeState,
@@ -66,6 +67,10 @@ pub(crate) struct ChannelParts {
 pub(crate) struct ChannelPorts {
     pub(crate) nacks: mpsc::Receiver<Heard>,
     pub(crate) peers: mpsc::Receiver<HeardPeer>,
+    /// Where other senders are.
+    pub(crate) addresses: watch::Receiver<Vec<SocketAddr>>,
+    /// Other senders that ask over QUIC.
+    pub(crate) askers: mpsc::Receiver<Standing>,
     pub(crate) asked: mpsc::Receiver<Ask>,
     pub(crate) scanned: mpsc::Receiver<Scanned>,
     pub(crate) scans: mpsc::Sender<scanner::Request>,
@@ -97,7 +102,7 @@ pub(crate) struct Channel {
     name: String,
     node: SenderNode,
     is_once: bool,
-    role: Role,
+    caller: Caller,
     outlet: Outlet,
     clock: Clock,
     state: NodeState,
@@ -121,6 +126,12 @@ enum Wake {
     Shutdown,
     Heard(Heard),
     Peer(Box<HeardPeer>),
+    /// More is known of where other senders are.
+    Addresses,
+    /// A sender asks.
+    Call(Box<Standing>),
+    /// A sender answered; where it takes NACKs.
+    Answer(SocketAddr, Box<Standing>),
     Asked(Ask),
     Made(Made),
     Recorded(Vec<ObjectId>),
@@ -139,13 +150,14 @@ pub(crate) fn new_session() -> SessionId {
 
 impl Channel {
     pub(crate) fn new(parts: ChannelParts) -> Self {
-        let ChannelParts { index, id, name, node, is_once, role, sockets, clock, state, ports, passes, makers } = parts;
+        let ChannelParts { index, id, name, node, is_once, caller, sockets, clock, state, ports, passes, makers } =
+            parts;
         Self {
             index,
             id,
             node,
             is_once,
-            role,
+            caller,
             outlet: Outlet::new(sockets, name.clone()),
             name,
             clock,
@@ -181,6 +193,7 @@ impl Channel {
             }
             self.take_what_waits();
             self.node.handle_timeout(self.clock.now());
+            self.say_how_it_is();
         }
     }
 
@@ -194,6 +207,9 @@ impl Channel {
             () = self.ports.shutdown.cancelled(), if !self.is_draining => Wake::Shutdown,
             Some(heard) = self.ports.nacks.recv() => Wake::Heard(heard),
             Some(heard) = self.ports.peers.recv() => Wake::Peer(Box::new(heard)),
+            Ok(()) = self.ports.addresses.changed() => Wake::Addresses,
+            Some(asker) = self.ports.askers.recv() => Wake::Call(Box::new(asker)),
+            (from, standing) = self.caller.answered() => Wake::Answer(from, Box::new(standing)),
             Some(ask) = self.ports.asked.recv() => Wake::Asked(ask),
             Some(made) = self.making.join_next() => Wake::Made(flat(made.and_then(|inner| inner))),
             Some(objects) = self.ports.recorded.recv() => Wake::Recorded(objects),
@@ -210,6 +226,12 @@ impl Channel {
             Wake::Shutdown => self.drain(now),
             Wake::Heard(heard) => self.on_heard(now, &heard),
             Wake::Peer(heard) => self.node.handle_advertisement(now, heard.from, &heard.advertisement),
+            Wake::Addresses => {
+                let addresses = self.ports.addresses.borrow_and_update().clone();
+                self.node.handle_peers(now, addresses);
+            }
+            Wake::Call(asker) => self.node.handle_call(now, &asker),
+            Wake::Answer(from, standing) => self.node.handle_standing(now, from, &standing),
             Wake::Asked(ask) => self.answer(now, ask),
             Wake::Made(made) => self.node.handle_made(now, made),
             Wake::Recorded(objects) => self.node.handle_recorded(now, &objects),
@@ -302,7 +324,6 @@ impl Channel {
         if !lacks.is_empty() {
             self.node.lacks(now, lacks);
         }
-        self.say_how_it_is();
     }
 
     /// Everything that the node wants now; true when there may be more.
@@ -337,6 +358,7 @@ impl Channel {
                     self.scan_wanted = Some(number);
                     self.ask_for_scan();
                 }
+                Work::Call(to) => self.caller.call(to, self.node.standing(self.clock.now())),
                 Work::Roll => self.roll(),
             }
         }
@@ -407,19 +429,16 @@ impl Channel {
         ChannelEnd { summary, success }
     }
 
-    /// For those who probe.
+    /// For those who ask over QUIC. Nobody waits for it to change.
     fn say_how_it_is(&self) {
-        let probe = Probe {
-            sender: Some((self.role, self.node.state())),
-            can_read: self.origin.content.is_some(),
-            can_send: self.outlet.trouble().is_none(),
-            generation: self.node.snapshot().generation,
-        };
-        self.ports.served.send_modify(|served| served.probe = probe);
+        let standing = self.node.standing(self.clock.now());
+        self.ports.served.send_if_modified(|served| {
+            served.standing = Some(standing);
+            false
+        });
     }
 
     fn report(&mut self, now: Time) {
-        self.say_how_it_is();
         let mut channel = self.node.progress(now);
         channel.unicast_bytes = self.ports.given.load(Ordering::Relaxed);
         // The most urgent of what else is worth knowing.

@@ -1,35 +1,43 @@
-//! What a channel gives to those who pull: the same verified blocks that it multicasts.
+//! What a channel gives to those who pull, and what it says to those who ask what it does.
+//!
+//! - Blocks are the same verified ones that it multicasts.
+//! - What it says of itself is what its task said last, and nothing when the task does not go on: a process that answers
+//!   is no sender that serves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use nackcast_common::clock::{Clock, Time};
 use nackcast_common::ids::ObjectId;
-use nackcast_proto::pull::{Offer, Probe, Shelf};
-use tokio::sync::watch;
+use nackcast_proto::pull::{Offer, Shelf};
+use nackcast_proto::wire::Standing;
+use tokio::sync::{mpsc, watch};
 
 use super::origin::Origin;
+
+/// A task that said nothing for so long does not go on; it says something twice a second.
+const STANDING_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// What a channel serves now, as its task says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Served {
     pub(crate) origin: Origin,
     pub(crate) offer: Option<Offer>,
-    pub(crate) probe: Probe,
+    pub(crate) standing: Option<Standing>,
 }
 
 /// One channel's blocks, for the threads that serve QUIC.
 #[derive(Debug)]
 pub(crate) struct SenderShelf {
-    served: watch::Receiver<Served>,
-    given: Arc<AtomicU64>,
-}
-
-impl SenderShelf {
+    pub(crate) served: watch::Receiver<Served>,
     /// What was given is counted there.
-    pub(crate) const fn new(served: watch::Receiver<Served>, given: Arc<AtomicU64>) -> Self {
-        Self { served, given }
-    }
+    pub(crate) given: Arc<AtomicU64>,
+    /// Takes what other senders say of themselves when they ask. Full: they ask again.
+    pub(crate) askers: mpsc::Sender<Standing>,
+    /// The task's clock.
+    pub(crate) clock: Clock,
 }
 
 impl Shelf for SenderShelf {
@@ -49,7 +57,49 @@ impl Shelf for SenderShelf {
         Some(bytes)
     }
 
-    fn probe(&self) -> Probe {
-        self.served.borrow().probe
+    fn probe(&self, asker: Option<Standing>) -> Option<Standing> {
+        if asker.is_some_and(|asker| self.askers.try_send(asker).is_err()) {
+            tracing::debug!("a question of another sender found no room; it asks again");
+        }
+        let (now, standing) = (self.clock.now(), self.served.borrow().standing?);
+        // Whoever forwards a NACK to us echoes our clock: it must be that of the answer.
+        (now.since(Time(standing.time)) < STANDING_AGE_MAX).then_some(Standing { time: now.0, ..standing })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nackcast_common::ids::{ChannelId, SessionId, StartNumber};
+    use nackcast_common::keys::SigningKey;
+    use nackcast_proto::wire::{Role, SenderCertificate, SenderState};
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_stands_still_says_nothing() {
+        let (clock, key) = (Clock::start(), SigningKey::from_seed([1; 32]));
+        let channel = ChannelId([7; 16]);
+        let standing = Standing {
+            channel,
+            session: SessionId(1),
+            start_number: StartNumber(1),
+            certificate: SenderCertificate::issue(&key, channel, key.verifying_key()),
+            role: Role::Primary,
+            rank: 0,
+            state: SenderState::Active,
+            can_read: true,
+            can_send: true,
+            sequence: 1,
+            time: clock.now().0,
+        };
+        let (served, shown) = watch::channel(Served::default());
+        let (askers, mut asked) = mpsc::channel(1);
+        let shelf = SenderShelf { served: shown, given: Arc::default(), askers, clock };
+        assert_eq!(shelf.probe(Some(standing)), None, "nothing was said yet");
+        assert_eq!(asked.try_recv(), Ok(standing));
+        served.send_modify(|served| served.standing = Some(standing));
+        assert!(shelf.probe(None).is_some_and(|told| told.state == SenderState::Active && told.time >= standing.time));
+        std::thread::sleep(STANDING_AGE_MAX);
+        assert_eq!(shelf.probe(None), None);
     }
 }

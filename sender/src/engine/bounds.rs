@@ -3,8 +3,9 @@
 
 use nackcast_proto::wire::limits::{BLOCKS_MAX, FINISHED_MAX};
 
+use super::answers::ANSWERS_MAX;
 use super::job::Job;
-use super::{ANSWERS_MAX, STAGED_MAX, SenderEngine, feedback, promises};
+use super::{STAGED_MAX, SenderEngine, feedback, promises};
 
 impl SenderEngine {
     /// All tables that could grow: the name, how much is in it, how much may be.

@@ -17,7 +17,7 @@ use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::{Generation, RunId};
 use nackcast_common::mutation::{Mutation, planted};
 
-use super::ECHO_AGE_MAX;
+use super::answers::ECHO_AGE_MAX;
 use super::foresight::Loss;
 
 /// Before anything was measured.

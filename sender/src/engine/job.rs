@@ -179,6 +179,13 @@ impl Job {
         whole + wanted + later + staged
     }
 
+    /// Bytes of blocks to be sent whole that did not go out entirely.
+    pub(super) fn whole_bytes_left(&self) -> u64 {
+        let staged = self.staged.iter().filter(|staged| !staged.repair).count() as u64;
+        let block = u64::from(self.layout.source_symbols(0)) * u64::from(self.layout.geometry().symbol_size());
+        ((self.source.count() + staged) * block).min(self.layout.size())
+    }
+
     /// Rows about blocks, and repairs that are remembered as sent.
     pub(super) fn rows(&self) -> usize {
         let sent: usize = self.repairs.values().map(|under_way| under_way.sent.len()).sum();
@@ -456,6 +463,20 @@ mod tests {
         let mut demand = Demand::default();
         demand.short.entry(block).or_default().merge(deficit);
         demand
+    }
+
+    #[test]
+    fn what_is_left_of_a_first_pass_is_what_did_not_go_out() {
+        let (mut job, mut steps) = job(3);
+        assert_eq!(job.whole_bytes_left(), 3 * 262_144);
+        let (block, _) = job.stage(SessionId(1), &mut steps, &Foresight::default()).unwrap();
+        job.prepared(block);
+        assert_eq!(job.whole_bytes_left(), 3 * 262_144, "prepared is not sent");
+        assert!(job.next_run(Time::ZERO, 1000, 0).is_some());
+        let left = job.whole_bytes_left();
+        assert!((2 * 262_144..=2 * 264_000).contains(&left), "{left}");
+        drain(&mut job, &mut steps, &mut 188);
+        assert_eq!(job.whole_bytes_left(), 0);
     }
 
     #[test]

@@ -304,11 +304,14 @@ impl Schedule {
         self.objects.values().map(|object| object.steps.len()).sum()
     }
 
-    /// Objects and bytes of the table that wait for their first pass.
+    /// Objects of the table whose first pass is not over, and bytes that it has still to send, about.
     pub(super) fn first_pass_left(&self) -> (u64, u64) {
-        let left = self.first.iter().filter(|(order, _)| matches!(order, Order::Table(_)));
-        let sizes = left.filter_map(|(_, id)| self.objects.get(id)).map(|o| o.layout.size());
-        sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
+        let waiting = self.first.iter().filter(|(order, _)| matches!(order, Order::Table(_)));
+        let waiting = waiting.filter_map(|(_, id)| self.objects.get(id)).map(|object| object.layout.size());
+        let of_table = |id| self.objects.get(&id).is_some_and(|object| matches!(object.order, Order::Table(_)));
+        let running = self.jobs.iter().filter(|job| job.first && of_table(job.object));
+        let running = running.map(Job::whole_bytes_left).filter(|bytes| *bytes > 0);
+        waiting.chain(running).fold((0, 0), |(count, bytes), left| (count + 1, bytes + left))
     }
 
     /// Symbols in jobs and in the pool, about: to tell receivers how long to wait.

@@ -10,14 +10,14 @@ use nackcast_proto::wire::header::DatagramType;
 use nackcast_proto::wire::{Advertisement, ECHO_SESSION, Nack, Probe, ProbeKind, Role, SenderState, Standing};
 
 use super::nacks::HeardProbe;
-use super::{Datagrams, Destination, HeardNack, SenderNode};
+use super::{Datagrams, Destination, HeardNack, SenderNode, Work};
 use crate::engine::Command;
 use crate::role::{Action, Path, RoleCommand, RoleEvent, Serving, State, Verdict};
 
 /// Questions of other nodes that are answered in a second.
 const ANSWERS_PER_SECOND: u32 = 100;
-/// Questions that are remembered as answered.
-const KNOWN_MAX: usize = 64;
+/// Questions that are remembered as taken.
+const KNOWN_MAX: usize = 1024;
 /// NACKs that wait for an inquiry.
 const HELD_MAX: usize = 256;
 /// Datagrams to other senders that wait for the socket.
@@ -39,29 +39,28 @@ pub(super) struct Waiting {
     held: Vec<HeardNack>,
     outgoing: VecDeque<(SocketAddr, ToSender)>,
     events: VecDeque<RoleEvent>,
-    /// Since when strangers' questions are counted, and how many were answered.
-    answered: (Time, u32),
-    /// Questions that were answered lately.
-    known: VecDeque<(SessionId, u64)>,
+    /// Since when strangers' questions are counted, and how many were taken.
+    taken: (Time, u32),
+    /// Questions that were taken lately: the run that sealed them, and which of its own.
+    known: VecDeque<(u64, u64)>,
 }
 
 impl Waiting {
-    /// Whether one more question may be answered: each costs signatures, and a recording of one is soon had.
-    fn may_answer(&mut self, now: Time) -> bool {
-        let (since, count) = &mut self.answered;
+    /// Whether one more question may be answered: each costs signatures, and a recording of one is soon had. A
+    /// recording takes no room from others.
+    fn may_answer(&mut self, now: Time, question: (u64, u64)) -> bool {
+        if self.known.contains(&question) {
+            return false;
+        }
+        let (since, count) = &mut self.taken;
         if now.since(*since) >= Duration::from_secs(1) {
             (*since, *count) = (now, 0);
         }
-        *count += 1;
-        *count <= ANSWERS_PER_SECOND
-    }
-
-    /// False when this question was answered before.
-    fn is_new(&mut self, session: SessionId, nonce: u64) -> bool {
-        if self.known.contains(&(session, nonce)) {
+        if *count >= ANSWERS_PER_SECOND {
             return false;
         }
-        self.known.push_back((session, nonce));
+        *count += 1;
+        self.known.push_back(question);
         if self.known.len() > KNOWN_MAX {
             self.known.pop_front();
         }
@@ -74,7 +73,7 @@ impl SenderNode {
     pub fn handle_nack(&mut self, now: Time, heard: &HeardNack) {
         let HeardNack { from, run, packet, nack } = heard;
         if nack.session == ECHO_SESSION {
-            if self.waiting.may_answer(now) && self.waiting.is_new(SessionId(run.0), *packet) {
+            if self.waiting.may_answer(now, (run.0, *packet)) {
                 self.engine.echo(*from, *run, *packet, nack);
                 self.settle(now);
             }
@@ -107,7 +106,7 @@ impl SenderNode {
     /// A probe of another sender, or its answer to ours.
     pub fn handle_probe(&mut self, now: Time, heard: &HeardProbe) {
         let HeardProbe { from, kind, session, body } = heard;
-        if *kind == ProbeKind::Question && !self.waiting.may_answer(now) {
+        if *kind == ProbeKind::Question && !self.waiting.may_answer(now, (*session, short_hash(body))) {
             return;
         }
         let probe = match Probe::decode(body, *kind, &self.publisher, self.id) {
@@ -119,7 +118,6 @@ impl SenderNode {
             }
         };
         match kind {
-            ProbeKind::Question if !self.waiting.is_new(probe.standing.session, probe.nonce) => {}
             ProbeKind::Question => {
                 self.tell(*from, ToSender::Answer { nonce: probe.nonce });
                 self.role.handle_question(now, &probe.standing);
@@ -129,10 +127,23 @@ impl SenderNode {
         self.settle(now);
     }
 
-    /// What another sender said of itself on a connection that was made to ask it, from the address where it takes
-    /// NACKs.
+    /// What another sender answered on a connection ([`Work::Call`]), from the address where it takes
+    /// NACKs: it is of now, and proved to be that sender's.
     pub fn handle_standing(&mut self, now: Time, from: SocketAddr, standing: &Standing) {
         self.role.handle_answer(now, Path::Quic, from, 0, standing);
+        self.settle(now);
+    }
+
+    /// Another sender asked on a connection, and said this of itself. What it is answered is
+    /// [`SenderNode::standing`].
+    pub fn handle_call(&mut self, now: Time, asker: &Standing) {
+        self.role.handle_question(now, asker);
+        self.settle(now);
+    }
+
+    /// Where the other senders take NACKs; more of them are known than before.
+    pub fn handle_peers(&mut self, now: Time, peers: Vec<SocketAddr>) {
+        self.role.handle_peers(now, peers);
         self.settle(now);
     }
 
@@ -221,7 +232,12 @@ impl SenderNode {
         }
         let Some(action) = self.role.poll_action() else { return false };
         match action {
-            Action::Probe { to, nonce } => self.tell(to, ToSender::Question { nonce }),
+            Action::Probe { to, nonce } => {
+                self.tell(to, ToSender::Question { nonce });
+                if !self.work.iter().any(|work| matches!(work, Work::Call(there) if *there == to)) {
+                    self.work.push_back(Work::Call(to));
+                }
+            }
             // A node that ends has its own way to drain.
             Action::Become(_) if self.drain_until.is_some() => {}
             Action::Become(state) => self.engine.handle_command(now, Command::Become(state)),
@@ -283,6 +299,11 @@ impl SenderNode {
         }
         Some(Datagrams { to: Destination::Sender(to), len: out.len() })
     }
+}
+
+/// Tells one message from another.
+fn short_hash(message: &[u8]) -> u64 {
+    blake3::hash(message).as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// A receiver's NACK as the sender that serves takes it: it echoes what that one said, and asks for no answer.

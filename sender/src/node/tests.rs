@@ -39,8 +39,12 @@ struct Bench {
     scans: Vec<u64>,
     /// The file can be read.
     is_there: bool,
+    /// What else keeps it from being read.
+    failure: fn() -> MakeError,
     /// The data socket takes nothing.
     is_full: bool,
+    /// Senders that are asked over QUIC.
+    calls: Vec<SocketAddr>,
 }
 
 impl Bench {
@@ -108,7 +112,9 @@ impl Bench {
             sent: Vec::new(),
             scans: Vec::new(),
             is_there: true,
+            failure: || MakeError::NoSuchObject,
             is_full: false,
+            calls: Vec::new(),
         }
     }
 
@@ -120,14 +126,14 @@ impl Bench {
         match work {
             Work::Make(order) => {
                 let (parts, file, layout) = (self.published.objects(), &self.content, self.layout);
-                let is_there = self.is_there;
+                let (is_there, failure) = (self.is_there, self.failure);
                 let made = order.make(|(object, block)| match parts.get(&object) {
                     Some(part) => Ok(part.clone()),
                     None if is_there => {
                         let start = block as usize * 262_144;
                         Ok((layout, file.slice(start..(start + 262_144).min(SIZE))))
                     }
-                    None => Err(MakeError::NoSuchObject),
+                    None => Err(failure()),
                 });
                 self.node.handle_made(self.now, made);
             }
@@ -137,6 +143,7 @@ impl Bench {
                 self.scans.push(number);
             }
             Work::Roll => panic!("few packets were sent"),
+            Work::Call(to) => self.calls.push(to),
         }
     }
 
@@ -389,6 +396,7 @@ fn a_backup_forwards_a_nack_to_a_primary_that_serves() {
     backup.node.handle_nack(backup.now, &nack);
     backup.run(Duration::from_millis(5));
     assert_eq!(deliver(&mut backup, address(2), &mut primary), 1, "it asks");
+    assert_eq!(backup.calls, [address(1)], "on both ways");
     primary.run(Duration::from_millis(5));
     assert_eq!(deliver(&mut primary, address(1), &mut backup), 1, "and is answered");
     backup.run(Duration::from_millis(5));
@@ -416,6 +424,70 @@ fn a_backup_whose_primary_is_silent_serves_the_nack_that_it_holds() {
     backup.run(Duration::from_secs(10));
     backup.sent.retain(|(to, _)| !matches!(to, Destination::Sender(_)));
     backup.assert_sent();
+}
+
+#[test]
+fn a_backup_whose_primary_answers_over_quic_only_does_not_take_over() {
+    let (mut primary, mut backup) = primary_and_backup();
+    let nack = nack_to_backup(&backup);
+    backup.node.handle_nack(backup.now, &nack);
+    backup.run(Duration::from_millis(5));
+    assert_eq!(backup.calls, [address(1)]);
+    primary.node.handle_call(primary.now, &backup.node.standing(backup.now));
+    backup.node.handle_standing(backup.now, address(1), &primary.node.standing(primary.now));
+    backup.run(Duration::from_secs(10));
+    assert_eq!(backup.node.role_state(), crate::role::State::Standby);
+    assert_eq!(backup.packet_numbers(12, Flow::Data), [0; 0]);
+}
+
+/// Questions of the backup that a node gets: how many it answers.
+fn answered(primary: &mut Bench, questions: impl Iterator<Item = HeardProbe>) -> usize {
+    primary.sent.clear();
+    questions.for_each(|question| primary.node.handle_probe(primary.now, &question));
+    primary.run(Duration::from_millis(5));
+    primary.sent.iter().filter(|(to, _)| matches!(to, Destination::Sender(_))).count()
+}
+
+#[test]
+fn a_recorded_question_is_answered_once_and_silences_nobody() {
+    let (mut primary, backup) = primary_and_backup();
+    let question = |nonce: u64| {
+        let probe = nackcast_proto::wire::Probe { nonce, standing: backup.node.standing(backup.now) };
+        let kind = nackcast_proto::wire::ProbeKind::Question;
+        let body = probe.encode(kind, &SigningKey::from_seed([2; 32]));
+        HeardProbe { from: address(2), kind, session: 12, body }
+    };
+    let mut recorded = std::iter::repeat_with(|| question(1)).take(1000);
+    assert_eq!(answered(&mut primary, recorded.by_ref()), 1);
+    assert_eq!(answered(&mut primary, std::iter::once(question(2))), 1, "recordings take no room from it");
+    // Each costs signatures: of many at once only so many are answered, and later others.
+    let many = answered(&mut primary, (3..300).map(question));
+    assert!((50..=100).contains(&many), "{many}");
+    primary.run(Duration::from_secs(1));
+    assert_eq!(answered(&mut primary, std::iter::once(question(300))), 1);
+}
+
+#[test]
+fn files_that_changed_say_nothing_of_the_disk() {
+    fn changed() -> MakeError {
+        MakeError::Block(BlockError::Changed { path: DatasetPath::new(b"file").unwrap() })
+    }
+    fn unreadable() -> MakeError {
+        let path = DatasetPath::new(b"file").unwrap();
+        MakeError::Block(BlockError::Io { path, source: std::io::Error::other("broken") })
+    }
+    for (failure, can_read) in [(changed as fn() -> MakeError, true), (unreadable, false)] {
+        let mut bench = Bench::new(None);
+        (bench.is_there, bench.failure) = (false, failure);
+        for packet in 1..=UNREADABLE {
+            bench.publish();
+            let mut nack = nack_to_backup(&bench);
+            (nack.packet, nack.nack.session) = (packet.into(), SessionId(11));
+            bench.node.handle_nack(bench.now, &nack);
+            bench.run(Duration::from_secs(5));
+        }
+        assert_eq!(bench.node.can_read, can_read, "{}", failure());
+    }
 }
 
 #[test]

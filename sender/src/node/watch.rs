@@ -5,6 +5,7 @@ use std::time::Duration;
 use nackcast_common::alerts::{Finding, Kind, name_some};
 use nackcast_common::clock::Time;
 use nackcast_common::ids::Generation;
+use nackcast_common::units::counted;
 use nackcast_proto::wire::Role;
 
 use super::{MakeError, SenderNode, Snapshot, Trouble};
@@ -35,7 +36,8 @@ pub(super) struct Watch {
     published: Option<(Time, Generation)>,
     left_out: Vec<String>,
     unreadable: Happened,
-    took_over: Happened,
+    /// What became of this sender's role, while it is not in its usual place.
+    role: Option<String>,
     /// Who reaches only this backup, and what the primary said of itself.
     asked: Option<String>,
     two_active: Option<String>,
@@ -58,16 +60,17 @@ impl Watch {
     pub(super) fn on_role(&mut self, now: Time, role: Role, event: &RoleEvent) {
         match event {
             RoleEvent::Changed { from, to, why } => {
-                if let Some(what) = told_of_change(role, *from, *to) {
-                    self.took_over.times += 1;
-                    self.took_over.last = format!("{what}: {why}");
+                if is_usual(role, *to) {
+                    self.role = None;
+                } else if let Some(what) = told_of_change(role, *from, *to) {
+                    self.role = Some(format!("{what}: {why}"));
                 }
             }
             RoleEvent::OnlyBackupReached(told) => {
                 let receivers = told.receivers.iter().map(|(_, address)| address);
                 self.asked = Some(format!(
-                    "{} NACKs in {} came to this backup although another sender serves ({}), from: {}",
-                    told.count,
+                    "{} in {} came to this backup although another sender serves ({}), from: {}",
+                    counted(told.count, "NACK"),
                     minutes(now.since(told.since)),
                     told.saw,
                     name_some(receivers, told.receivers.len() as u64)
@@ -114,12 +117,13 @@ impl SenderNode {
 
     /// What is wrong now.
     pub(super) fn findings(&self, now: Time, snapshot: &Snapshot) -> Vec<Finding> {
-        let Watch { limits, published, left_out, unreadable, took_over, asked, two_active, .. } = &self.watch;
+        let Watch { limits, published, left_out, unreadable, role, asked, two_active, .. } = &self.watch;
         let audience = self.engine.audience(now);
         let mut found = Vec::new();
         let (names, count) = &audience.silent;
         if *count > 0 {
-            let text = format!("{count} receivers were heard and are silent: {}", name_some(names, *count));
+            let text =
+                format!("{} heard before and silent now: {}", counted(*count, "receiver"), name_some(names, *count));
             found.push(Finding::lasting(Kind::ReceiverSilent, "", text));
         }
         let (names, count) = &audience.lagging;
@@ -128,13 +132,16 @@ impl SenderNode {
             && now.since(*at) >= limits.late + sending_takes(snapshot)
         {
             let since = minutes(now.since(*at));
-            let text =
-                format!("{count} receivers lack generation {generation} after {since}: {}", name_some(names, *count));
+            let text = format!(
+                "generation {generation} has not reached {} after {since}: {}",
+                counted(*count, "receiver"),
+                name_some(names, *count)
+            );
             found.push(Finding::lasting(Kind::GenerationLate, "", text));
         }
         if snapshot.exhausted > 0 {
             let text = format!(
-                "{} of {} objects had all their passes and are still asked for: {}",
+                "objects that had all their passes and are still asked for: {} of {}: {}",
                 snapshot.exhausted,
                 snapshot.objects,
                 name_some(&audience.exhausted, snapshot.exhausted)
@@ -150,15 +157,23 @@ impl SenderNode {
             let text = name_some(left_out, left_out.len() as u64);
             found.push(Finding::lasting(Kind::ContentLeftOut, "", text));
         }
-        for (kind, happened) in [(Kind::DiskFailing, unreadable), (Kind::RoleChanged, took_over)] {
-            if happened.times > 0 {
-                found.push(Finding::happened(kind, "", &happened.last, happened.times));
-            }
+        if unreadable.times > 0 {
+            found.push(Finding::happened(Kind::DiskFailing, "", &unreadable.last, unreadable.times));
         }
-        for (kind, text) in [(Kind::BackupAsked, asked), (Kind::TwoSenders, two_active)] {
+        for (kind, text) in [(Kind::RoleChanged, role), (Kind::BackupAsked, asked), (Kind::TwoSenders, two_active)] {
             found.extend(text.as_ref().map(|text| Finding::lasting(kind, "", text)));
         }
         found
+    }
+}
+
+/// Where a sender of this role is when nothing is wrong, or where an admin put it.
+const fn is_usual(role: Role, state: State) -> bool {
+    match state {
+        State::Waiting | State::Paused | State::Drained | State::Draining { for_good: true, .. } => true,
+        State::Active | State::Asking => matches!(role, Role::Primary),
+        State::Standby | State::Probing => matches!(role, Role::Backup),
+        State::Penalty { .. } | State::HoldingOff { .. } | State::Draining { .. } | State::Blind => false,
     }
 }
 
@@ -166,9 +181,7 @@ impl SenderNode {
 const fn told_of_change(role: Role, from: State, to: State) -> Option<&'static str> {
     match (role, from, to) {
         (Role::Backup, State::Standby | State::Probing, State::Active) => Some("this backup took over"),
-        (Role::Backup, State::Active, State::Draining { for_good: false, .. } | State::Standby) => {
-            Some("this backup hands back")
-        }
+        (Role::Backup, State::Active, State::Draining { for_good: false, .. }) => Some("this backup hands back"),
         (Role::Primary, _, State::HoldingOff { .. }) => Some("this primary came back and lets the backup finish"),
         (Role::Primary, _, State::Penalty { .. }) => {
             Some("this primary failed soon after its returns, and leaves the channel to the backup for a while")

@@ -114,6 +114,8 @@ struct World {
     /// Pairs (from, to) that unicast or multicast does not cross.
     no_unicast: BTreeSet<(usize, usize)>,
     no_multicast: BTreeSet<(usize, usize)>,
+    /// QUIC crosses what no other unicast does.
+    has_quic: bool,
     /// (at, from, to, nonce, an answer's standing)
     flying: Vec<(Time, usize, usize, u64, Option<Standing>)>,
     /// Last times at which two were active.
@@ -128,6 +130,7 @@ impl World {
             runs: 0,
             no_unicast: BTreeSet::new(),
             no_multicast: BTreeSet::new(),
+            has_quic: false,
             flying: Vec::new(),
             both_active: Duration::ZERO,
         };
@@ -234,12 +237,15 @@ impl World {
             let due: Vec<_> = self.flying.iter().copied().filter(|(at, ..)| *at <= now).collect();
             self.flying.retain(|(at, ..)| *at > now);
             for (_, from, to, nonce, answer) in due {
-                if !self.nodes[to].runs() || self.no_unicast.contains(&(from, to)) {
-                    continue;
-                }
+                let path = match self.no_unicast.contains(&(from, to)) {
+                    _ if !self.nodes[to].runs() => continue,
+                    false => Path::NackPort,
+                    true if self.has_quic => Path::Quic,
+                    true => continue,
+                };
                 let machine = &mut self.nodes[to].machine;
                 match answer {
-                    Some(standing) => machine.handle_answer(now, Path::NackPort, address(from), nonce, &standing),
+                    Some(standing) => machine.handle_answer(now, path, address(from), nonce, &standing),
                     None => {
                         let asker = self.nodes[from].standing(now);
                         self.nodes[to].machine.handle_question(now, &asker);
@@ -583,6 +589,63 @@ fn paths_that_disagree_a_fresh_answer_decides_else_an_advertisement() {
 }
 
 #[test]
+fn a_sender_that_only_quic_reaches_serves_and_returns() {
+    let mut world = World::settled(2);
+    world.cut(PRIMARY, BACKUP);
+    world.has_quic = true;
+    world.run(Duration::from_secs(5));
+    world.nack(BACKUP, 1);
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.state(BACKUP), world.nodes[BACKUP].forwarded.len()), (State::Standby, 1));
+    world.nodes[PRIMARY].is_up = false;
+    world.run(Duration::from_secs(2));
+    world.nack(BACKUP, 2);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state(BACKUP), State::Active);
+    world.start(PRIMARY);
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.state(PRIMARY), world.state(BACKUP)), (State::Active, State::Standby));
+    assert!(world.nodes[BACKUP].states.iter().any(|state| matches!(state, State::Draining { .. })));
+    assert_eq!(world.both_active, Duration::ZERO, "the primary waited until the backup was done");
+}
+
+#[test]
+fn a_sender_whose_peers_are_known_late_asks_them_at_once() {
+    let mut primary = RoleMachine::new(RoleConfig::new(Role::Primary, 1), SessionId(1), StartNumber(1));
+    primary.handle_content(Time(5));
+    assert_eq!(primary.poll_action(), Some(Action::Become(SenderState::Active)));
+    primary.handle_peers(Time(6), vec![address(BACKUP)]);
+    assert!(matches!(primary.poll_action(), Some(Action::Probe { to, .. }) if to == address(BACKUP)));
+}
+
+#[test]
+fn a_sender_that_was_resumed_without_content_begins_when_it_has_some() {
+    let mut primary = RoleMachine::new(RoleConfig::new(Role::Primary, 1), SessionId(1), StartNumber(1));
+    primary.handle_content(Time(5));
+    primary.handle_command(Time(6), RoleCommand::Pause);
+    primary.handle_able(Time(7), false, true);
+    primary.handle_command(Time(8), RoleCommand::Resume);
+    assert_eq!(primary.state(), State::Waiting);
+    primary.handle_able(Time(9), true, true);
+    assert_eq!(primary.state(), State::Active);
+}
+
+#[test]
+fn a_primary_in_its_penalty_sees_the_backup_go() {
+    let mut world = World::settled(2);
+    world.nodes[PRIMARY].is_up = false;
+    world.run(Duration::from_secs(2));
+    world.nack(BACKUP, 1);
+    world.run(Duration::from_secs(2));
+    world.start_holding(PRIMARY, Duration::from_secs(300));
+    world.run(Duration::from_secs(5));
+    assert!(matches!(world.state(PRIMARY), State::Penalty { .. }));
+    world.nodes[BACKUP].is_up = false;
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.state(PRIMARY), State::Active, "nobody else serves");
+}
+
+#[test]
 fn an_active_backup_that_hears_only_advertisements_stands_down() {
     let mut world = World::settled(2);
     world.cut(PRIMARY, BACKUP);
@@ -671,7 +734,7 @@ fn recordings_of_answers_and_questions_change_nothing() {
     world.nodes[BACKUP].machine.handle_question(world.now, &old);
     world.run(Duration::from_secs(5));
     assert_eq!(world.state(BACKUP), State::Active, "the question made it ask, and nobody answered");
-    // On a connection made for it, an answer needs no nonce.
+    // On a connection an answer needs no nonce.
     world.nodes[BACKUP].machine.handle_answer(world.now, Path::Quic, address(PRIMARY), 0, &old);
     world.nodes[BACKUP].machine.handle_question(world.now, &old);
     world.run(Duration::from_secs(1));

@@ -397,6 +397,8 @@ impl Sender {
                 Work::RecordPass { object, count } => (STORE, Task::Recorded(object, count)),
                 Work::Rescan { number, .. } => (SCAN, Task::Scanned(number)),
                 Work::Roll => (STORE, Task::Roll),
+                // Senders of the simulator know each other by the NACK port only.
+                Work::Call(_) => continue,
             };
             self.wants.push_back(Want::Later(now + after, task));
         }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use nackcast_common::net::passage::Passage;
+
 use super::*;
-use crate::doctor::facts::{Heard, Tapped, Told};
+use crate::doctor::facts::{Heard, Quic, Reached, Tapped, Told};
 
 /// A receiver that hears everything.
 fn sound() -> Facts {
@@ -39,6 +41,7 @@ fn sound() -> Facts {
             advertised: 20,
             data: 100,
             opened: 20,
+            other_epoch: 0,
             advertisement: Some(told),
             tapped: Some(Tapped { links: BTreeMap::from([("eth0".to_owned(), passing)]) }),
             failed: None,
@@ -49,10 +52,17 @@ fn sound() -> Facts {
             by: Some("eth0".into()),
             short: Passage::Arrived,
             long: Passage::Arrived,
-            echo: Echo::Answered(Duration::from_millis(2)),
+            longest: None,
+            echo: Echo::Answered { after: Duration::from_millis(2), clock_ahead_ms: Some(3) },
+            quic: Quic::Answered(Duration::from_millis(5)),
         }],
         ttl: 8,
     }
+}
+
+fn judge(facts: &Facts) -> Vec<Finding> {
+    let ways = facts.reached.iter().flat_map(|reached| of_way(facts, reached));
+    [of_machine(facts), ways.collect(), of_hearing(facts)].concat()
 }
 
 fn judged(facts: &Facts, wanted: Verdict) -> Vec<&'static str> {
@@ -128,6 +138,13 @@ fn what_does_not_reach_the_interface_is_elsewhere_or_lost() {
         }),
         ["silence"]
     );
+    let first = |facts: &mut Facts, reported| {
+        cut_off(facts);
+        facts.joined.clear();
+        facts.heard.tapped.as_mut().unwrap().links.get_mut("eth0").unwrap().reported = reported;
+    };
+    assert_eq!(wrong(|facts| first(facts, false)), ["igmp"]);
+    assert_eq!(wrong(|facts| first(facts, true)), ["multicast"]);
 }
 
 #[test]
@@ -135,12 +152,16 @@ fn the_rest_is_told_one_by_one() {
     assert_eq!(wrong(|facts| facts.interface = Err("none".into())), ["interface"]);
     assert_eq!(wrong(|facts| facts.interface.as_mut().unwrap().mtu = Some(1000)), ["mtu"]);
     assert_eq!(wrong(|facts| facts.interface.as_mut().unwrap().loopback = true), ["route"]);
-    assert_eq!(wrong(|facts| facts.heard.advertisement = None), ["ticket"]);
+    let on_loopback =
+        |facts: &mut Facts| facts.interface.as_mut().unwrap().loopback_route = Some("224.0.0.0/4 dev lo".into());
+    assert_eq!((wrong(on_loopback), noted(on_loopback)), (vec![], vec!["route"]), "another interface is used");
     assert_eq!(wrong(|facts| facts.heard.failed = Some("in use".into())), ["port"]);
     assert_eq!(wrong(|facts| facts.reached[0].echo = Echo::Silent), ["nack"]);
     assert_eq!(wrong(|facts| facts.reached[0].echo = Echo::Strange), ["ticket"]);
     assert_eq!(wrong(|facts| facts.reached[0].long = Passage::TooLong(1400)), ["mtu"]);
     assert_eq!(wrong(|facts| facts.reached[0].long = Passage::Silent), ["mtu"]);
+    assert_eq!(noted(|facts| facts.reached[0].quic = Quic::Silent("nobody".into())), ["quic"]);
+    assert_eq!(noted(|facts| facts.reached[0].quic = Quic::Refused), ["quic"], "the ticket is good");
     assert_eq!(wrong(|facts| facts.reached[0].short = Passage::Expired(None)), ["ttl"]);
     assert_eq!(wrong(|facts| facts.reached[0].address = None), ["name"]);
     assert_eq!(noted(|facts| facts.buffer = Some((212_992, 8 << 20))), ["buffer"]);
@@ -152,6 +173,37 @@ fn the_rest_is_told_one_by_one() {
     };
     assert_eq!(noted(|facts| quiet(facts, 5)), ["querier"]);
     assert_eq!(wrong(|facts| quiet(facts, 130)), ["querier"]);
+}
+
+#[test]
+fn of_a_wrong_ticket_only_the_ticket_is_told() {
+    // On the same group as the right channel: nothing opens, and nobody answers.
+    let shut = |facts: &mut Facts| {
+        (facts.heard.opened, facts.heard.advertisement) = (0, None);
+        facts.reached[0].echo = Echo::Silent;
+    };
+    assert_eq!(wrong(|facts| shut(facts)), ["ticket"], "the QUIC port is not reached");
+    let text = |facts: &Facts| judge(facts).into_iter().find(|found| found.what == "ticket").unwrap().text;
+    let mut facts = sound();
+    shut(&mut facts);
+    assert!(text(&facts).contains("another channel that uses the same group"));
+    facts.heard.other_epoch = facts.heard.advertised;
+    assert!(text(&facts).contains("another key epoch"));
+    // On a group where nobody sends: the node says so.
+    let refused = |facts: &mut Facts| {
+        cut_off(facts);
+        (facts.reached[0].echo, facts.reached[0].quic) = (Echo::Silent, Quic::Refused);
+    };
+    assert_eq!((wrong(refused), noted(refused)), (vec!["ticket"], vec!["silence"]));
+}
+
+#[test]
+fn a_sender_that_is_not_heard_tells_its_clock() {
+    let off = |facts: &mut Facts| {
+        cut_off(facts);
+        facts.reached[0].echo = Echo::Answered { after: Duration::ZERO, clock_ahead_ms: Some(100_000) };
+    };
+    assert_eq!(noted(off), ["clock"]);
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Answers nodes, within bounds, on threads of its own that give way to everything else on the machine.
+//!
+//! - A connection is a *stranger's* until its hello was accepted. It has [`PATIENCE`] for that, from its first packet on.
+//! - Strangers have a part of the places ([`Limits::strangers`]). When these are taken, or all of an address or in all,
+//!   the eldest of them makes room for the next one: whoever belongs here says so in less time than that takes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Endpoint, EndpointConfig, RecvStream, SendStream, VarInt};
+use quinn::{Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, VarInt};
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::super::unicast::{bind_std, plain};
 use super::{IDLE_MAX, MESSAGE_LEN_MAX, QuicError, Service, Session, binding_of, frame, server_config, setup};
@@ -19,7 +23,7 @@ use crate::keys::SigningKey;
 use crate::pacing::{Pacer, default_burst};
 use crate::units::RateLimit;
 
-/// A handshake, a hello or a request takes no longer.
+/// Handshake and hello, or a request, take no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pieces in which replies are paced.
 const PIECE: usize = 16 << 10;
@@ -35,6 +39,8 @@ pub struct Limits {
     pub connections: usize,
     /// Of one peer.
     pub connections_per_peer: usize,
+    /// Of those that have not said who they are.
+    pub strangers: usize,
     /// Requests of a connection that are answered at once.
     pub streams: u32,
     /// Replies in memory at once: read, and not sent yet.
@@ -58,6 +64,7 @@ impl Limits {
         Self {
             connections: 64,
             connections_per_peer: 4,
+            strangers: 16,
             streams: 8,
             replies: 32,
             replies_per_peer: 8,
@@ -122,7 +129,7 @@ impl Server {
             clock,
             pacer: Mutex::new(pacer(limits.rate)),
             replies: Semaphore::new(limits.replies),
-            peers: Mutex::default(),
+            doors: Mutex::default(),
         });
         runtime.spawn(accept(endpoint.clone(), shared));
         Ok(Self { endpoint, local, counters, runtime: Some(runtime) })
@@ -169,8 +176,38 @@ struct Shared {
     clock: Clock,
     pacer: Mutex<Pacer>,
     replies: Semaphore,
-    /// Those that have connections, and how many.
-    peers: Mutex<HashMap<IpAddr, (usize, Arc<Peer>)>>,
+    doors: Mutex<Doors>,
+}
+
+/// Who is inside.
+#[derive(Default)]
+struct Doors {
+    /// In the order in which they came.
+    places: BTreeMap<u64, Held>,
+    came: u64,
+}
+
+/// A place that is taken.
+struct Held {
+    peer: Arc<Peer>,
+    /// Of a stranger: dropped, it makes the stranger go.
+    leave: Option<oneshot::Sender<()>>,
+}
+
+impl Doors {
+    fn of(&self, address: IpAddr) -> impl Iterator<Item = &Held> {
+        self.places.values().filter(move |held| held.peer.address == address)
+    }
+
+    fn strangers(&self) -> usize {
+        self.places.values().filter(|held| held.leave.is_some()).count()
+    }
+
+    /// Makes the stranger go that came first; false when there is none.
+    fn show_out(&mut self, is_meant: impl Fn(&Held) -> bool) -> bool {
+        let eldest = self.places.iter().find(|(_, held)| held.leave.is_some() && is_meant(held)).map(|(id, _)| *id);
+        eldest.and_then(|id| self.places.remove(&id)).is_some()
+    }
 }
 
 /// What all connections of one address share.
@@ -180,21 +217,25 @@ struct Peer {
     replies: Semaphore,
 }
 
-/// One connection's place among those of its peer, until it is dropped.
+/// One connection's place, until it is dropped.
 struct Place {
+    id: u64,
     peer: Arc<Peer>,
     shared: Arc<Shared>,
 }
 
+impl Place {
+    /// It is no stranger's any more; false when it had to go just now.
+    fn greet(&self) -> bool {
+        let mut doors = lock(&self.shared.doors);
+        let held = doors.places.get_mut(&self.id);
+        held.map(|held| held.leave = None).is_some()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut peers = lock(&self.shared.peers);
-        if let Some((connections, _)) = peers.get_mut(&self.peer.address) {
-            *connections -= 1;
-            if *connections == 0 {
-                peers.remove(&self.peer.address);
-            }
-        }
+        lock(&self.shared.doors).places.remove(&self.id);
     }
 }
 
@@ -204,28 +245,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn connections(&self) -> usize {
-        lock(&self.peers).values().map(|(connections, _)| connections).sum()
+    /// Whether a place is only for those that are where they say: with many connections, or one from there. Senders are
+    /// easily invented.
+    fn is_busy(&self, address: IpAddr) -> bool {
+        let doors = lock(&self.doors);
+        doors.places.len() >= self.limits.connections / 4 || doors.of(address).next().is_some()
     }
 
-    fn is_known(&self, address: IpAddr) -> bool {
-        lock(&self.peers).contains_key(&address)
-    }
-
-    /// A place for one more connection of this peer.
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut peers = lock(&self.peers);
-        let all: usize = peers.values().map(|(connections, _)| connections).sum();
-        let of_peer = peers.get(&address).map_or(0, |(connections, _)| *connections);
-        if all >= self.limits.connections || of_peer >= self.limits.connections_per_peer {
+    /// A stranger's place for one more connection of this peer, and what ends when it must go.
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<(Place, oneshot::Receiver<()>)> {
+        let mut doors = lock(&self.doors);
+        if doors.of(address).count() >= self.limits.connections_per_peer
+            && !doors.show_out(|held| held.peer.address == address)
+        {
             return None;
         }
-        let (connections, peer) = peers.entry(address).or_insert_with(|| {
+        let is_full = doors.places.len() >= self.limits.connections || doors.strangers() >= self.limits.strangers;
+        if is_full && !doors.show_out(|_| true) {
+            return None;
+        }
+        let known = doors.of(address).next().map(|held| Arc::clone(&held.peer));
+        let peer = known.unwrap_or_else(|| {
             let (pacer, replies) = (pacer(self.limits.rate_per_peer), Semaphore::new(self.limits.replies_per_peer));
-            (0, Arc::new(Peer { address, pacer: Mutex::new(pacer), replies }))
+            Arc::new(Peer { address, pacer: Mutex::new(pacer), replies })
         });
-        *connections += 1;
-        Some(Place { peer: Arc::clone(peer), shared: Arc::clone(self) })
+        doors.came += 1;
+        let (id, (leave, left)) = (doors.came, oneshot::channel());
+        doors.places.insert(id, Held { peer: Arc::clone(&peer), leave: Some(leave) });
+        Some((Place { id, peer, shared: Arc::clone(self) }, left))
     }
 
     /// Accounts for bytes that do not leave any more.
@@ -262,7 +309,7 @@ async fn within<T>(most: Duration, work: impl Future<Output = Result<T, QuicErro
 }
 
 /// Of IPv6 the network: whoever has one address of it has them all.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) if v6.is_unicast_link_local() => address,
@@ -273,58 +320,57 @@ fn network_of(address: IpAddr) -> IpAddr {
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     while let Some(incoming) = endpoint.accept().await {
         let address = network_of(plain(incoming.remote_address()).ip());
-        // With many connections, or one from there, a place is for those only that are where they say: senders are
-        // easily invented.
-        let is_busy = shared.connections() >= shared.limits.connections / 4 || shared.is_known(address);
-        if !incoming.remote_address_validated() && is_busy {
+        if !incoming.remote_address_validated() && shared.is_busy(address) {
             // Fails where it was validated, which it was not.
             drop(incoming.retry());
             continue;
         }
-        let Some(place) = shared.admit(address) else {
+        let Some((place, left)) = shared.admit(address) else {
             shared.counters.refused.fetch_add(1, Ordering::Relaxed);
             incoming.refuse();
             continue;
         };
         tokio::spawn(async move {
-            let shared = Arc::clone(&place.shared);
-            let connecting = async {
-                let connecting = incoming.accept().map_err(|e| QuicError::Broken(e.to_string()))?;
-                connecting.await.map_err(|e| QuicError::Broken(e.to_string()))
+            let greeted = tokio::select! {
+                greeted = within(PATIENCE, greet(incoming, &place)) => greeted,
+                _ = left => Err(QuicError::Broken("others wait for its place".to_owned())),
             };
-            let result = match within(PATIENCE, connecting).await {
-                Ok(connection) => {
-                    let result = serve(&connection, &place).await;
+            let shared = &place.shared;
+            match greeted {
+                Ok((connection, session)) => {
+                    shared.counters.greeted.fetch_add(1, Ordering::Relaxed);
+                    serve(&connection, session, &place).await;
                     connection.close(VarInt::from_u32(1), b"");
-                    result
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = result {
-                shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%address, %error, "a QUIC connection was refused");
+                Err(error) => {
+                    shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%address, %error, "a QUIC connection was refused");
+                }
             }
         });
     }
 }
 
-/// One connection, from its hello to its end; an error only before it was greeted.
-async fn serve(connection: &quinn::Connection, place: &Place) -> Result<(), QuicError> {
-    let shared = &place.shared;
-    let binding = binding_of(connection)?;
+/// A stranger's connection, up to its hello. Dropped, it is closed.
+async fn greet(incoming: Incoming, place: &Place) -> Result<(quinn::Connection, Arc<dyn Session>), QuicError> {
     let broken = |e: quinn::ConnectionError| QuicError::Broken(e.to_string());
-    let session = within(PATIENCE, async {
-        let (mut send, mut receive) = connection.accept_bi().await.map_err(broken)?;
-        let hello = frame::read(&mut receive, MESSAGE_LEN_MAX).await?.unwrap_or_default();
-        let (reply, session) = shared.service.greet(&binding, &hello).map_err(QuicError::Broken)?;
-        frame::write(&mut send, &reply).await?;
-        send.finish().map_err(|e| QuicError::Broken(e.to_string()))?;
-        Ok(session)
-    })
-    .await?;
-    shared.counters.greeted.fetch_add(1, Ordering::Relaxed);
+    let connection = incoming.accept().map_err(broken)?.await.map_err(broken)?;
+    let binding = binding_of(&connection)?;
+    let (mut send, mut receive) = connection.accept_bi().await.map_err(broken)?;
+    let hello = frame::read(&mut receive, MESSAGE_LEN_MAX).await?.unwrap_or_default();
+    let (reply, session) = place.shared.service.greet(&binding, &hello).map_err(QuicError::Broken)?;
+    if !place.greet() {
+        return Err(QuicError::Broken("others waited for its place".to_owned()));
+    }
+    frame::write(&mut send, &reply).await?;
+    send.finish().map_err(|e| QuicError::Broken(e.to_string()))?;
+    Ok((connection, session))
+}
+
+/// A connection that was greeted, to its end.
+async fn serve(connection: &quinn::Connection, session: Arc<dyn Session>, place: &Place) {
     while let Ok((mut send, receive)) = connection.accept_bi().await {
-        let (session, shared, peer) = (Arc::clone(&session), Arc::clone(shared), Arc::clone(&place.peer));
+        let (session, shared, peer) = (Arc::clone(&session), Arc::clone(&place.shared), Arc::clone(&place.peer));
         tokio::spawn(async move {
             if let Err(error) = answer(&shared, &peer, session, &mut send, receive).await {
                 tracing::debug!(peer = %peer.address, %error, "a request was not answered to the end");
@@ -333,7 +379,6 @@ async fn serve(connection: &quinn::Connection, place: &Place) -> Result<(), Quic
             }
         });
     }
-    Ok(())
 }
 
 async fn answer(

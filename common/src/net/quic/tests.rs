@@ -155,3 +155,53 @@ async fn connections_of_one_peer_are_bounded_and_places_are_given_back() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn strangers_have_a_part_of_the_places_and_the_eldest_makes_room() {
+    let server = server(Limits { connections: 8, connections_per_peer: 8, strangers: 2, ..limits() });
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let friend = greeted(&client, &server).await.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..5 {
+        strangers.push(client.connect(server.local_addr()).await.unwrap());
+    }
+    while strangers.iter().filter(|stranger| !stranger.is_closed()).count() > 2 {
+        // The client has not heard yet that they ended.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(strangers[..3].iter().all(Connection::is_closed), "those that came first go first");
+    assert!(!all(&friend, b"\x01x").await.unwrap().is_empty(), "those that are known stay");
+    let second = greeted(&client, &server).await.unwrap();
+    assert!(!all(&second, b"\x01x").await.unwrap().is_empty());
+    assert_eq!(server.counters().greeted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn places_of_one_address_are_taken_from_its_strangers() {
+    let server = server(Limits { connections_per_peer: 2, ..limits() });
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let _silent =
+        [client.connect(server.local_addr()).await.unwrap(), client.connect(server.local_addr()).await.unwrap()];
+    let friend = greeted(&client, &server).await.unwrap();
+    assert!(!all(&friend, b"\x01x").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_stranger_that_says_nothing_has_to_go() {
+    let server = server(limits());
+    let client = Client::new(&SigningKey::generate()).unwrap();
+    let friend = greeted(&client, &server).await.unwrap();
+    let silent = client.connect(server.local_addr()).await.unwrap();
+    while !silent.is_closed() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!friend.is_closed(), "it said as little since then, but who it is");
+}
+
+#[test]
+fn an_address_of_ipv6_stands_for_its_network() {
+    let network = |text: &str| server::network_of(text.parse().unwrap()).to_string();
+    assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    assert_eq!(network("fe80::1:2"), "fe80::1:2", "a link has one network for all");
+    assert_eq!(network("192.0.2.7"), "192.0.2.7");
+}

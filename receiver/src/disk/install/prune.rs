@@ -1,10 +1,12 @@
 //! Removes what left the dataset, and nothing else.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nackcast_common::files::{Errno, Kind};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::path::DatasetPath;
+use nackcast_common::units::counted;
 
 use super::Installer;
 use crate::disk::DiskError;
@@ -36,6 +38,36 @@ pub enum Kept {
     Failed(DiskError),
 }
 
+/// How far the removal of what left the dataset is, for whoever looks from another thread.
+#[derive(Debug, Default)]
+pub struct Removal {
+    looked_at: AtomicU64,
+    of: AtomicU64,
+}
+
+impl Removal {
+    fn begin(&self, of: usize) {
+        self.looked_at.store(0, Ordering::Relaxed);
+        self.of.store(of as u64, Ordering::Relaxed);
+    }
+
+    fn step(&self) {
+        self.looked_at.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.of.store(0, Ordering::Relaxed);
+    }
+
+    /// A line for people while something is removed.
+    #[must_use]
+    pub fn told(&self) -> Option<String> {
+        let of = self.of.load(Ordering::Relaxed);
+        let looked_at = self.looked_at.load(Ordering::Relaxed).min(of);
+        (of > 0).then(|| format!("removing what left the dataset: {looked_at} of {}", counted(of, "path")))
+    }
+}
+
 impl Installer {
     /// Removes what left the dataset: files and links, then directories that are empty, also those above them
     /// that the manifest does not list. What the manifest has is never removed, nor anything that is in the
@@ -44,10 +76,18 @@ impl Installer {
     /// # Errors
     /// When the changed directories could not be made durable.
     pub fn prune(&mut self, paths: &[DatasetPath], now: &Manifest) -> Result<Pruned, DiskError> {
+        self.removal.begin(paths.len());
+        let pruned = self.prune_all(paths, now);
+        self.removal.end();
+        pruned
+    }
+
+    fn prune_all(&mut self, paths: &[DatasetPath], now: &Manifest) -> Result<Pruned, DiskError> {
         self.parents.clear();
         let mut pruned = Pruned::default();
         let mut directories = BTreeSet::new();
         for path in paths {
+            self.removal.step();
             if now.entry(path.as_bytes()).is_some() {
                 pruned.kept.push((path.clone(), Kept::Wanted));
                 continue;
@@ -132,5 +172,21 @@ impl Installer {
                 pruned.kept.push((path, kept));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_it_is_is_told_only_while_something_is_removed() {
+        let removal = Removal::default();
+        assert_eq!(removal.told(), None);
+        removal.begin(3);
+        removal.step();
+        assert_eq!(removal.told().unwrap(), "removing what left the dataset: 1 of 3 paths");
+        removal.end();
+        assert_eq!(removal.told(), None);
     }
 }

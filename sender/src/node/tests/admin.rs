@@ -122,6 +122,21 @@ fn resend_gives_an_object_a_new_round_and_everybody_a_pass() {
 }
 
 #[test]
+fn objects_without_passes_are_no_alert_when_nobody_asks_any_more() {
+    let mut bench = served();
+    for packet in 1..=17 {
+        asks(&mut bench, 5, packet);
+        bench.run(Duration::from_secs(5));
+    }
+    assert_eq!(kinds(&mut bench), [Kind::PassesExhausted]);
+    let quiet = ScheduleConfig::default().round_quiet;
+    bench.run(quiet - Duration::from_secs(10));
+    assert!(kinds(&mut bench).contains(&Kind::PassesExhausted), "somebody may still lack it");
+    bench.run(Duration::from_secs(10));
+    assert!(!kinds(&mut bench).contains(&Kind::PassesExhausted));
+}
+
+#[test]
 fn a_rate_that_is_set_is_kept() {
     let mut bench = Bench::new(None);
     bench.node.set_rate(bench.now, RateLimit::Fixed(BitRate(1_000_000)));
@@ -150,7 +165,9 @@ fn receivers_that_lag_fall_silent_or_come_back_are_told() {
     bench.node.set_limits(Limits { late: Duration::from_secs(1), ..Limits::default() });
     let late = bench.node.progress(bench.now).findings;
     assert_eq!(late.len(), 1);
-    assert!(late[0].kind == Kind::GenerationLate && late[0].text.starts_with("2 receivers lack generation 1"));
+    assert!(
+        late[0].kind == Kind::GenerationLate && late[0].text.starts_with("generation 1 has not reached 2 receivers")
+    );
     assert!(late[0].text.contains("192.0.2.6:4000") && !late[0].text.contains("192.0.2.5"), "{late:?}");
     // Half a minute of silence is too long for who is not complete.
     bench.run(Duration::from_secs(40));
@@ -225,7 +242,6 @@ fn what_is_left_out_and_what_cannot_be_read_is_told() {
 fn what_the_role_finds_wrong_is_told_until_it_is_over() {
     use nackcast_proto::wire::Role;
 
-    use super::super::watch::Watch;
     use crate::role::{OnlyBackupReached, RoleEvent};
 
     let mut bench = served();
@@ -250,10 +266,10 @@ fn what_the_role_finds_wrong_is_told_until_it_is_over() {
     assert_eq!(told(&mut bench, Role::Backup, changed(State::Probing, State::Active)), [Kind::RoleChanged]);
     let yields = State::Draining { until: bench.now + Duration::from_secs(1), for_good: false };
     assert_eq!(told(&mut bench, Role::Backup, changed(State::Active, yields)), [Kind::RoleChanged]);
-    let finding = &bench.node.progress(bench.now).findings[0];
-    assert_eq!((finding.times, finding.text.as_str()), (2, "this backup hands back: why"));
-    bench.node.watch = Watch::default();
+    assert_eq!(bench.node.progress(bench.now).findings[0].text, "this backup hands back: why");
+    assert_eq!(told(&mut bench, Role::Backup, changed(yields, State::Standby)), none, "it is where it belongs");
     assert_eq!(told(&mut bench, Role::Primary, changed(State::Active, State::Blind)), [Kind::RoleChanged]);
+    assert_eq!(told(&mut bench, Role::Primary, changed(State::Blind, State::Asking)), none);
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! Ways that firewalls close: what still says that a sender is there counts.
+
+use nackcast_testbed::netns::with_namespaces;
+
+use super::{Pair, alone, states};
+use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, assert_ends, receiver_name};
+
+impl Pair {
+    /// A host drops what arrives and matches one of these rules.
+    fn forbid(&self, host: &str, rules: &[String]) {
+        let chain = "add table inet test; add chain inet test input { type filter hook input priority 0; }";
+        let rules: Vec<_> = rules.iter().map(|rule| format!("add rule inet test input {rule} drop")).collect();
+        self.nft(host, &format!("{chain}; {}", rules.join("; ")));
+    }
+
+    fn allow(&self, host: &str) {
+        self.nft(host, "delete table inet test");
+    }
+
+    fn nft(&self, host: &str, script: &str) {
+        let output = self.site.network.host(host).command("nft").arg(script).output().unwrap();
+        assert!(output.status.success(), "{script} on {host}: {output:?}");
+    }
+
+    /// The primary sent everything, and both receivers are cut off from it.
+    fn cut_off(&self, blocked: bool) {
+        for receiver in 1..=2 {
+            self.cut(&receiver_name(receiver), "sender", blocked);
+        }
+    }
+}
+
+#[test]
+fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let pair = Pair::new(2);
+        let mut backup = pair.backup();
+        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
+        let mut primary = pair.primary();
+        primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        // Between primary and backup neither multicast nor the NACK ports pass.
+        let other = [("backup", "sender"), ("sender", "backup")];
+        for (host, from) in other {
+            let from = format!("ip saddr {} udp", pair.site.network.host(from).addr_v4());
+            let multicast = format!("{from} dport {{ {GROUP_PORT}, {} }}", GROUP_PORT + 1);
+            pair.forbid(host, &[multicast, format!("{from} dport {NACK_PORT}"), format!("{from} sport {NACK_PORT}")]);
+        }
+        pair.cut_off(true);
+        let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &["--pull", "never"])).collect();
+        backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
+        pair.until_alerted("backup-asked");
+        assert!(!backup.stderr().contains("to=Active"), "the primary serves\n{}", backup.tail());
+
+        primary.kill9().unwrap();
+        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        // It returns, sees that the backup is active, and makes it finish.
+        let mut primary = pair.primary();
+        primary.wait_for_stderr("to=HoldingOff", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=Draining", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        for (host, _) in other {
+            pair.allow(host);
+        }
+        pair.cut_off(false);
+        pair.assert_received(&mut receivers);
+    });
+}
+
+/// Nobody reaches the primary by unicast. Its multicast says that it is there, so the backup does not take over; what
+/// multicast alone cannot bring, receivers wait for, and people hear of it.
+#[test]
+fn a_primary_that_only_multicast_leaves_is_alive() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let pair = Pair::new(2);
+        let mut backup = pair.backup();
+        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
+        let _first = pair.site.receive_on(1, &["--pull", "never"]);
+        let mut primary = pair.primary();
+        primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        pair.forbid(
+            "sender",
+            &[format!("udp dport {{ {NACK_PORT}, {} }}", NACK_PORT + 1), format!("udp sport {NACK_PORT}")],
+        );
+        let mut late = pair.site.receive(2, &["--pull", "never"]);
+        backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
+        pair.until_alerted("backup-asked");
+        assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
+        pair.allow("sender");
+        assert_ends(&mut late, 0);
+        pair.tree.assert_at(&pair.site.target(2));
+        assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
+    });
+}

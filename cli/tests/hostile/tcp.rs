@@ -1,0 +1,135 @@
+//! Strangers on HTTP and gRPC: noise, frames at random, recordings that were changed, and connections that stay.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::site::{Site, program};
+use crate::{ADMIN_PORT, Dice, HTTP_PORT};
+
+/// Connections that a stranger keeps open.
+const KEPT: usize = 400;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// What our own client says when it asks for the status, as it goes over the wire.
+pub(crate) fn recorded_request(site: &Site) -> Vec<u8> {
+    let host = site.network.host("sender");
+    let listener = host.run(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let node = format!("http://{}", listener.local_addr().unwrap());
+    let mut status = host.command(program());
+    let mut client = status.args(["status", "--node", &node]).stdout(Stdio::null()).spawn().unwrap();
+    let (mut near, _) = listener.accept().unwrap();
+    let mut far = host.run(|| TcpStream::connect(("127.0.0.1", ADMIN_PORT)).unwrap()).unwrap();
+    let (mut back, mut to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+    let answers = std::thread::spawn(move || drop(std::io::copy(&mut back, &mut to)));
+    let (mut recorded, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = near.read(&mut buffer) {
+        recorded.extend(&buffer[..length]);
+        far.write_all(&buffer[..length]).unwrap();
+    }
+    drop(far.shutdown(std::net::Shutdown::Both));
+    answers.join().unwrap();
+    assert!(client.wait().unwrap().success());
+    assert!(recorded.starts_with(b"PRI"), "{recorded:?}");
+    recorded
+}
+
+/// Says this and reads what comes at once, or nothing.
+fn say(mut stream: impl Read + Write, bytes: &[u8], is_patient: bool) {
+    // The other side may end it at any time.
+    drop(stream.write_all(bytes));
+    if is_patient {
+        drop(stream.read(&mut [0; 4096]));
+    }
+}
+
+fn brief(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    stream
+}
+
+fn connect(address: SocketAddr) -> Option<TcpStream> {
+    TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok().map(brief)
+}
+
+/// HTTP until `ends`; how often something was said.
+pub(crate) fn http(site: &Site, ends: &AtomicBool) -> u64 {
+    let (mut dice, mut said, mut kept) = (Dice::new(20), 0, Vec::new());
+    let address = SocketAddr::from((site.sender_addr(), HTTP_PORT));
+    while !ends.load(Ordering::Relaxed) {
+        let Some(stream) = connect(address) else {
+            // All places are taken, and the queue is full: others come.
+            kept.truncate(KEPT / 2);
+            continue;
+        };
+        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        let bytes = match dice.below(6) {
+            0 => dice.noise(4000),
+            1 => dice.mutate(request),
+            2 => request.repeat(100),
+            3 => [b"GET /content/site/../../x HTTP/1.1\r\nX: ", &b"y".repeat(100_000)[..]].concat(),
+            4 => PREFACE.to_vec(),
+            _ => request[..dice.below(request.len())].to_vec(),
+        };
+        said += 1;
+        if kept.len() < KEPT {
+            drop((&stream).write_all(&bytes));
+            kept.push(stream);
+        } else {
+            let is_patient = dice.below(2) == 0;
+            say(stream, &bytes, is_patient);
+        }
+    }
+    said
+}
+
+/// gRPC on TCP and on the Unix socket until `ends`; how often something was said.
+pub(crate) fn grpc(site: &Site, recorded: &[u8], ends: &AtomicBool) -> u64 {
+    let (mut dice, mut said, mut kept) = (Dice::new(30), 0, Vec::new());
+    let address = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT));
+    let socket = site.state("sender").join("admin.sock");
+    while !ends.load(Ordering::Relaxed) {
+        let bytes = match dice.below(5) {
+            0 => dice.noise(4000),
+            1 => [PREFACE, &frames(&mut dice)].concat(),
+            2 => PREFACE[..dice.below(PREFACE.len())].to_vec(),
+            3 => recorded.to_vec(),
+            _ => dice.mutate(recorded),
+        };
+        said += 1;
+        let is_patient = dice.below(2) == 0;
+        if dice.below(2) == 0 {
+            let Ok(stream) = UnixStream::connect(&socket) else { continue };
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            say(stream, &bytes, is_patient);
+        } else if let Some(stream) = connect(address) {
+            if kept.len() < 40 {
+                kept.push(stream);
+            } else {
+                say(stream, &bytes, is_patient);
+            }
+        }
+    }
+    said
+}
+
+/// HTTP/2 frames of any type, length and stream.
+fn frames(dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..dice.below(50) {
+        let payload = dice.noise(200);
+        // Now and then the length is a lie.
+        let length = if dice.below(10) == 0 { dice.below(1 << 24) } else { payload.len() };
+        let stream = u32::try_from(dice.below(20)).unwrap();
+        bytes.extend(&length.to_be_bytes()[5..]);
+        bytes.extend([dice.below(12).to_le_bytes()[0], dice.below(256).to_le_bytes()[0]]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+    }
+    bytes
+}

@@ -1,0 +1,234 @@
+//! Other senders, asked over QUIC: firewalls treat it in another way than the NACK port.
+//!
+//! - QUIC is on the port after that of NACKs, by which a sender is known.
+//! - One connection to each, made when the first question needs it; it ends when it is idle.
+//! - One question to each at a time. It has [`PATIENCE`]; then the connection ends, too: the sender may have started
+//!   anew, and know nothing of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nackcast_common::keys::{Side, SigningKey};
+use nackcast_common::net::quic::{Client, Connection, MESSAGE_LEN_MAX, QuicError};
+use nackcast_proto::pull::{HelloError, Member, Peer, ProbeReply, Request};
+use nackcast_proto::wire::{Standing, WireError};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// What is answered later is of another inquiry.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why nothing was answered.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    Quic(#[from] QuicError),
+    #[error("not of this channel: {0}")]
+    Hello(#[from] HelloError),
+    #[error("an answer that is none: {0}")]
+    Wire(#[from] WireError),
+    #[error("it is no sender that goes on")]
+    Nobody,
+    #[error("there is no port for QUIC after that of NACKs")]
+    Port,
+    #[error("no answer in time")]
+    Late,
+}
+
+/// A connection with who is at its other end.
+type Line = (Connection, Peer);
+
+/// What a question came to.
+#[derive(Debug)]
+struct Called {
+    to: SocketAddr,
+    line: Option<Line>,
+    standing: Option<Standing>,
+}
+
+/// Asks the other senders of a channel.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    shared: Arc<Shared>,
+    calls: JoinSet<Called>,
+    asked: BTreeSet<SocketAddr>,
+    lines: BTreeMap<SocketAddr, Line>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    member: Member,
+}
+
+impl Caller {
+    /// Asks as this node, which is a sender of the channel.
+    pub(crate) fn new(identity: &SigningKey, member: Member) -> Result<Self, QuicError> {
+        let shared = Arc::new(Shared { client: Client::new(identity)?, member });
+        Ok(Self { shared, calls: JoinSet::new(), asked: BTreeSet::new(), lines: BTreeMap::new() })
+    }
+
+    /// Asks the sender that takes NACKs at `to` what it does, and says what we do; unless it is being asked.
+    pub(crate) fn call(&mut self, to: SocketAddr, ours: Standing) {
+        if !self.asked.insert(to) {
+            return;
+        }
+        self.lines.retain(|_, (connection, _)| !connection.is_closed());
+        let (shared, line) = (Arc::clone(&self.shared), self.lines.remove(&to));
+        self.calls.spawn(async move {
+            let answered = timeout(PATIENCE, shared.ask(to, line, ours)).await;
+            match answered.unwrap_or(Err(CallError::Late)) {
+                Ok((line, standing)) => Called { to, line: Some(line), standing: Some(standing) },
+                Err(error) => {
+                    tracing::debug!(%to, "another sender was asked over QUIC: {error}");
+                    Called { to, line: None, standing: None }
+                }
+            }
+        });
+    }
+
+    /// What a sender answered, and where it takes NACKs. Pending while nobody is asked.
+    pub(crate) async fn answered(&mut self) -> (SocketAddr, Standing) {
+        loop {
+            match self.calls.join_next().await {
+                Some(Ok(Called { to, line, standing })) => {
+                    self.asked.remove(&to);
+                    self.lines.extend(line.map(|line| (to, line)));
+                    if let Some(standing) = standing {
+                        return (to, standing);
+                    }
+                }
+                // Its panic was printed. Who was asked is not known: nobody is taken for being asked any more.
+                Some(Err(_)) => self.asked.clear(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn ask(&self, to: SocketAddr, line: Option<Line>, ours: Standing) -> Result<(Line, Standing), CallError> {
+        let line = match line {
+            Some(line) => line,
+            None => self.connect(to).await?,
+        };
+        let (connection, peer) = &line;
+        let mut replies = connection.ask(&Request::Probe { asker: Some(ours) }.encode()).await?;
+        let reply = replies.next(MESSAGE_LEN_MAX).await?.ok_or(CallError::Nobody)?;
+        let standing = ProbeReply::decode(&reply, peer)?.standing.ok_or(CallError::Nobody)?;
+        Ok((line, standing))
+    }
+
+    async fn connect(&self, to: SocketAddr) -> Result<Line, CallError> {
+        let port = to.port().checked_add(1).ok_or(CallError::Port)?;
+        let connection = self.client.connect(SocketAddr::new(to.ip(), port)).await?;
+        let hello = self.member.hello(Side::Client, connection.binding());
+        let reply = connection.greet(&hello).await?;
+        let peer = self.member.check(Side::Server, connection.binding(), &reply)?;
+        Ok((connection, peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
+    use nackcast_common::keys::EpochSecret;
+    use nackcast_common::net::quic::{Limits, Server};
+    use nackcast_common::units::RateLimit;
+    use nackcast_proto::pull::{Offer, Service, Shelf};
+    use nackcast_proto::wire::{Role, SenderCertificate, SenderState};
+
+    use super::*;
+
+    const CHANNEL: ChannelId = ChannelId([7; 16]);
+
+    fn member(seed: u8) -> Member {
+        let (publisher, key) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([seed; 32]));
+        let certificate = SenderCertificate::issue(&publisher, CHANNEL, key.verifying_key());
+        let (publisher, sender) = (publisher.verifying_key(), Some((certificate, key)));
+        Member { channel: CHANNEL, epoch: Epoch(1), secret: EpochSecret([5; 32]), publisher, sender }
+    }
+
+    fn standing(seed: u8, state: SenderState) -> Standing {
+        Standing {
+            channel: CHANNEL,
+            session: SessionId(seed.into()),
+            start_number: StartNumber(1),
+            certificate: member(seed).sender.unwrap().0,
+            role: Role::Backup,
+            rank: 0,
+            state,
+            can_read: true,
+            can_send: true,
+            sequence: 1,
+            time: 1,
+        }
+    }
+
+    /// Says this, and remembers who asked.
+    struct Says(Option<Standing>, Arc<Mutex<Vec<Standing>>>);
+
+    impl Shelf for Says {
+        fn manifest(&self) -> Option<Offer> {
+            None
+        }
+
+        fn block(&self, _: ObjectId, _: u32) -> Option<bytes::Bytes> {
+            None
+        }
+
+        fn probe(&self, asker: Option<Standing>) -> Option<Standing> {
+            self.1.lock().unwrap().extend(asker);
+            self.0
+        }
+    }
+
+    /// A sender that says so, and the NACK port that would be its own.
+    fn sender(says: Option<Standing>) -> (Server, SocketAddr, Arc<Mutex<Vec<Standing>>>) {
+        let (mut service, heard) = (Service::default(), Arc::default());
+        service.add(member(2), Arc::new(Says(says, Arc::clone(&heard))));
+        let (listen, limits) = ("127.0.0.1:0".parse().unwrap(), Limits::with_rate(RateLimit::Max));
+        let server = Server::start(listen, &SigningKey::from_seed([2; 32]), Arc::new(service), limits).unwrap();
+        let mut nacks = server.local_addr();
+        nacks.set_port(nacks.port() - 1);
+        (server, nacks, heard)
+    }
+
+    #[tokio::test]
+    async fn a_sender_answers_again_and_again_and_hears_who_asks() {
+        let says = standing(2, SenderState::Active);
+        let (server, nacks, heard) = sender(Some(says));
+        let mut caller = Caller::new(&SigningKey::from_seed([3; 32]), member(3)).unwrap();
+        for state in [SenderState::Starting, SenderState::Active] {
+            caller.call(nacks, standing(3, state));
+            caller.call(nacks, standing(3, SenderState::Paused));
+            assert_eq!(caller.answered().await, (nacks, says));
+        }
+        let states: Vec<_> = heard.lock().unwrap().iter().map(|asker| asker.state).collect();
+        assert_eq!(states, [SenderState::Starting, SenderState::Active], "one question at a time");
+        let greeted = &server.counters().greeted;
+        assert_eq!(greeted.load(std::sync::atomic::Ordering::Relaxed), 1, "on one connection");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_or_speaks_for_another_one_says_nothing() {
+        let says = standing(2, SenderState::Active);
+        let (_here, nacks, _) = sender(Some(says));
+        let (_stands_still, still, _) = sender(None);
+        let (_liar, lies, _) = sender(Some(standing(4, SenderState::Active)));
+        let (gone, dead, _) = sender(Some(says));
+        drop(gone);
+        let mut caller = Caller::new(&SigningKey::from_seed([3; 32]), member(3)).unwrap();
+        for to in [still, lies, dead] {
+            caller.call(to, standing(3, SenderState::Standby));
+        }
+        assert!(timeout(PATIENCE * 2, caller.answered()).await.is_err());
+        assert!(caller.asked.is_empty() && caller.lines.is_empty());
+        caller.call(nacks, standing(3, SenderState::Standby));
+        assert_eq!(caller.answered().await, (nacks, says), "the others hold up nothing");
+    }
+}
