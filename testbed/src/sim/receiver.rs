@@ -3,9 +3,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`work`] | its disk workers, and what they report |
-//! | [`trouble`] | what befalls its disk, and how people set it right |
-//! | [`unicast`] | what it pulls, and what it gives |
+//! | `work` | its disk workers, and what they report |
+//! | `trouble` | what befalls its disk, and how people set it right |
+//! | `unicast` | what it pulls, and what it gives |
 
 mod trouble;
 mod unicast;

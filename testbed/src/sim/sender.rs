@@ -204,7 +204,7 @@ impl Sender {
             start_number: StartNumber(0),
             epoch: Epoch(1),
             role: self.role.role,
-            certificate: certificate.clone(),
+            certificate,
             data_group: identity.data_group,
             nack_port: identity.nack_port,
             quic_port: if self.gives { unicast::PORT } else { 0 },
@@ -224,7 +224,7 @@ impl Sender {
             epoch: Epoch(1),
             secret: identity.secret.clone(),
             publisher: identity.publisher.verifying_key(),
-            sender: Some((certificate.clone(), signer.clone())),
+            sender: Some((certificate, signer.clone())),
         };
         self.server = self.gives.then(|| Server::new(member, Arc::new(SenderShelf(Arc::clone(&self.served)))));
         let (start_number, role) = (self.next_number(now), self.next_role(now));

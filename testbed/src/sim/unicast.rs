@@ -55,6 +55,9 @@ pub struct Call {
 /// Who is behind a source's name.
 pub type Names = BTreeMap<String, Place>;
 
+/// What is due then, and what a receiver is given now.
+pub type Stepped = (Vec<(Time, Step)>, Option<(Call, Delivery)>);
+
 /// What is under way by unicast in a world, and who watches.
 #[derive(Debug)]
 pub struct Pulls {
@@ -84,13 +87,8 @@ impl Pulls {
         (judged, self.exchange.order(now, (receiver.number, receiver.life), order))
     }
 
-    /// What is due happens: what is due then, and what a receiver is given.
-    pub fn step(
-        &mut self,
-        now: Time,
-        step: Step,
-        ends: &mut impl Ends,
-    ) -> (Vec<(Time, Step)>, Option<(Call, Delivery)>) {
+    /// What is due happens.
+    pub fn step(&mut self, now: Time, step: Step, ends: &mut impl Ends) -> Stepped {
         match step {
             Step::Go(call) => (self.exchange.go(now, call, ends), None),
             Step::Arrive(call, reply) => (Vec::new(), self.exchange.arrive(call, reply).map(|given| (call, given))),
