@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::ObjectId;
-use nackcast_proto::pull::{Offer, Probe, Shelf};
+use nackcast_proto::pull::{Offer, Shelf};
 
 use super::layouts;
 use crate::sim::content::Edition;
@@ -67,9 +67,5 @@ impl Shelf for SenderShelf {
         let served = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (layout, bytes) = served.read(object, block)?;
         (block < layout.block_count()).then_some(bytes)
-    }
-
-    fn probe(&self) -> Probe {
-        Probe { can_read: true, can_send: true, ..Probe::default() }
     }
 }

@@ -219,7 +219,8 @@ impl Exchange {
                 Ok(None) => return None,
                 Err(_) => None,
             },
-            Request::Probe | Request::Drain => None,
+            // Those are for senders.
+            Request::Probe { .. } => None,
         };
         if delivery.is_none() {
             self.running.remove(&call);
