@@ -47,8 +47,8 @@ pub enum Mutation {
     HoldOffIgnored,
     /// A receiver pulls as soon as it hears no sender.
     PullsAtOnce,
-    /// What may be pulled is not taken back when a sender promises to multicast it.
-    PermitStays,
+    /// When no passes are left for one object, all are pulled.
+    PermitForAll,
     /// A pulled block is kept without being checked.
     PulledNotChecked,
     /// A source that gave a wrong block is asked again.
@@ -78,7 +78,7 @@ impl Mutation {
         Self::AlertAtFirstNack,
         Self::HoldOffIgnored,
         Self::PullsAtOnce,
-        Self::PermitStays,
+        Self::PermitForAll,
         Self::PulledNotChecked,
         Self::SourceNotDropped,
     ];

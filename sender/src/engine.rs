@@ -241,7 +241,7 @@ impl SenderEngine {
             }
             objects.insert(object.id, Object::new(object.layout, Order::Table(ObjectIndex(place)), object.since));
         }
-        for job in self.schedule.replace(objects, &first) {
+        for job in self.schedule.replace(now, objects, &first) {
             self.release(&job);
         }
         for (id, count) in passes {

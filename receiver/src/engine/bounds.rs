@@ -5,6 +5,7 @@ use nackcast_common::ids::{ObjectId, ObjectIndex};
 use nackcast_proto::wire::SenderState;
 
 use super::object::Class;
+use super::pull::PullWhen;
 use super::{ReceiverEngine, nacks, sessions};
 
 impl ReceiverEngine {
@@ -40,8 +41,10 @@ impl ReceiverEngine {
         }
         if let Some(reception) = self.receptions.get(&id) {
             let is_out = reception.class != Class::Manifest || advertisement.manifest_sent;
+            let comes =
+                self.cycle.is_permitted(id, self.pull.when == PullWhen::Unknown) && reception.is_being_pulled(now);
             // What the disk lost it asks for ever more rarely. No promise lasts until the end of time.
-            return is_out && now >= reception.retry_at && !reception.short_blocks(Time::NEVER).0.is_empty();
+            return is_out && !comes && now >= reception.retry_at && !reception.short_blocks(Time::NEVER).0.is_empty();
         }
         let is_ahead = |index: ObjectIndex| {
             let since = held.manifest.object(index).map(|object| object.since);

@@ -16,7 +16,6 @@ use std::time::Duration;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
 use nackcast_common::manifest::Manifest;
-use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
 use nackcast_common::seal::PacketNumbers;
 use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
@@ -299,7 +298,7 @@ impl Cycle {
                 self.quiet_missing.insert(index.0, now + REFUSED_RETRY);
             }
         }
-        if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) && !planted(Mutation::PermitStays) {
+        if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) {
             // Whatever else was asked for will come.
             let named: BTreeSet<_> = asked.ids.iter().copied().collect();
             let was_asked = |id: &ObjectId| {
@@ -422,8 +421,7 @@ impl ReceiverEngine {
             if reception.is_done() || self.cycle.refused.get(id).is_some_and(|until| now < *until) {
                 continue;
             }
-            // Asking would only keep the sender's round from ending.
-            if self.cycle.is_permitted(*id, with_unknown) && self.pull.is_pulling(*id) {
+            if self.cycle.is_permitted(*id, with_unknown) && reception.is_being_pulled(now) {
                 continue;
             }
             if reception.class == Class::Manifest && !manifest_sent {

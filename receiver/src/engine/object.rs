@@ -28,6 +28,9 @@ use nackcast_common::ranges::RangeSet;
 
 use super::event::{Ignored, Slot};
 
+/// A block that came by unicast lets hope for more for so long.
+const PULLED_LATELY: Duration = Duration::from_secs(10);
+
 /// What was lost after it was here is asked for again after so long, when it was lost before.
 const REFETCH: Duration = Duration::from_secs(2);
 const REFETCH_MAX: Duration = Duration::from_secs(16);
@@ -118,6 +121,8 @@ pub(super) struct Reception {
     pub(super) installing: bool,
     /// Nothing more is done for it before: its installation failed, or its bytes were lost more than once.
     pub(super) retry_at: Time,
+    /// When a block of it came by unicast, last.
+    pub(super) pulled_at: Option<Time>,
     /// What is lost next is asked for so much later.
     refetch_after: Duration,
     last_symbol: Time,
@@ -158,6 +163,7 @@ impl Reception {
             whole_until: Time::ZERO,
             installing: false,
             retry_at: Time::ZERO,
+            pulled_at: None,
             refetch_after: Duration::ZERO,
             last_symbol: Time::ZERO,
         }
@@ -169,6 +175,12 @@ impl Reception {
             let count = u16::try_from(held.count_ones(..)).unwrap_or(u16::MAX);
             self.open.insert(block, Open::new(now, Place::Disk, held, count));
         }
+    }
+
+    /// It comes by unicast: blocks arrive now and then. Of sources that give none, however many there are, nothing is
+    /// hoped for.
+    pub(super) fn is_being_pulled(&self, now: Time) -> bool {
+        self.pulled_at.is_some_and(|at| now.since(at) < PULLED_LATELY)
     }
 
     /// Every block is done.

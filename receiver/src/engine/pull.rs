@@ -191,12 +191,6 @@ impl Pull {
         !(self.flights.is_empty() && self.checking.is_empty())
     }
 
-    /// Something of the object is under way, or being verified.
-    pub(super) fn is_pulling(&self, object: ObjectId) -> bool {
-        self.flights.values().any(|flight| flight.object.is_some_and(|(id, _)| id == object))
-            || self.checking.range((object, 0)..=(object, u32::MAX)).next().is_some()
-    }
-
     /// Bytes under way and being verified.
     fn in_flight(&self) -> u64 {
         let asked = self.flights.values().filter_map(|flight| {

@@ -58,6 +58,8 @@ impl ReceiverEngine {
         let wanted = self.receptions.get(&object).is_some_and(|r| !r.is_block_done(block)) && self.can_verify(object);
         if !wanted {
             self.pull.on_checked(object, block, None);
+        } else if let Some(reception) = self.receptions.get_mut(&object) {
+            reception.pulled_at = Some(now);
         }
         wanted.then_some(object)
     }
@@ -134,7 +136,8 @@ impl ReceiverEngine {
     }
 
     fn may_pull(&self, alone: bool, id: ObjectId) -> bool {
-        alone || self.cycle.is_permitted(id, self.pull.when == PullWhen::Unknown)
+        let for_all = planted(Mutation::PermitForAll) && self.cycle.has_permits();
+        alone || for_all || self.cycle.is_permitted(id, self.pull.when == PullWhen::Unknown)
     }
 
     /// Orders what is to be pulled now.
@@ -208,7 +211,7 @@ impl ReceiverEngine {
     /// Objects of which something may be missing, some of them in turn; those of which nothing is held last.
     fn candidates(&self, alone: bool) -> Vec<ObjectId> {
         let from = self.pull.cursor;
-        if !alone {
+        if !alone && !planted(Mutation::PermitForAll) {
             return self.cycle.permits(from, SEARCH_MAX);
         }
         let partial = self.receptions.range(from..).chain(self.receptions.range(..from));

@@ -10,7 +10,7 @@ use super::{STAGED_MAX, SenderEngine, feedback, promises};
 impl SenderEngine {
     /// All tables that could grow: the name, how much is in it, how much may be.
     #[must_use]
-    pub fn bounds(&self) -> [(&'static str, usize, usize); 11] {
+    pub fn bounds(&self) -> [(&'static str, usize, usize); 12] {
         let jobs = &self.schedule.jobs;
         let (objects, blocks) = self.schedule.size();
         [
@@ -18,6 +18,7 @@ impl SenderEngine {
             ("objects that wait", self.schedule.pool_len() + self.schedule.first_len(), objects),
             ("blocks that are wanted of objects that wait", self.schedule.demanded(), 2 * blocks),
             ("blocks whose repair steps are remembered", self.schedule.stepped(), blocks),
+            ("passes of objects that left", self.schedule.left().0, self.schedule.left().1),
             ("jobs that run", self.schedule.running(), self.schedule.running_max()),
             ("jobs", jobs.len(), objects),
             ("rows of jobs", jobs.iter().map(Job::rows).sum(), jobs.iter().map(Job::rows_max).sum()),

@@ -33,6 +33,8 @@ use crate::config::ScheduleConfig;
 
 /// How often objects without passes are gone through.
 const EXHAUSTED_LOOK: Duration = Duration::from_secs(1);
+/// Objects that left the dataset, and whose passes are remembered.
+const LEFT_MAX: usize = 1 << 16;
 
 /// Place in the order of passes: manifest root and parts first, then the object table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +83,8 @@ pub(super) struct Schedule {
     covered: Covered,
     /// Symbols that the pool wants, about.
     pool_symbols: u64,
+    /// Passes of objects that left the dataset in their round, and when they were asked for last.
+    left: BTreeMap<ObjectId, (u32, Time)>,
     /// Objects that were asked for when they had no pass left: when last.
     exhausted: BTreeMap<ObjectId, Time>,
     exhausted_looked: Time,
@@ -136,14 +140,16 @@ impl Schedule {
             waiting: BTreeSet::new(),
             covered: Covered::default(),
             pool_symbols: 0,
+            left: BTreeMap::new(),
             exhausted: BTreeMap::new(),
             exhausted_looked: Time::ZERO,
             jobs: Vec::new(),
         }
     }
 
-    /// Another catalogue. Objects that stay keep state, passes and demands; jobs of those that left are returned.
-    pub(super) fn replace(&mut self, objects: BTreeMap<ObjectId, Object>, first: &[ObjectId]) -> Vec<Job> {
+    /// Another catalogue. Objects that stay keep state, passes and demands, those that come back in their round their
+    /// passes; jobs of those that left are returned.
+    pub(super) fn replace(&mut self, now: Time, objects: BTreeMap<ObjectId, Object>, first: &[ObjectId]) -> Vec<Job> {
         let mut old = std::mem::replace(&mut self.objects, objects);
         let (kept, ended) =
             std::mem::take(&mut self.jobs).into_iter().partition(|j| self.objects.contains_key(&j.object));
@@ -159,15 +165,27 @@ impl Schedule {
                 if object.state == State::Gone {
                     object.state = State::Idle;
                 }
+            } else if let Some((passes, asked)) = self.left.remove(id)
+                && now.since(asked) < self.config.round_quiet
+            {
+                (object.passes, object.last_asked) = (passes, asked);
             }
+        }
+        let counted = old.into_iter().filter(|(_, object)| object.passes > 0);
+        self.left.extend(counted.map(|(id, object)| (id, (object.passes, object.last_asked))));
+        self.left.retain(|_, (_, asked)| now.since(*asked) < self.config.round_quiet);
+        while self.left.len() > LEFT_MAX {
+            self.left.pop_first();
         }
         let still = |objects: &BTreeMap<ObjectId, Object>, id| objects.get(id).map(|o: &Object| (o.order, *id));
         self.first = was_first.iter().filter_map(|(_, id)| still(&self.objects, id)).collect();
         self.pool = was_pool.iter().filter_map(|(_, id)| still(&self.objects, id)).collect();
         self.waiting = was_waiting.into_iter().filter(|(_, id)| self.objects.contains_key(id)).collect();
         for id in first {
+            // Without passes left it is not sent: who lacks it is told so.
             if let Some(object) = self.objects.get_mut(id)
                 && object.state == State::Idle
+                && object.passes < self.config.max_passes
             {
                 object.state = State::FirstPass;
                 self.first.insert((object.order, *id));
@@ -189,8 +207,7 @@ impl Schedule {
         self.objects.get(&id)
     }
 
-    /// An earlier run's count of the current round. What left the dataset and came back in one round has no first pass
-    /// beyond it: who lacks it is told so.
+    /// An earlier run's count of the current round. Beyond it there is no first pass, either.
     pub(super) fn restore_passes(&mut self, id: ObjectId, passes: u32, now: Time) {
         let Some(object) = self.objects.get_mut(&id) else { return };
         object.passes = object.passes.max(passes);
@@ -275,6 +292,11 @@ impl Schedule {
     pub(super) fn demanded(&self) -> usize {
         let count = |object: &Object| object.demand.short.len() + object.demand.whole.iter().count();
         self.objects.values().map(count).sum()
+    }
+
+    /// Objects that left the dataset in their round, and how many of them are remembered at most.
+    pub(super) fn left(&self) -> (usize, usize) {
+        (self.left.len(), LEFT_MAX)
     }
 
     /// Blocks of which this session remembers how much repair it sent.

@@ -53,6 +53,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), RealError> {
             What::LoseSender => "lose-sender",
             What::Spoil { .. } => "spoil",
             What::Mute { .. } => "mute",
+            What::Bar { .. } => "bar",
             What::BreakPulls => "break-pulls",
         };
         Err(RealError::Refused(refused))

@@ -457,6 +457,14 @@ pub enum What {
         /// For so long.
         for_ms: u64,
     },
+    /// QUIC does not reach somebody for a while: a firewall.
+    Bar {
+        /// Whom; none: the sender.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receiver: Option<u32>,
+        /// For so long.
+        for_ms: u64,
+    },
     /// All connections of unicast break.
     BreakPulls,
 }
@@ -475,7 +483,7 @@ impl What {
             | Self::Rot { receiver, .. }
             | Self::Edit { receiver, .. }
             | Self::WriteBackError { receiver, .. } => Some(*receiver),
-            Self::Spoil { receiver, .. } | Self::Mute { receiver, .. } => *receiver,
+            Self::Spoil { receiver, .. } | Self::Mute { receiver, .. } | Self::Bar { receiver, .. } => *receiver,
             Self::Cut { .. }
             | Self::Publish
             | Self::KillSender { .. }

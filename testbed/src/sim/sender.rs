@@ -155,14 +155,15 @@ impl Sender {
         self
     }
 
-    fn publication(&self, fresh: bool) -> Publication {
+    /// As the daemon makes one: only the first of a run has what an earlier run counted.
+    fn publication(&self, fresh: bool, counted: bool) -> Publication {
         let edition = self.served().edition();
         Publication {
             reference: edition.encoded.reference,
             manifest: Arc::clone(&edition.manifest),
             parts: layouts(&edition).map(|(id, layout, _)| (id, layout)).collect(),
             fresh,
-            passes: self.stored_passes.iter().map(|(id, count)| (*id, *count)).collect(),
+            passes: self.stored_passes.iter().filter(|_| counted).map(|(id, count)| (*id, *count)).collect(),
         }
     }
 
@@ -229,7 +230,7 @@ impl Sender {
             engine,
         });
         self.opener = node.opener();
-        node.publish(now, self.publication(self.life == 1 && self.role.role == Role::Primary));
+        node.publish(now, self.publication(self.life == 1 && self.role.role == Role::Primary, true));
         node.handle_timeout(now);
         self.node = Some(node);
         self.drain(now);
@@ -263,7 +264,7 @@ impl Sender {
     /// A new generation is on its disk. If the process does not run, it finds it at its start.
     pub fn publish(&mut self, now: Time, edition: Arc<Edition>) {
         *self.served() = Served::of(edition);
-        let publication = self.publication(self.role.role == Role::Primary);
+        let publication = self.publication(self.role.role == Role::Primary, false);
         let Some(node) = &mut self.node else { return };
         node.handle_scanned(now, ScanResult { publication: Some(publication), is_read: true, ..ScanResult::default() });
         self.drain(now);

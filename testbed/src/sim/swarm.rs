@@ -143,6 +143,10 @@ fn pull(dice: &mut Dice, scenario: &mut Scenario) {
     if scenario.pull.peers && dice.number(0..2) == 0 {
         add(dice.number(heal_at_ms / 4..heal_at_ms), What::LoseSender);
     }
+    for _ in 0..dice.count(1, 3) {
+        let (receiver, for_ms) = (source(dice, scenario.receivers), dice.number(1_000..12_000));
+        add(dice.number(0..heal_at_ms), What::Bar { receiver, for_ms });
+    }
     scenario.happenings.sort_by_key(|happening| happening.at_ms);
 }
 

@@ -137,7 +137,7 @@ mod tests {
         let ids: Vec<_> = (0..blocks.len() as u64).map(ObjectId).collect();
         let objects: BTreeMap<_, _> =
             (0..).zip(blocks).map(|(at, blocks)| (ids[at as usize], object(at, *blocks))).collect();
-        schedule.replace(objects, &ids);
+        schedule.replace(Time::ZERO, objects, &ids);
         schedule
     }
 
@@ -210,6 +210,23 @@ mod tests {
                 schedule.jobs.remove(0);
             }
             assert!((5..=7).contains(&firsts), "{firsts} of 12 with {max_jobs} slots");
+        }
+    }
+
+    #[test]
+    fn what_leaves_and_comes_back_in_its_round_has_no_more_passes() {
+        let quiet = ScheduleConfig::default().round_quiet;
+        for (back_at, sent) in [(Time(5), [1].as_slice()), (Time(5) + quiet, &[0, 1])] {
+            let mut schedule = schedule(4, &[1, 1]);
+            schedule.config.max_passes = 1;
+            assert_eq!(fill(&mut schedule), [0, 1]);
+            let all = schedule.objects.clone();
+            assert_eq!(schedule.replace(Time(1), BTreeMap::new(), &[]).len(), 2);
+            let fresh = all.iter().map(|(id, o)| (*id, Object::new(o.layout, o.order, o.since))).collect();
+            // One was not counted.
+            schedule.left.remove(&ObjectId(1));
+            schedule.replace(back_at, fresh, &[ObjectId(0), ObjectId(1)]);
+            assert_eq!(fill(&mut schedule), sent);
         }
     }
 

@@ -47,6 +47,8 @@ pub enum Turn {
     Spoil(usize, u64),
     /// A node takes requests of unicast, and says nothing.
     Mute(usize, u64),
+    /// QUIC does not reach a node: a firewall.
+    Bar(usize, u64),
     /// All connections of unicast break.
     BreakPulls,
 }
@@ -175,6 +177,11 @@ impl Cast {
         }
         if self.pull.peers && dice.random_range(0..2) == 0 {
             self.turns.push((dice.random_range(self.heal_at_ms / 4..self.heal_at_ms), Turn::Lose));
+        }
+        for node in 0..nodes {
+            if dice.random_range(0..3) == 0 {
+                self.turns.push((0, Turn::Bar(node, dice.random_range(1..30_000))));
+            }
         }
         self.turns.sort_by_key(|(at, _)| *at);
     }

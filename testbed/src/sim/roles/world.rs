@@ -361,7 +361,7 @@ impl World {
                     self.busy_until[number] = now;
                 }
             }
-            Turn::Spoil(..) | Turn::Mute(..) | Turn::BreakPulls => self.disturb_pulls(turn),
+            Turn::Spoil(..) | Turn::Mute(..) | Turn::Bar(..) | Turn::BreakPulls => self.disturb_pulls(turn),
             Turn::Publish(for_ms) => {
                 let edition = Arc::new(self.publisher.publish());
                 self.learn(Arc::clone(&edition));

@@ -85,6 +85,8 @@ pub struct Exchange {
     /// Who gives wrong bytes, and who nothing, until when.
     false_until: BTreeMap<Place, Time>,
     mute_until: BTreeMap<Place, Time>,
+    /// Who is behind a firewall, until when.
+    barred_until: BTreeMap<Place, Time>,
     random: Xoshiro256PlusPlus,
 }
 
@@ -99,6 +101,7 @@ impl Exchange {
             busy_until: BTreeMap::new(),
             false_until: BTreeMap::new(),
             mute_until: BTreeMap::new(),
+            barred_until: BTreeMap::new(),
             random: Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x9011),
         }
     }
@@ -125,6 +128,11 @@ impl Exchange {
         self.mute_until.insert(place, until);
     }
 
+    /// Nothing of unicast reaches it.
+    pub fn bar(&mut self, place: Place, until: Time) {
+        self.barred_until.insert(place, until);
+    }
+
     /// All connections break: what becomes of each request.
     pub fn break_all(&mut self) -> Vec<Step> {
         self.running.keys().map(|call| Step::End(*call, PullEnd::Broken)).collect()
@@ -134,6 +142,7 @@ impl Exchange {
     pub fn heal(&mut self) {
         self.false_until.clear();
         self.mute_until.clear();
+        self.barred_until.clear();
         self.spec.breaks = 0.0;
         self.spec.rate_bps = self.spec.rate_bps.max(HEALED_BPS);
     }
@@ -168,7 +177,8 @@ impl Exchange {
         let Some(running) = self.running.get_mut(&call) else { return Vec::new() };
         let place = running.source;
         let until = |table: &BTreeMap<Place, Time>| table.get(&place).is_some_and(|until| now < *until);
-        let life = ends.life(place).filter(|_| ends.join(call.receiver, place));
+        let is_reached = !until(&self.barred_until) && ends.join(call.receiver, place);
+        let life = ends.life(place).filter(|_| is_reached);
         let broken = |at| vec![(at, Step::End(call, PullEnd::Broken))];
         let Some(life) = life else {
             return if now.since(running.seen_at) < IDLE_MAX {

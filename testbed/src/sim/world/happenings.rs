@@ -88,6 +88,10 @@ impl World {
                 let (place, until) = (place(receiver), later(for_ms));
                 self.pulls.iter_mut().for_each(|pulls| pulls.exchange.mute(place, until));
             }
+            What::Bar { receiver, for_ms } => {
+                let (place, until) = (place(receiver), later(for_ms));
+                self.pulls.iter_mut().for_each(|pulls| pulls.exchange.bar(place, until));
+            }
             What::BreakPulls => self.break_pulls(),
             What::SenderBlind { for_ms } => self.sender.blind_until = later(for_ms),
             What::BadMemory { for_ms } => {

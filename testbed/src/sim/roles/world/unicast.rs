@@ -70,15 +70,16 @@ impl World {
     }
 
     pub(super) fn disturb_pulls(&mut self, turn: Turn) {
-        let later = |ms: u64| self.now + Duration::from_millis(ms);
-        let disturbed = match turn {
-            Turn::Spoil(node, for_ms) | Turn::Mute(node, for_ms) => Some((self.place(node), later(for_ms))),
-            _ => None,
+        let at = |node: usize, ms: u64| (self.place(node), self.now + Duration::from_millis(ms));
+        let (place, until) = match turn {
+            Turn::Spoil(node, for_ms) | Turn::Mute(node, for_ms) | Turn::Bar(node, for_ms) => at(node, for_ms),
+            _ => at(0, 0),
         };
         let Some(Watched { pulls, .. }) = &mut self.pulls else { return };
-        match (turn, disturbed) {
-            (Turn::Spoil(..), Some((place, until))) => pulls.exchange.spoil(place, until),
-            (Turn::Mute(..), Some((place, until))) => pulls.exchange.mute(place, until),
+        match turn {
+            Turn::Spoil(..) => pulls.exchange.spoil(place, until),
+            Turn::Mute(..) => pulls.exchange.mute(place, until),
+            Turn::Bar(..) => pulls.exchange.bar(place, until),
             _ => pulls.exchange.break_all().into_iter().for_each(|step| self.queue.push(self.now, Event::Pull(step))),
         }
     }
