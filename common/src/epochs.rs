@@ -1,8 +1,8 @@
 //! The secrets of a channel's epochs, as far as a node has them: a sender has the master and so all of them, a
 //! receiver those that it was given.
 //!
-//! - A datagram's header has the low byte of its epoch. It is looked for among the secrets that are held, or, with the
-//!   master, near the newest epoch that was heard: garbage costs nobody a derivation in most cases.
+//! - A datagram's header has the low byte of its epoch. It is looked for among the secrets that are held. With the
+//!   master it is that epoch of this byte that is nearest to the newest one heard: some 127 at once may be gone by.
 //! - Of a receiver's secrets the newest few are kept.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,6 @@ use crate::keys::{EpochSecret, SenderMaster};
 
 /// Secrets that are held at once: of the current epoch, and of the next.
 pub const HELD_MAX: usize = 2;
-/// Epochs so far from the newest that was heard are tried with the master.
-const NEAR: u32 = 8;
 
 /// The secrets of one channel.
 #[derive(Clone, Debug)]
@@ -81,8 +79,9 @@ impl Epochs {
         if self.master.is_none() {
             return self.held.keys().rev().find(|epoch| epoch.low() == low).copied();
         }
-        let near = self.near.0.saturating_sub(NEAR)..=self.near.0.saturating_add(NEAR);
-        near.map(Epoch).find(|epoch| epoch.low() == low)
+        let away = i32::from(low.wrapping_sub(self.near.low()).cast_signed());
+        // Before the first one only later ones are left.
+        self.near.0.checked_add_signed(away).or_else(|| self.near.0.checked_add_signed(away + 256)).map(Epoch)
     }
 
     /// The same, with its secret.
@@ -142,12 +141,12 @@ mod tests {
     fn the_master_opens_what_is_near_and_follows() {
         let master = SenderMaster([1; 32]);
         let mut epochs = Epochs::of_master(CHANNEL, master.clone(), Epoch(3));
-        for epoch in [0, 3, 11] {
+        for epoch in [0, 3, 11, 23, 130, 255] {
             let low = Epoch(epoch).low();
             assert_eq!(epochs.by_low(low), Some((Epoch(epoch), master.epoch(CHANNEL, Epoch(epoch)))));
         }
-        assert_eq!((epochs.by_low(12), epochs.by_low(255)), (None, None));
         epochs.heard(Epoch(0x2fe));
+        assert_eq!(epochs.by_low(0x80).unwrap().0, Epoch(0x280), "far behind");
         epochs.heard(Epoch(5));
         assert_eq!(epochs.by_low(1).unwrap().0, Epoch(0x301));
         assert_eq!(epochs.newest(), Some(Epoch(0x2fe)));

@@ -238,16 +238,23 @@ impl Shared {
         Err(last.unwrap_or_else(|| no_address(source)))
     }
 
-    /// The first that lets us in ends it. Who refuses is no last word: another one may have a newer list.
-    async fn join(&self, sources: &[Arc<str>]) -> JoinEnd {
+    /// The first that gives what is not held ends it. Who refuses, or gives what is known, is no last word: another one
+    /// may have a newer list.
+    async fn join(&self, sources: &[Arc<str>], held: Option<Epoch>) -> JoinEnd {
         let mut end = JoinEnd::Unreached("no sender is known: give --source HOST:PORT".to_owned());
         for source in sources {
             match self.join_at(source).await {
-                Ok(Joined::Secrets(secrets)) => return JoinEnd::Secrets(secrets),
+                Ok(Joined::Secrets(secrets)) => {
+                    let has_new = secrets.iter().any(|(epoch, _)| Some(*epoch) > held);
+                    end = JoinEnd::Secrets(secrets);
+                    if has_new {
+                        return end;
+                    }
+                }
                 Ok(Joined::Refused(why)) => {
                     tracing::info!("{source} does not let this node in: {why}");
                     let is_better = why == JoinRefusal::NotListed || !matches!(end, JoinEnd::Refused { .. });
-                    if is_better {
+                    if is_better && !matches!(end, JoinEnd::Secrets(_)) {
                         end = JoinEnd::Refused { by: source.to_string(), why, identity: self.identity.to_string() };
                     }
                 }

@@ -127,7 +127,7 @@ impl ReceiverNode {
         if let Some(joining) = &mut self.joining {
             // Else it is another channel's, or damaged.
             if self.keys.epochs().named(epoch_low).is_none() {
-                joining.on_unopened(now, epoch_low);
+                joining.on_unopened(now);
             }
             // Whoever lets it in, or does not, says more.
             self.listening.unopened += 1;

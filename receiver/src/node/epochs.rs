@@ -78,7 +78,7 @@ impl ReceiverNode {
         };
         let newest = self.keys.epochs().newest();
         if let Some(joining) = &mut self.joining {
-            joining.on_ended(now, ended, newest.is_none() || newest < joining.announced());
+            joining.on_ended(now, ended, newest.is_none() || newest < joining.announced(now));
         }
         if ended == Ended::New {
             self.notes.clear();

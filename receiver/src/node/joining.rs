@@ -24,6 +24,9 @@ const UNOPENED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 /// Of the time until an announced epoch begins, so many hundredths are used to ask: the rest is for another try.
 const ANNOUNCED_PERCENT: u32 = 75;
 
+/// An announced epoch that still did not begin so long after its time is asked for no more.
+const ANNOUNCED_STAYS: Duration = Duration::from_mins(10);
+
 /// How a try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -45,9 +48,8 @@ pub(super) struct Joining {
     is_asking: bool,
     /// Tries in a row that brought nothing.
     futile: u32,
-    announced: Option<Epoch>,
-    /// The low byte of the epoch because of which the last try was made.
-    unopened: Option<u8>,
+    /// The epoch that was announced last, and until when that is to be believed: it may never begin.
+    announced: Option<(Epoch, Time)>,
     is_refused: bool,
 }
 
@@ -60,27 +62,24 @@ impl Joining {
             is_asking: false,
             futile: 0,
             announced: None,
-            unopened: None,
             is_refused: false,
         }
     }
 
     /// A sender announces an epoch whose secret is not held.
     pub(super) fn on_announced(&mut self, now: Time, epoch: Epoch, within: Duration) {
-        if self.announced >= Some(epoch) {
+        if self.announced(now) >= Some(epoch) {
             return;
         }
-        self.announced = Some(epoch);
+        self.announced = Some((epoch, now + within + ANNOUNCED_STAYS));
         self.futile = 0;
         let share = self.rng.random_range(0..=ANNOUNCED_PERCENT);
         self.ask_at(now + within * share / 100);
     }
 
-    /// An advertisement came in an epoch whose secret is not held.
-    pub(super) fn on_unopened(&mut self, now: Time, epoch_low: u8) {
-        if self.unopened.replace(epoch_low) != Some(epoch_low) {
-            self.futile = 0;
-        } else if self.asks_at.is_some() || self.is_asking {
+    /// An advertisement came in an epoch whose secret is not held. Whatever bytes come so, they never make a wait shorter.
+    pub(super) fn on_unopened(&mut self, now: Time) {
+        if self.asks_at.is_some() || self.is_asking {
             return;
         }
         let wait = self.wait(UNOPENED);
@@ -124,8 +123,8 @@ impl Joining {
     }
 
     /// The epoch that was announced last.
-    pub(super) const fn announced(&self) -> Option<Epoch> {
-        self.announced
+    pub(super) fn announced(&self, now: Time) -> Option<Epoch> {
+        self.announced.filter(|(_, until)| now < *until).map(|(epoch, _)| epoch)
     }
 
     /// When to look.
@@ -211,7 +210,7 @@ mod tests {
         let (mut asked, mut tries) = (Vec::new(), 0);
         for second in 0..3600 {
             let now = at(second);
-            joining.on_unopened(now, 7);
+            joining.on_unopened(now);
             if joining.take(now) {
                 asked.push(now);
                 tries += 1;
@@ -220,8 +219,5 @@ mod tests {
         }
         assert!((5..25).contains(&tries), "{asked:?}");
         assert!(asked[0] <= at(4), "{asked:?}");
-        // Another epoch may be a real one.
-        joining.on_unopened(at(3600), 8);
-        assert!(asks(&mut joining).unwrap() <= at(3604));
     }
 }
