@@ -40,6 +40,7 @@ const DEFAULT_LINGER: Duration = Duration::from_secs(3);
 const DSCP_MAX: u8 = 63;
 const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const DEFAULT_EPOCH_OVERLAP: Duration = Duration::from_secs(30);
+const EPOCH_OVERLAP_MAX: Duration = Duration::from_hours(1);
 /// State of the receiver beside a backup, in the backup's.
 const RECEIVER: &str = "receiver";
 
@@ -228,6 +229,8 @@ fn check_options(options: &SendOptions) -> Result<(), Failure> {
         "--expect says how --once ends: give --once, too"
     } else if options.linger.is_some() && !once {
         "--linger says how --once ends: give --once, too"
+    } else if options.epoch_overlap.is_some_and(|overlap| overlap > EPOCH_OVERLAP_MAX) {
+        "--epoch-overlap: an hour at most, since somebody who was taken off reads until then"
     } else if options.dscp.is_some_and(|dscp| dscp > DSCP_MAX) {
         "--dscp: a DSCP is a number from 0 to 63"
     } else if options.max_passes == Some(0) {

@@ -94,6 +94,8 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             puller.hand_over(&mut node, clock, reply);
             threads.carry_out(&mut node);
         }
+        // First who is let in, and then what they get.
+        puller.follow(&node);
         shelf.follow(&node);
         for _ in 0..WAITING_PER_TURN {
             let Ok((length, from)) = sockets.nacks.try_recv_from(&mut incoming) else { break };
@@ -114,7 +116,6 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             progress_at = clock.now() + PROGRESS_EVERY;
         }
         threads.carry_out(&mut node);
-        puller.follow(&node);
         puller.carry_out(&mut node);
         if node.poll_join(clock.now()) {
             puller.join(&node);

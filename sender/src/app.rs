@@ -292,12 +292,17 @@ fn epochs(channel: &ChannelConfig) -> Epochs {
     Epochs::of_master(channel.channel, channel.master.clone(), channel.admission.epoch)
 }
 
+/// Whether it makes generations, and begins epochs.
+const fn publishes(channel: &ChannelConfig) -> bool {
+    channel.publisher.is_some() && channel.follow.is_none()
+}
+
 /// What this node is to a channel, and whom it lets in.
 fn gate(channel: &ChannelConfig) -> Gate {
     let (epochs, admission) = (epochs(channel), channel.admission.clone());
     let right = (channel.certificate, channel.sender.clone());
     let membership = Membership::new(epochs.clone(), admission.epoch, channel.publisher_key, Some(right));
-    Gate::new(epochs, admission, Arc::new(membership))
+    Gate::new(epochs, admission, Arc::new(membership), publishes(channel))
 }
 
 /// How a task ended.
@@ -345,7 +350,7 @@ impl Tasks {
             ask => door.asks.try_send(ask).is_err(),
         };
         if is_full {
-            tracing::debug!(channel = request.channel, "asked for too much at once");
+            tracing::error!(channel = request.channel, "too much is asked at once, and this was not done: ask again");
         }
     }
 
@@ -507,7 +512,7 @@ impl Tasks {
             name: channel.name.clone(),
             node,
             is_once: settings.once.is_some(),
-            publishes: channel.publisher.is_some() && channel.follow.is_none(),
+            publishes: publishes(channel),
             caller,
             sockets,
             clock: common.clock,

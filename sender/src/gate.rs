@@ -2,6 +2,8 @@
 //!
 //! - The list is as old as the epoch of the key file that it stands in. Nothing is given of a later epoch: since then
 //!   somebody may have been taken off. Such a sender serves all the same, and sends whoever asks to another one.
+//! - Who does not publish lets nobody in before it knows which epoch is in force: its key file may be ahead.
+//! - A list that lost somebody counts only with an epoch that this one was given no secret of. Until then people are told.
 //! - Shared by the channel's task, which knows the epoch in force, and the connections of those who ask.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,19 +26,24 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct Now {
     admission: Admission,
+    publishes: bool,
     /// In force.
-    epoch: Epoch,
+    epoch: Option<Epoch>,
     /// Announced.
     next: Option<Epoch>,
+    /// The key file must be of a later epoch than this one: somebody who is off its list may hold its secret, or it was
+    /// behind what is published and says nothing of who was taken off since.
+    least: Option<Epoch>,
     refused: u64,
     last_refused: String,
 }
 
 impl Gate {
-    /// That of a channel in the epoch of its key file.
-    pub(crate) fn new(epochs: Epochs, admission: Admission, membership: Arc<Membership>) -> Self {
-        let epoch = admission.epoch;
-        let now = Now { admission, epoch, next: None, refused: 0, last_refused: String::new() };
+    /// That of a channel, which whoever publishes begins in the epoch of its key file.
+    pub(crate) fn new(epochs: Epochs, admission: Admission, membership: Arc<Membership>, publishes: bool) -> Self {
+        let epoch = publishes.then_some(admission.epoch);
+        let (next, least, refused, last_refused) = (None, None, 0, String::new());
+        let now = Now { admission, publishes, epoch, next, least, refused, last_refused };
         Self { epochs, membership, now: Mutex::new(now) }
     }
 
@@ -47,19 +54,36 @@ impl Gate {
 
     /// The key file was read again.
     pub(crate) fn admit(&self, admission: Admission) {
-        self.lock().admission = admission;
+        let mut now = self.lock();
+        let given = now.next.max(now.epoch);
+        let is_off = |key| admission.receivers.as_ref().is_none_or(|receivers| !receivers.contains_key(key));
+        if now.admission.receivers.as_ref().is_some_and(|before| before.keys().any(is_off)) {
+            now.least = now.least.max(given);
+        }
+        now.admission = admission;
+        if now.is_void() {
+            tracing::error!("{}", now.void_in_words());
+        }
     }
 
     /// An epoch is announced: who joins gets its secret, too.
     pub(crate) fn announce(&self, epoch: Epoch) {
-        self.lock().next = Some(epoch);
+        let mut now = self.lock();
+        now.next = now.next.max(Some(epoch));
     }
 
-    /// An epoch is in force from now on: who proves less is no member.
+    /// An epoch is in force from now on: who proves less is no member. An earlier one comes no more.
     pub(crate) fn enter(&self, epoch: Epoch) {
         let mut now = self.lock();
-        now.epoch = epoch;
+        if now.epoch > Some(epoch) {
+            return;
+        }
+        now.epoch = Some(epoch);
         now.next = now.next.filter(|next| *next > epoch);
+        if now.publishes && now.admission.epoch < epoch {
+            now.least = now.least.max(Some(epoch));
+            tracing::error!("{}", now.void_in_words());
+        }
         let mut epochs = self.epochs.clone();
         epochs.heard(epoch);
         self.membership.follow(epochs, epoch);
@@ -76,12 +100,15 @@ impl Gate {
                     "a node that is not on the list asked to join; if it should, run `nackcast channel allow FILE \
                      {identity}` and send this process SIGHUP"
                 ),
+                JoinRefusal::OldList if now.is_void() => now.void_in_words(),
                 JoinRefusal::OldList => format!(
-                    "a node was sent to another sender: this key file is of epoch {}, and the channel is in epoch {}; \
+                    "a node was sent to another sender: this key file is of epoch {}, and the channel is in a later one; \
                      bring the key file up to date and send this process SIGHUP",
-                    now.admission.epoch, now.epoch
+                    now.admission.epoch
                 ),
-                JoinRefusal::ByTicket | JoinRefusal::NotHere => {
+                // Which epoch is in force is not known yet.
+                JoinRefusal::NotHere => return answer,
+                JoinRefusal::ByTicket => {
                     format!("the node {identity} asked to join a channel that has no list: it needs a new ticket")
                 }
             };
@@ -95,9 +122,12 @@ impl Gate {
     }
 
     /// What people should know.
-    pub(crate) fn finding(&self) -> Option<Finding> {
+    pub(crate) fn findings(&self) -> impl Iterator<Item = Finding> + use<> {
         let now = self.lock();
-        (now.refused > 0).then(|| Finding::happened(Kind::TicketRefused, "", &now.last_refused, now.refused))
+        let refused =
+            (now.refused > 0).then(|| Finding::happened(Kind::TicketRefused, "", &now.last_refused, now.refused));
+        let void = now.is_void().then(|| Finding::lasting(Kind::KeyRejected, "list", now.void_in_words()));
+        refused.into_iter().chain(void)
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
@@ -109,15 +139,30 @@ impl Gate {
 impl Now {
     fn answer(&self, epochs: &Epochs, identity: &VerifyingKey) -> Joined {
         let Some(receivers) = &self.admission.receivers else { return Joined::Refused(JoinRefusal::ByTicket) };
-        if self.admission.epoch < self.epoch {
+        let Some(epoch) = self.epoch else { return Joined::Refused(JoinRefusal::NotHere) };
+        if self.admission.epoch < epoch || self.is_void() {
             return Joined::Refused(JoinRefusal::OldList);
         }
         if !receivers.contains_key(identity) {
             return Joined::Refused(JoinRefusal::NotListed);
         }
-        let next = self.next.filter(|next| *next > self.epoch && *next <= self.admission.epoch);
+        let next = self.next.filter(|next| *next > epoch && *next <= self.admission.epoch);
         let secret = |epoch| Some((epoch, epochs.secret(epoch)?));
-        Joined::Secrets([Some(self.epoch), next].into_iter().flatten().filter_map(secret).collect())
+        Joined::Secrets([Some(epoch), next].into_iter().flatten().filter_map(secret).collect())
+    }
+
+    /// The key file's epoch does not keep out who is off its list.
+    fn is_void(&self) -> bool {
+        self.admission.receivers.is_some() && self.least.is_some_and(|least| self.admission.epoch <= least)
+    }
+
+    fn void_in_words(&self) -> String {
+        format!(
+            "the key file is of epoch {}: whoever was taken off its list may hold the secret of epoch {}; look through \
+             the list, run `nackcast channel rotate FILE` until its epoch is later than that, and send this process SIGHUP",
+            self.admission.epoch,
+            self.least.unwrap_or_default()
+        )
     }
 }
 
@@ -144,10 +189,18 @@ mod tests {
     }
 
     fn gate(admission: Admission) -> Gate {
+        of(admission, true)
+    }
+
+    fn backup(admission: Admission) -> Gate {
+        of(admission, false)
+    }
+
+    fn of(admission: Admission, publishes: bool) -> Gate {
         let epochs = Epochs::of_master(CHANNEL, master(), admission.epoch);
         let publisher = SigningKey::from_seed([3; 32]).verifying_key();
         let membership = Arc::new(Membership::new(epochs.clone(), admission.epoch, publisher, None));
-        Gate::new(epochs, admission, membership)
+        Gate::new(epochs, admission, membership, publishes)
     }
 
     fn given(epochs: &[u32]) -> Joined {
@@ -160,9 +213,9 @@ mod tests {
     #[test]
     fn who_is_listed_gets_this_epoch_and_the_one_that_is_announced() {
         let gate = gate(admission(1, Some(&[FRIEND])));
-        assert_eq!((gate.join(&FRIEND), gate.finding()), (given(&[1]), None));
+        assert_eq!((gate.join(&FRIEND), gate.findings().count()), (given(&[1]), 0));
         assert_eq!(gate.join(&OTHER), NOT_LISTED);
-        let finding = gate.finding().unwrap();
+        let finding = gate.findings().next().unwrap();
         assert!(finding.text.contains(&OTHER.to_string()) && finding.times == 1, "{finding:?}");
         gate.admit(admission(2, Some(&[FRIEND, OTHER])));
         assert_eq!(gate.join(&OTHER), given(&[1]), "nothing is announced yet");
@@ -182,8 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_with_an_older_list_lets_nobody_in() {
-        let gate = gate(admission(1, Some(&[FRIEND])));
+    fn a_backup_with_an_older_list_lets_nobody_in() {
+        let gate = backup(admission(1, Some(&[FRIEND])));
         gate.enter(Epoch(2));
         assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (OLD_LIST, OLD_LIST));
         gate.admit(admission(2, Some(&[FRIEND])));
@@ -191,10 +244,35 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_with_a_newer_list_gives_what_is_in_force() {
-        let gate = gate(admission(3, Some(&[FRIEND])));
+    fn a_backup_with_a_newer_list_gives_what_is_in_force_once_it_knows_it() {
+        let gate = backup(admission(3, Some(&[FRIEND])));
+        assert_eq!(gate.join(&FRIEND), Joined::Refused(JoinRefusal::NotHere));
         gate.enter(Epoch(2));
         assert_eq!(gate.join(&FRIEND), given(&[2]));
+        gate.enter(Epoch(1));
+        assert_eq!(gate.join(&FRIEND), given(&[2]), "an epoch that is over comes no more");
+    }
+
+    #[test]
+    fn who_is_taken_off_without_a_new_epoch_is_told_of_and_nobody_is_let_in_until_there_is_one() {
+        let gate = gate(admission(2, Some(&[FRIEND, OTHER])));
+        gate.admit(admission(2, Some(&[FRIEND])));
+        assert!(gate.findings().any(|finding| finding.text.contains("rotate")));
+        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (OLD_LIST, OLD_LIST));
+        gate.admit(admission(3, Some(&[FRIEND])));
+        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (given(&[2]), NOT_LISTED));
+    }
+
+    #[test]
+    fn a_publisher_whose_key_file_was_behind_lets_nobody_in_before_it_is_ahead() {
+        let gate = gate(admission(2, Some(&[FRIEND])));
+        gate.enter(Epoch(3));
+        for epoch in [2, 3] {
+            gate.admit(admission(epoch, Some(&[FRIEND])));
+            assert_eq!(gate.join(&FRIEND), OLD_LIST, "who was taken off for epoch 3 may be on it");
+        }
+        gate.admit(admission(4, Some(&[FRIEND])));
+        assert_eq!(gate.join(&FRIEND), given(&[3]));
     }
 
     #[test]

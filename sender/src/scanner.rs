@@ -147,6 +147,14 @@ impl Scanner {
         let mut first = true;
         loop {
             let found = self.scan().await?;
+            self.take_waiting();
+            // Who was taken off while it scanned must not get what it found: that is published in the next epoch.
+            if self.is_overtaken() {
+                if !self.wait().await {
+                    return Ok(());
+                }
+                continue;
+            }
             let asked_for_a_block = self.answers;
             let (scanned, outcome) = match found {
                 Ok(found) => self.settle(found),
@@ -176,9 +184,7 @@ impl Scanner {
                 return false;
             }
             // Those that wait already are served by this scan.
-            while let Ok(request) = self.ports.requests.try_recv() {
-                self.take(request);
-            }
+            self.take_waiting();
             while self.touched.try_recv().is_ok() {}
             // Unless one of them says that nothing is published now.
             if self.next_epoch.is_none_or(|(_, begins)| begins <= Instant::now()) {
@@ -213,10 +219,26 @@ impl Scanner {
         }
     }
 
+    fn take_waiting(&mut self) {
+        while let Ok(request) = self.ports.requests.try_recv() {
+            self.take(request);
+        }
+    }
+
+    fn may_begin(&self, epoch: Epoch) -> bool {
+        self.publisher.as_ref().is_some_and(|publisher| publisher.may_begin(epoch))
+    }
+
+    /// A later epoch than that of the last scan is announced.
+    fn is_overtaken(&self) -> bool {
+        self.next_epoch.is_some_and(|(epoch, _)| self.may_begin(epoch))
+    }
+
     fn take(&mut self, request: Request) {
         match request {
             Request::Epoch { epoch, begins } => {
-                if self.publisher.as_ref().is_some_and(|publisher| publisher.may_begin(epoch)) {
+                // One that is announced already is not put off.
+                if self.may_begin(epoch) && self.next_epoch.is_none_or(|(next, _)| epoch > next) {
                     self.next_epoch = Some((epoch, begins));
                 }
             }

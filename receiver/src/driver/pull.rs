@@ -122,8 +122,9 @@ impl Puller {
     /// Asks senders for secrets, one after the other.
     pub(super) fn join(&mut self, node: &ReceiverNode) {
         let (shared, replies, sources) = (Arc::clone(&self.shared), self.sender.clone(), node.join_sources());
+        let held = node.epochs().newest();
         self.tasks.spawn(async move {
-            let end = shared.join(&sources).await;
+            let end = shared.join(&sources, held).await;
             // Nobody there: the node ended.
             drop(replies.send(Reply::Joined(end)).await);
         });

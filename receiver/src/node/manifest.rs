@@ -68,6 +68,15 @@ impl ReceiverNode {
         self.pieces.here.insert(digest, bytes.clone());
         let Some(reference) = self.pieces.reference.filter(|r| r.hash == digest) else { return };
         match decode_root(&bytes, &self.config.ticket.publisher, self.config.ticket.channel) {
+            // Its publisher works with an old copy of its key file: who was taken off since then could read what follows.
+            Ok(root) if self.manifest().is_some_and(|(_, held)| root.head.epoch < held.head().epoch) => {
+                let why = format!(
+                    "it is of epoch {}, before that of what is held: its publisher must run `nackcast channel rotate` \
+                     until its key file is later",
+                    root.head.epoch
+                );
+                self.refuse_manifest(now, digest, &why);
+            }
             Ok(root) => {
                 root.parts().for_each(|(part, length)| self.pieces.want(&reference, part, length));
                 let parts = root.parts().map(|(part, _)| part).collect();

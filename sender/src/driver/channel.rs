@@ -492,7 +492,7 @@ impl Channel {
         } else if let Some(scan) = self.ports.scan_progress.borrow().filter(|scan| scan.files_total > 0) {
             channel.note = Some(format!("hashed {} of {} files", scan.files, scan.files_total));
         }
-        channel.findings.extend(self.ports.gate.finding());
+        channel.findings.extend(self.ports.gate.findings());
         let index = self.index;
         if index == 0 {
             // It is the node's; the first channel tells of it.

@@ -90,7 +90,7 @@ mod tests {
         let epochs = Epochs::of_secret(ChannelId([7; 16]), Epoch(1), EpochSecret([5; 32]));
         let publisher = SigningKey::from_seed([1; 32]).verifying_key();
         let membership = Membership::new(epochs.clone(), Epoch(1), publisher, None);
-        Gate::new(epochs, Admission { epoch: Epoch(1), receivers: None }, Arc::new(membership))
+        Gate::new(epochs, Admission { epoch: Epoch(1), receivers: None }, Arc::new(membership), true)
     }
 
     #[test]

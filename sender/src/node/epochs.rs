@@ -42,7 +42,8 @@ impl SenderNode {
 
     /// Tells receivers that an epoch begins after so long; nothing else changes.
     pub fn announce_epoch(&mut self, now: Time, epoch: Epoch, within: Duration) {
-        if epoch > self.epoch {
+        // Saying it again does not put it off.
+        if epoch > self.epoch && self.rotation.announced.is_none_or(|(announced, _)| epoch > announced) {
             tracing::info!(channel = self.tally.name(), %epoch, ?within, "the next epoch is announced");
             self.rotation.announced = Some((epoch, now + within));
         }
@@ -51,7 +52,8 @@ impl SenderNode {
     /// What is served next is of this epoch. When true, it must wait for the next session, whose start is ordered
     /// ([`super::Work::Roll`]); else this session has the epoch already.
     pub fn enter_epoch(&mut self, epoch: Epoch) -> bool {
-        if epoch == self.epoch || self.epochs.secret(epoch).is_none() {
+        // Epochs only grow: a manifest of an earlier one is served in this one.
+        if epoch <= self.epoch || self.epochs.secret(epoch).is_none() {
             return false;
         }
         self.rotation.entering = Some(epoch);
