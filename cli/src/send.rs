@@ -147,7 +147,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     check_options(&options)?;
     let files: Vec<KeyFile> =
         options.channel.iter().map(|source| KeyFile::load(&source.key_file)).collect::<Result<_, _>>()?;
-    check_channels(&options.channel, &files)?;
+    check_channels(&options.channel, &files, options.role == Some(RoleOption::Backup))?;
     let listen = options.listen.map_or(DEFAULT_LISTEN, |listen| listen.0);
     check_ports(listen, &files)?;
     let geometry = geometry(&options)?;
@@ -243,8 +243,8 @@ fn check_options(options: &SendOptions) -> Result<(), Failure> {
     Err(Failure::usage(problem))
 }
 
-/// Directories that can be read, and each channel once.
-fn check_channels(sources: &[ChannelSource], files: &[KeyFile]) -> Result<(), Failure> {
+/// Directories that can be read, and each channel once. That of a backup, which fills it, is made, as `receive` does.
+fn check_channels(sources: &[ChannelSource], files: &[KeyFile], fills: bool) -> Result<(), Failure> {
     let mut seen = BTreeSet::new();
     for (source, file) in sources.iter().zip(files) {
         let directory = source.directory.display();
@@ -254,6 +254,12 @@ fn check_channels(sources: &[ChannelSource], files: &[KeyFile]) -> Result<(), Fa
                 source.key_file.display(),
                 file.name
             )));
+        }
+        if fills && !source.directory.exists() {
+            std::fs::create_dir(&source.directory).or_usage(format_args!(
+                "--channel {}={directory}: directory {directory} cannot be made",
+                source.key_file.display()
+            ))?;
         }
         std::fs::read_dir(&source.directory).or_usage(format_args!(
             "--channel {}={directory}: directory {directory} cannot be read",

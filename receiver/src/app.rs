@@ -135,9 +135,6 @@ pub enum RunError {
         /// Which.
         paths: Vec<String>,
     },
-    /// A sender's address cannot be resolved.
-    #[error("cannot find the address of sender {0}: check --source, or the ticket's senders")]
-    Source(String),
     /// The ticket holds no secret, and names no sender.
     #[error(
         "the ticket of channel `{0}` holds no secret, which a sender gives, and names no sender: give --source HOST:PORT"
@@ -188,8 +185,7 @@ impl RunError {
             | Self::State { .. }
             | Self::Store(_)
             | Self::NotReceived(..)
-            | Self::NobodyToAsk(_)
-            | Self::Source(_) => true,
+            | Self::NobodyToAsk(_) => true,
             Self::Manifest { .. } | Self::Unicast(_) | Self::Internal(_) => false,
         }
     }
@@ -386,7 +382,7 @@ fn prepare(
     let ticket = &subscription.ticket;
     let interface =
         interface::resolve(config.interface.as_deref(), ticket.advertise.ip()).map_err(RunError::Network)?;
-    let sources = resolve(config.sources.iter().chain(&ticket.senders), &config.sources)?;
+    let sources = resolve(config.sources.iter().chain(&ticket.senders));
     let target = TargetDir::open(linux(), &subscription.into).map_err(RunError::Disk)?;
     check_writable(&subscription.into)?;
     let state = channel_directory(&config.state, ticket.channel);
@@ -444,17 +440,18 @@ pub(crate) fn check_writable(into: &Path) -> Result<(), RunError> {
     rustix::fs::access(into, wanted).map_err(|errno| RunError::NotWritable { path: shown(into), cause: errno.into() })
 }
 
-/// Addresses of senders. One named on the command line must resolve; one of the ticket may be unknown here.
-pub(crate) fn resolve<'a>(senders: impl Iterator<Item = &'a String>, must: &[String]) -> Result<Vec<IpAddr>, RunError> {
+/// Addresses of senders, as far as they have one now: names may come up after this node, and who pulls looks again.
+fn resolve<'a>(senders: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for sender in senders {
         match sender.to_socket_addrs() {
             Ok(found) => addresses.extend(found.map(|address| address.ip())),
-            Err(_) if must.contains(sender) => return Err(RunError::Source(sender.clone())),
-            Err(error) => tracing::debug!(%sender, %error, "the ticket's sender has no address here"),
+            Err(error) => {
+                tracing::warn!("{sender} has no address now ({error}); if it stays so, check --source and the ticket");
+            }
         }
     }
-    Ok(addresses)
+    addresses
 }
 
 /// One state is about one directory of a channel.

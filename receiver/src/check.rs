@@ -8,7 +8,7 @@ use nackcast_common::net::interface;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::app::{RunError, check_channels, check_directories, check_ways_in, check_writable, resolve};
+use crate::app::{RunError, check_channels, check_directories, check_ways_in, check_writable};
 use crate::config::Config;
 use crate::dataset::shown;
 use crate::disk::DiskError;
@@ -23,7 +23,6 @@ pub fn check(config: &Config) -> Result<(), RunError> {
     if config.state.exists() {
         check_channels(config)?;
     }
-    resolve(config.sources.iter(), &config.sources)?;
     for subscription in &config.subscriptions {
         interface::resolve(config.interface.as_deref(), subscription.ticket.advertise.ip())
             .map_err(RunError::Network)?;
