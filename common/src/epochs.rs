@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use crate::ids::{ChannelId, Epoch};
 use crate::keys::{EpochSecret, SenderMaster};
 
-/// Secrets that are held at once: of the current epoch, and of the next.
-pub const HELD_MAX: usize = 2;
+/// Secrets that are held at once: of the current epoch, of the next, and of one more that was announced before that began.
+pub const HELD_MAX: usize = 3;
 
 /// The secrets of one channel.
 #[derive(Clone, Debug)]
@@ -129,10 +129,10 @@ mod tests {
         assert!(!epochs.hold(Epoch(0x1ff), secret(2)), "it is known");
         assert!(epochs.hold(Epoch(0x200), secret(3)));
         assert!(!epochs.hold(Epoch(1), secret(4)), "it is older than what is kept");
-        assert_eq!(epochs.held().map(|(epoch, _)| epoch.0).collect::<Vec<_>>(), [0x1ff, 0x200]);
+        assert_eq!(epochs.held().map(|(epoch, _)| epoch.0).collect::<Vec<_>>(), [0x1fe, 0x1ff, 0x200]);
         assert_eq!(epochs.by_low(0), Some((Epoch(0x200), secret(3))));
         assert_eq!(epochs.by_low(0xff), Some((Epoch(0x1ff), secret(2))));
-        assert_eq!((epochs.by_low(0xfe), epochs.by_low(1)), (None, None));
+        assert_eq!((epochs.by_low(0xfd), epochs.by_low(1)), (None, None));
         assert_eq!(epochs.newest(), Some(Epoch(0x200)));
         assert_eq!(Epochs::none(CHANNEL).newest(), None);
     }
