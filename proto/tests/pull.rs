@@ -256,8 +256,8 @@ fn answers_to_who_joins_come_back() {
         assert_eq!(Joined::decode(&joined.encode()), Ok(joined));
     }
     assert!(Joined::decode(&[]).is_err(), "neither yes nor no");
-    let three = Joined::Secrets(vec![given(), given(), given()]);
-    assert!(Joined::decode(&three.encode()).is_err());
+    let too_many = Joined::Secrets(vec![given(), given(), given(), given()]);
+    assert!(Joined::decode(&too_many.encode()).is_err());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use nackcast_common::net::passage::{Passage, passage};
 use nackcast_common::net::quic::{Client, QuicError};
 use nackcast_common::net::{Interface, UnicastSocket, interface};
 use nackcast_proto::pull::Member;
+use nackcast_proto::pull::hello::{check_introduction, join_hello};
 use nackcast_proto::ticket::Ticket;
 use nackcast_proto::wire::header::{self, Header};
 use nackcast_proto::wire::limits::DATAGRAM_LEN_MAX;
@@ -98,9 +99,7 @@ pub(super) async fn reach(
 
 /// Whether blocks could be pulled from there: connects, and shows the ticket.
 async fn quic(ticket: &Ticket, nacks_at: SocketAddr, wait: Duration) -> Quic {
-    // Without a secret nothing can be shown.
-    let port = nacks_at.port().checked_add(1).filter(|_| ticket.secret.is_some());
-    let Some(port) = port else { return Quic::NotAsked };
+    let Some(port) = nacks_at.port().checked_add(1) else { return Quic::NotAsked };
     let began = Instant::now();
     let greeted = timeout(wait, greet(ticket, SocketAddr::new(nacks_at.ip(), port))).await;
     match greeted {
@@ -114,9 +113,14 @@ async fn quic(ticket: &Ticket, nacks_at: SocketAddr, wait: Duration) -> Quic {
 /// Whether whoever is there takes the ticket. Anybody may connect, so that this is all that an identity of the moment
 /// is good for.
 async fn greet(ticket: &Ticket, peer: SocketAddr) -> Result<bool, QuicError> {
-    let Some(secret) = ticket.secret.clone() else { return Ok(false) };
     let connection = Client::new(&SigningKey::generate())?.connect(peer).await?;
     let Ticket { channel, epoch, publisher, .. } = *ticket;
+    let Some(secret) = ticket.secret.clone() else {
+        // With a list of receivers there is nothing to show; a sender says who it is to anybody.
+        let reply = connection.greet(&join_hello(channel)).await;
+        let binding = connection.binding();
+        return Ok(reply.is_ok_and(|reply| check_introduction(channel, &publisher, binding, &reply).is_ok()));
+    };
     let member = Member { channel, epoch, secret, publisher, sender: None };
     let hello = member.hello(Side::Client, connection.binding());
     let reply = connection.greet(&hello).await;

@@ -2,6 +2,7 @@
 //!
 //! The reply travels in TLS, to an identity that TLS verified, from a sender that proved to be one.
 
+use nackcast_common::epochs::HELD_MAX;
 use nackcast_common::ids::Epoch;
 use nackcast_common::keys::EpochSecret;
 use prost::Message;
@@ -11,8 +12,8 @@ use crate::wire::{WireError, require};
 
 /// Longest reply.
 pub const REPLY_LEN_MAX: usize = 256;
-/// Secrets in one reply at most: of this epoch, and of the next.
-const SECRETS_MAX: usize = 2;
+/// Secrets in one reply at most, and in what a receiver keeps.
+const SECRETS_MAX: usize = HELD_MAX;
 
 /// Why nothing is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
