@@ -69,7 +69,7 @@ fn who_hears_nobody_is_told_what_to_check() {
         let (machine, place) = (NetworkNamespace::new().unwrap(), tempfile::tempdir().unwrap());
         channel(place.path(), "news");
         let mut receiver = Lonely::start(&machine, place.path(), &[]);
-        let warning = receiver.says("loopback interface is used");
+        let warning = receiver.says("reaches this machine only");
         assert!(warning.contains("WARN") && warning.contains("--interface"), "{warning}");
         let hint = receiver.says("no sender was heard");
         for part in ["WARN", "news", ":7600", "interface lo", "firewall", "IGMP", "`nackcast send` runs"] {

@@ -57,7 +57,7 @@ fn strangers_on_the_group_are_told_or_named_and_disturb_nobody() {
 
         wait_until(&mut wrong, |said| said.contains("none opens with this ticket"));
         let line = wrong.stderr().lines().find(|line| line.contains("none opens")).unwrap().to_owned();
-        assert!(line.contains("third: ") && line.contains(GROUP) && line.contains("get a new one"), "{line}");
+        assert!(line.contains("third: ") && line.contains(GROUP) && line.contains("channel ticket FILE"), "{line}");
         let impostor_address = stage.host("impostor").addr_v4().to_string();
         let foreign_address = stage.host("foreign").addr_v4().to_string();
         wait_until(&mut receiver, |said| {
