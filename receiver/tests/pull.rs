@@ -509,6 +509,12 @@ fn who_hears_nobody_asks_now_and_then_whether_others_have_a_newer_manifest() {
     }
     assert!(stage.complete);
     assert_eq!(asked.len(), 3, "once a minute: {asked:?}");
+    // One of them has a newer one: although all of ours is here, its root is fetched.
+    let newer = ManifestRef { hash: Digest([9; 32]), length: 100, geometry: geometry() };
+    assert!(stage.engine.handle_offer(stage.now, newer, Generation(2)));
+    stage.drain();
+    assert_eq!(stage.fetched(), [newer.geometry.object_id(&newer.hash, 100)]);
+    stage.orders.clear();
     stage.speaks = true;
     stage.pass(Duration::from_secs(120));
     assert_eq!(stage.orders.iter().filter(|order| matches!(order, PullOrder::Manifest { .. })).count(), 0);

@@ -55,7 +55,8 @@ impl Gate {
     /// The key file was read again.
     pub(crate) fn admit(&self, admission: Admission) {
         let mut now = self.lock();
-        let given = now.next.max(now.epoch);
+        // Nothing of a later epoch than the list's was given.
+        let given = now.next.max(now.epoch).min(Some(now.admission.epoch));
         let is_off = |key| admission.receivers.as_ref().is_none_or(|receivers| !receivers.contains_key(key));
         if now.admission.receivers.as_ref().is_some_and(|before| before.keys().any(is_off)) {
             now.least = now.least.max(given);
@@ -241,6 +242,16 @@ mod tests {
         assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (OLD_LIST, OLD_LIST));
         gate.admit(admission(2, Some(&[FRIEND])));
         assert_eq!(gate.join(&FRIEND), given(&[2]));
+    }
+
+    #[test]
+    fn a_backup_whose_list_follows_after_the_epoch_began_gives_it_to_who_is_left() {
+        let gate = backup(admission(1, Some(&[FRIEND, OTHER])));
+        gate.enter(Epoch(1));
+        gate.enter(Epoch(2));
+        gate.admit(admission(2, Some(&[FRIEND])));
+        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (given(&[2]), NOT_LISTED));
+        assert!(gate.findings().all(|finding| !finding.text.contains("rotate")));
     }
 
     #[test]

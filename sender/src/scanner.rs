@@ -242,7 +242,7 @@ impl Scanner {
                     self.next_epoch = Some((epoch, begins));
                 }
             }
-            Request::Now { reply: Some(reply), .. } if self.next_epoch.is_some() => {
+            Request::Now { reply: Some(reply), .. } if self.is_overtaken() => {
                 let why = "the channel goes over to its next epoch: nothing is published until then";
                 drop(reply.send(Err(Refusal::NotNow(why.to_owned()))));
             }

@@ -163,7 +163,7 @@ impl ReceiverEngine {
         if wants_manifest {
             self.pull.ask_manifest(now, self.held.is_some());
         }
-        if !self.complete && !self.keeping.is_stopped() {
+        if self.lacks_something() && !self.keeping.is_stopped() {
             while self.pull.has_room() && self.pull.usable(now, None).is_some() && self.pull_one(now, alone) {}
         }
         self.plan_next_look(now, alone, wants_manifest);
@@ -178,6 +178,11 @@ impl ReceiverEngine {
         let usable = self.pull.next_usable(now).filter(|_| waits);
         let manifest = self.pull.next_manifest(now).filter(|_| wants_manifest);
         self.pull.look_at = [self.pull.look_at, stall, lonely, usable, manifest].into_iter().flatten().min();
+    }
+
+    /// Of the dataset, or of a manifest that it is to follow next.
+    fn lacks_something(&self) -> bool {
+        !self.complete || !self.acquisition.is_idle()
     }
 
     fn nothing_wanted(&self) -> bool {

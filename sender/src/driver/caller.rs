@@ -124,8 +124,10 @@ impl Shared {
     }
 
     async fn connect(&self, to: SocketAddr) -> Result<Line, CallError> {
-        let port = to.port().checked_add(1).ok_or(CallError::Port)?;
-        let connection = self.client.connect(SocketAddr::new(to.ip(), port)).await?;
+        // The same address, of which an IPv6 scope is a part.
+        let mut quic = to;
+        quic.set_port(to.port().checked_add(1).ok_or(CallError::Port)?);
+        let connection = self.client.connect(quic).await?;
         let member = self.membership.newest().ok_or(CallError::Secret)?;
         let hello = member.hello(Side::Client, connection.binding());
         let reply = connection.greet(&hello).await?;

@@ -351,6 +351,9 @@ impl Channel {
             self.for_next = Some(scanned);
             return;
         }
+        if let Some(epoch) = epoch {
+            self.ports.gate.enter(epoch);
+        }
         let Scanned { content, published, problems, answers, lacks } = scanned;
         let is_read = content.is_some();
         self.origin.content = content.or_else(|| self.origin.content.take());

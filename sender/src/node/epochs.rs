@@ -52,8 +52,10 @@ impl SenderNode {
     /// What is served next is of this epoch. When true, it must wait for the next session, whose start is ordered
     /// ([`super::Work::Roll`]); else this session has the epoch already.
     pub fn enter_epoch(&mut self, epoch: Epoch) -> bool {
-        // Epochs only grow: a manifest of an earlier one is served in this one.
-        if epoch <= self.epoch || self.epochs.secret(epoch).is_none() {
+        // Epochs only grow: a manifest of an earlier one is served in this one. Before anything was served, all that is
+        // known is a key file, which may be ahead of its publisher.
+        let is_over = epoch < self.epoch && self.published.is_some();
+        if epoch == self.epoch || is_over || self.epochs.secret(epoch).is_none() {
             return false;
         }
         self.rotation.entering = Some(epoch);

@@ -30,6 +30,16 @@ fn receivers_hear_of_an_epoch_before_it_begins() {
 }
 
 #[test]
+fn a_key_file_may_be_ahead_until_something_is_served_and_then_epochs_only_grow() {
+    let mut backup = Bench::new(None);
+    assert!(backup.node.enter_epoch(Epoch(0)), "that of the manifest that it is to serve");
+    let mut bench = Bench::new(None);
+    bench.publish();
+    bench.run(Duration::from_secs(1));
+    assert!(!bench.node.enter_epoch(Epoch(0)));
+}
+
+#[test]
 fn an_epoch_begins_with_a_new_session_and_who_proves_less_is_not_heard() {
     let mut bench = Bench::new(None);
     bench.publish();
