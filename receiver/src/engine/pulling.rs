@@ -132,7 +132,11 @@ impl ReceiverEngine {
 
     /// No sender answers.
     fn is_alone(&self, now: Time) -> bool {
-        self.sessions.choice.is_unanswered() || self.alone_at().is_some_and(|at| now >= at)
+        self.sessions.choice.is_unanswered() || self.hears_nobody(now)
+    }
+
+    fn hears_nobody(&self, now: Time) -> bool {
+        self.alone_at().is_some_and(|at| now >= at)
     }
 
     fn may_pull(&self, alone: bool, id: ObjectId) -> bool {
@@ -163,7 +167,7 @@ impl ReceiverEngine {
         if wants_manifest {
             self.pull.ask_manifest(now, self.held.is_some());
         }
-        if self.lacks_something() && !self.keeping.is_stopped() {
+        if self.lacks_something(now) && !self.keeping.is_stopped() {
             while self.pull.has_room() && self.pull.usable(now, None).is_some() && self.pull_one(now, alone) {}
         }
         self.plan_next_look(now, alone, wants_manifest);
@@ -180,9 +184,10 @@ impl ReceiverEngine {
         self.pull.look_at = [self.pull.look_at, stall, lonely, usable, manifest].into_iter().flatten().min();
     }
 
-    /// Of the dataset, or of a manifest that it is to follow next.
-    fn lacks_something(&self) -> bool {
-        !self.complete || !self.acquisition.is_idle()
+    /// Of the dataset; or of a manifest that it is to follow next, of which only others that hold it can give: whoever
+    /// advertises a new one was not asked yet.
+    fn lacks_something(&self, now: Time) -> bool {
+        !self.complete || !self.acquisition.is_idle() && self.hears_nobody(now)
     }
 
     fn nothing_wanted(&self) -> bool {
