@@ -75,6 +75,15 @@ impl Pair {
         self.site.send_with(&[&RATE[..], &["--peer", &backup, "--drain-limit", "3s"]].concat(), environment)
     }
 
+    /// A primary that sent everything once, and a backup that receives.
+    fn serving(&self) -> (Process, Process) {
+        let mut backup = self.backup();
+        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
+        let mut primary = self.primary();
+        primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
+        (primary, backup)
+    }
+
     fn backup(&self) -> Process {
         self.standby("backup", ["backup.key", "copy"], &[])
     }
@@ -248,10 +257,7 @@ fn receivers_that_reach_only_the_backup_are_an_alert_and_no_take_over() {
     let _alone = alone();
     with_namespaces(|| {
         let pair = Pair::new(2);
-        let mut backup = pair.backup();
-        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
-        let mut primary = pair.primary();
-        primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
+        let (_primary, mut backup) = pair.serving();
         for receiver in 1..=2 {
             pair.cut(&receiver_name(receiver), "sender", true);
         }

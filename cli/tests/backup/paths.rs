@@ -35,10 +35,7 @@ fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
     let _alone = alone();
     with_namespaces(|| {
         let pair = Pair::new(2);
-        let mut backup = pair.backup();
-        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
-        let mut primary = pair.primary();
-        primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
+        let (mut primary, mut backup) = pair.serving();
         backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
         // Between primary and backup neither multicast nor the NACK ports pass.
         let other = [("backup", "sender"), ("sender", "backup")];

@@ -49,10 +49,7 @@ fn multicast_that_does_not_reach_receivers_is_an_alert_and_no_take_over() {
     let _alone = alone();
     with_namespaces(|| {
         let pair = Pair::new(2);
-        let mut backup = pair.backup();
-        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
-        let mut primary = pair.primary();
-        primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
+        let (_primary, mut backup) = pair.serving();
         pair.block_multicast_of_primary(true);
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
