@@ -4,16 +4,23 @@
 //!   somebody may have been taken off. Such a sender serves all the same, and sends whoever asks to another one.
 //! - Who does not publish lets nobody in before it knows which epoch is in force: its key file may be ahead.
 //! - A list that lost somebody counts only with an epoch that this one was given no secret of. Until then people are told.
+//! - Identities are easily made: however many ask, the log gets a line a minute for each reason to refuse.
 //! - Shared by the channel's task, which knows the epoch in force, and the connections of those who ask.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nackcast_common::admission::Admission;
 use nackcast_common::alerts::{Finding, Kind};
+use nackcast_common::clock::Time;
 use nackcast_common::epochs::Epochs;
 use nackcast_common::ids::Epoch;
 use nackcast_common::keys::VerifyingKey;
 use nackcast_proto::pull::{JoinRefusal, Joined, Membership};
+
+/// Between two lines of the log about refusals for one reason.
+const SPACING: Duration = Duration::from_mins(1);
 
 /// One channel's.
 #[derive(Debug)]
@@ -36,14 +43,24 @@ struct Now {
     least: Option<Epoch>,
     refused: u64,
     last_refused: String,
+    logged: BTreeMap<JoinRefusal, Logged>,
+}
+
+/// What the log said last of one reason to refuse.
+#[derive(Debug)]
+struct Logged {
+    text: String,
+    at: Time,
+    /// Other refusals since then.
+    unsaid: u64,
 }
 
 impl Gate {
     /// That of a channel, which whoever publishes begins in the epoch of its key file.
     pub(crate) fn new(epochs: Epochs, admission: Admission, membership: Arc<Membership>, publishes: bool) -> Self {
         let epoch = publishes.then_some(admission.epoch);
-        let (next, least, refused, last_refused) = (None, None, 0, String::new());
-        let now = Now { admission, publishes, epoch, next, least, refused, last_refused };
+        let (next, least, refused, last_refused, logged) = (None, None, 0, String::new(), BTreeMap::new());
+        let now = Now { admission, publishes, epoch, next, least, refused, last_refused, logged };
         Self { epochs, membership, now: Mutex::new(now) }
     }
 
@@ -91,11 +108,10 @@ impl Gate {
     }
 
     /// Somebody with this identity wants to join.
-    pub(crate) fn join(&self, identity: &VerifyingKey) -> Joined {
+    pub(crate) fn join(&self, at: Time, identity: &VerifyingKey) -> Joined {
         let mut now = self.lock();
         let answer = now.answer(&self.epochs, identity);
         if let Joined::Refused(why) = answer {
-            now.refused += 1;
             let text = match why {
                 JoinRefusal::NotListed => format!(
                     "a node that is not on the list asked to join; if it should, run `nackcast channel allow FILE \
@@ -113,10 +129,8 @@ impl Gate {
                     format!("the node {identity} asked to join a channel that has no list: it needs a new ticket")
                 }
             };
-            // Who is refused asks again and again.
-            if text != now.last_refused {
-                tracing::warn!("{text}");
-                now.last_refused = text;
+            if let Some(line) = now.refuse(at, why, text) {
+                tracing::warn!("{line}");
             }
         }
         answer
@@ -138,6 +152,22 @@ impl Gate {
 }
 
 impl Now {
+    /// Somebody is refused: what the log is to say. Who is refused asks again and again.
+    fn refuse(&mut self, at: Time, why: JoinRefusal, text: String) -> Option<String> {
+        self.refused += 1;
+        self.last_refused.clone_from(&text);
+        let unsaid = match self.logged.get_mut(&why) {
+            Some(logged) if logged.text == text => return None,
+            Some(logged) if at.since(logged.at) < SPACING => {
+                logged.unsaid += 1;
+                return None;
+            }
+            logged => logged.map_or(0, |logged| logged.unsaid),
+        };
+        self.logged.insert(why, Logged { text: text.clone(), at, unsaid: 0 });
+        Some(if unsaid == 0 { text } else { format!("{text} (and so were {unsaid} since the last such line)") })
+    }
+
     fn answer(&self, epochs: &Epochs, identity: &VerifyingKey) -> Joined {
         let Some(receivers) = &self.admission.receivers else { return Joined::Refused(JoinRefusal::ByTicket) };
         let Some(epoch) = self.epoch else { return Joined::Refused(JoinRefusal::NotHere) };
@@ -180,6 +210,8 @@ mod tests {
     const FRIEND: VerifyingKey = VerifyingKey([1; 32]);
     const OTHER: VerifyingKey = VerifyingKey([2; 32]);
 
+    const NOW: Time = Time::ZERO;
+
     fn master() -> SenderMaster {
         SenderMaster([1; 32])
     }
@@ -214,17 +246,41 @@ mod tests {
     #[test]
     fn who_is_listed_gets_this_epoch_and_the_one_that_is_announced() {
         let gate = gate(admission(1, Some(&[FRIEND])));
-        assert_eq!((gate.join(&FRIEND), gate.findings().count()), (given(&[1]), 0));
-        assert_eq!(gate.join(&OTHER), NOT_LISTED);
+        assert_eq!((gate.join(NOW, &FRIEND), gate.findings().count()), (given(&[1]), 0));
+        assert_eq!(gate.join(NOW, &OTHER), NOT_LISTED);
         let finding = gate.findings().next().unwrap();
         assert!(finding.text.contains(&OTHER.to_string()) && finding.times == 1, "{finding:?}");
         gate.admit(admission(2, Some(&[FRIEND, OTHER])));
-        assert_eq!(gate.join(&OTHER), given(&[1]), "nothing is announced yet");
+        assert_eq!(gate.join(NOW, &OTHER), given(&[1]), "nothing is announced yet");
         gate.announce(Epoch(2));
-        assert_eq!(gate.join(&FRIEND), given(&[1, 2]));
+        assert_eq!(gate.join(NOW, &FRIEND), given(&[1, 2]));
         gate.enter(Epoch(2));
-        assert_eq!(gate.join(&FRIEND), given(&[2]));
+        assert_eq!(gate.join(NOW, &FRIEND), given(&[2]));
         assert_eq!(gate.membership().newest().unwrap().epoch, Epoch(2));
+    }
+
+    #[test]
+    fn however_many_ask_the_log_gets_a_line_a_minute() {
+        let gate = gate(admission(1, Some(&[])));
+        let mut now = gate.lock();
+        let mut refuse = |seconds, text: &str| {
+            let at = Time::ZERO + Duration::from_secs(seconds);
+            now.refuse(at, JoinRefusal::NotListed, text.to_owned())
+        };
+        assert_eq!(refuse(0, "a").as_deref(), Some("a"));
+        assert_eq!(refuse(100, "a"), None, "it is known");
+        assert_eq!(refuse(100, "b").as_deref(), Some("b"));
+        for second in 101..160 {
+            assert_eq!((refuse(second, "c"), refuse(second, "d")), (None, None));
+        }
+        let line = refuse(160, "c").unwrap();
+        assert!(line.starts_with('c') && line.contains("118"), "{line}");
+        assert_eq!(
+            now.refuse(Time::ZERO, JoinRefusal::OldList, "x".to_owned()).as_deref(),
+            Some("x"),
+            "another reason"
+        );
+        assert_eq!(now.refused, 123);
     }
 
     #[test]
@@ -232,16 +288,16 @@ mod tests {
         let gate = gate(admission(1, Some(&[FRIEND, OTHER])));
         gate.admit(admission(2, Some(&[FRIEND])));
         gate.announce(Epoch(2));
-        assert_eq!(gate.join(&OTHER), NOT_LISTED);
+        assert_eq!(gate.join(NOW, &OTHER), NOT_LISTED);
     }
 
     #[test]
     fn a_backup_with_an_older_list_lets_nobody_in() {
         let gate = backup(admission(1, Some(&[FRIEND])));
         gate.enter(Epoch(2));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (OLD_LIST, OLD_LIST));
+        assert_eq!((gate.join(NOW, &FRIEND), gate.join(NOW, &OTHER)), (OLD_LIST, OLD_LIST));
         gate.admit(admission(2, Some(&[FRIEND])));
-        assert_eq!(gate.join(&FRIEND), given(&[2]));
+        assert_eq!(gate.join(NOW, &FRIEND), given(&[2]));
     }
 
     #[test]
@@ -250,18 +306,18 @@ mod tests {
         gate.enter(Epoch(1));
         gate.enter(Epoch(2));
         gate.admit(admission(2, Some(&[FRIEND])));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (given(&[2]), NOT_LISTED));
+        assert_eq!((gate.join(NOW, &FRIEND), gate.join(NOW, &OTHER)), (given(&[2]), NOT_LISTED));
         assert!(gate.findings().all(|finding| !finding.text.contains("rotate")));
     }
 
     #[test]
     fn a_backup_with_a_newer_list_gives_what_is_in_force_once_it_knows_it() {
         let gate = backup(admission(3, Some(&[FRIEND])));
-        assert_eq!(gate.join(&FRIEND), Joined::Refused(JoinRefusal::NotHere));
+        assert_eq!(gate.join(NOW, &FRIEND), Joined::Refused(JoinRefusal::NotHere));
         gate.enter(Epoch(2));
-        assert_eq!(gate.join(&FRIEND), given(&[2]));
+        assert_eq!(gate.join(NOW, &FRIEND), given(&[2]));
         gate.enter(Epoch(1));
-        assert_eq!(gate.join(&FRIEND), given(&[2]), "an epoch that is over comes no more");
+        assert_eq!(gate.join(NOW, &FRIEND), given(&[2]), "an epoch that is over comes no more");
     }
 
     #[test]
@@ -269,9 +325,9 @@ mod tests {
         let gate = gate(admission(2, Some(&[FRIEND, OTHER])));
         gate.admit(admission(2, Some(&[FRIEND])));
         assert!(gate.findings().any(|finding| finding.text.contains("rotate")));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (OLD_LIST, OLD_LIST));
+        assert_eq!((gate.join(NOW, &FRIEND), gate.join(NOW, &OTHER)), (OLD_LIST, OLD_LIST));
         gate.admit(admission(3, Some(&[FRIEND])));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (given(&[2]), NOT_LISTED));
+        assert_eq!((gate.join(NOW, &FRIEND), gate.join(NOW, &OTHER)), (given(&[2]), NOT_LISTED));
     }
 
     #[test]
@@ -280,14 +336,14 @@ mod tests {
         gate.enter(Epoch(3));
         for epoch in [2, 3] {
             gate.admit(admission(epoch, Some(&[FRIEND])));
-            assert_eq!(gate.join(&FRIEND), OLD_LIST, "who was taken off for epoch 3 may be on it");
+            assert_eq!(gate.join(NOW, &FRIEND), OLD_LIST, "who was taken off for epoch 3 may be on it");
         }
         gate.admit(admission(4, Some(&[FRIEND])));
-        assert_eq!(gate.join(&FRIEND), given(&[3]));
+        assert_eq!(gate.join(NOW, &FRIEND), given(&[3]));
     }
 
     #[test]
     fn without_a_list_the_ticket_holds_the_secret() {
-        assert_eq!(gate(admission(1, None)).join(&FRIEND), Joined::Refused(JoinRefusal::ByTicket));
+        assert_eq!(gate(admission(1, None)).join(NOW, &FRIEND), Joined::Refused(JoinRefusal::ByTicket));
     }
 }
