@@ -244,7 +244,8 @@ impl Node {
             let others = GroupSocket::bind(channel.advertise, &interface, &[])
                 .map_err(|source| RunError::Group { channel: channel.name.clone(), source })?;
             let gate = Arc::new(gate(channel));
-            let caller = Caller::new(&config.identity, Arc::clone(gate.membership())).map_err(RunError::Unicast)?;
+            let caller = Caller::new(&config.identity, Arc::clone(gate.membership()), clock);
+            let caller = caller.map_err(RunError::Unicast)?;
             let (served, shown) = watch::channel(Served::default());
             let (asking, askers) = mpsc::channel(ASKERS_QUEUED);
             let shelf = Shelf { served, given: Arc::default(), gate, askers };

@@ -55,6 +55,9 @@ pub const PROBE_TRIES: u32 = 3;
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A primary that holds off asks so often whether the backup is done.
 const HOLD_PROBE_EVERY: Duration = Duration::from_millis(250);
+/// An inquiry waits so long at most for senders that are far away on QUIC, whose last answer took longer than all its
+/// questions; one that goes on sending meanwhile does not.
+const FAR_MAX: Duration = Duration::from_secs(3);
 /// An answer that comes later than this is none.
 const NONCE_AGE_MAX: Duration = Duration::from_secs(2);
 /// Nonces that may be answered.
@@ -162,8 +165,13 @@ impl State {
 pub enum Path {
     /// On the NACK port: it must repeat a nonce that was drawn lately.
     NackPort,
-    /// On a connection, asked a moment ago: it is fresh by itself.
-    Quic,
+    /// On a connection: it is fresh by itself.
+    Quic {
+        /// When.
+        came: Time,
+        /// How long it took to call, and to be answered.
+        took: Duration,
+    },
 }
 
 /// What becomes of a NACK.
@@ -436,13 +444,17 @@ impl RoleMachine {
         if standing.session == self.session {
             return;
         }
-        if path == Path::NackPort {
-            let fresh = |(drawn, at): &(u64, Time)| *drawn == nonce && now.since(*at) <= NONCE_AGE_MAX;
-            if !self.nonces.iter().any(fresh) {
-                return;
+        let (at, took) = match path {
+            Path::NackPort => {
+                let fresh = |(drawn, at): &(u64, Time)| *drawn == nonce && now.since(*at) <= NONCE_AGE_MAX;
+                if !self.nonces.iter().any(fresh) {
+                    return;
+                }
+                (now, None)
             }
-        }
-        self.peers.on_answer(now, from, standing);
+            Path::Quic { came, took } => (came.min(now), Some(took)),
+        };
+        self.peers.on_answer(at, from, standing, took);
         self.advance(now);
     }
 
@@ -609,6 +621,9 @@ impl RoleMachine {
             } else {
                 inquiry.tries += 1;
                 inquiry.next = now + PROBE_TIMEOUT;
+                if inquiry.tries == PROBE_TRIES && self.state != State::Active {
+                    inquiry.next = inquiry.next.max(began + self.peers.takes(now).min(FAR_MAX));
+                }
                 let targets = self.targets(now);
                 if targets.is_empty() {
                     is_over = true;
