@@ -3,11 +3,14 @@
 //! - The list is as old as the epoch of the key file that it stands in. Nothing is given of a later epoch: since then
 //!   somebody may have been taken off. Such a sender serves all the same, and sends whoever asks to another one.
 //! - Who does not publish lets nobody in before it knows which epoch is in force: its key file may be ahead.
+//! - Each sender has a list of its own, and advertises only its name: those that differ for longer than a change at all
+//!   senders takes are told of.
 //! - A list that lost somebody counts only with an epoch that this one was given no secret of. Until then people are told.
 //! - Identities are easily made: however many ask, the log gets a line a minute for each reason to refuse.
 //! - Shared by the channel's task, which knows the epoch in force, and the connections of those who ask.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +25,13 @@ use nackcast_proto::pull::{JoinRefusal, Joined, Membership};
 /// Between two lines of the log about refusals for one reason.
 const SPACING: Duration = Duration::from_mins(1);
 
+/// Lists that differ for less long are being changed at one sender after the other.
+const CHANGING: Duration = Duration::from_mins(1);
+/// A sender of which nothing was heard for so long has no list any more.
+const GONE: Duration = Duration::from_mins(5);
+/// Senders whose lists are another one.
+const OTHERS_MAX: usize = 16;
+
 /// One channel's.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -33,6 +43,8 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct Now {
     admission: Admission,
+    /// Of the list.
+    name: u64,
     publishes: bool,
     /// In force.
     epoch: Option<Epoch>,
@@ -44,6 +56,8 @@ struct Now {
     refused: u64,
     last_refused: String,
     logged: BTreeMap<JoinRefusal, Logged>,
+    /// Senders with another list: since when, and when that was heard last.
+    others: BTreeMap<SocketAddr, (Time, Time)>,
 }
 
 /// What the log said last of one reason to refuse.
@@ -60,7 +74,8 @@ impl Gate {
     pub(crate) fn new(epochs: Epochs, admission: Admission, membership: Arc<Membership>, publishes: bool) -> Self {
         let epoch = publishes.then_some(admission.epoch);
         let (next, least, refused, last_refused, logged) = (None, None, 0, String::new(), BTreeMap::new());
-        let now = Now { admission, publishes, epoch, next, least, refused, last_refused, logged };
+        let (name, others) = (admission.list_name(), BTreeMap::new());
+        let now = Now { admission, name, publishes, epoch, next, least, refused, last_refused, logged, others };
         Self { epochs, membership, now: Mutex::new(now) }
     }
 
@@ -78,9 +93,28 @@ impl Gate {
         if now.admission.receivers.as_ref().is_some_and(|before| before.keys().any(is_off)) {
             now.least = now.least.max(given);
         }
+        now.name = admission.list_name();
         now.admission = admission;
+        now.others.clear();
         if now.is_void() {
             tracing::error!("{}", now.void_in_words());
+        }
+    }
+
+    /// Names the list, for other senders.
+    pub(crate) fn list_name(&self) -> u64 {
+        self.lock().name
+    }
+
+    /// The sender there, which takes NACKs at this address, has the list of this name; 0: none, or it does not say.
+    pub(crate) fn hear_list(&self, at: Time, from: SocketAddr, list: u64) {
+        let mut now = self.lock();
+        let ours = now.name;
+        now.others.retain(|_, (_, last)| at.since(*last) < GONE);
+        if list == 0 || ours == 0 || list == ours {
+            now.others.remove(&from);
+        } else if now.others.len() < OTHERS_MAX || now.others.contains_key(&from) {
+            now.others.entry(from).or_insert((at, at)).1 = at;
         }
     }
 
@@ -142,7 +176,15 @@ impl Gate {
         let refused =
             (now.refused > 0).then(|| Finding::happened(Kind::TicketRefused, "", &now.last_refused, now.refused));
         let void = now.is_void().then(|| Finding::lasting(Kind::KeyRejected, "list", now.void_in_words()));
-        refused.into_iter().chain(void)
+        let differs = |(_, (since, last)): &(&SocketAddr, &(Time, Time))| last.since(*since) >= CHANGING;
+        let other = now.others.iter().find(differs).map(|(from, _)| {
+            let text = format!(
+                "the list of receivers here is another one than that of the sender at {from}: some are let in by one of the \
+                 two only; compare `nackcast channel allow` and `revoke` at both key files, and send both processes SIGHUP"
+            );
+            Finding::lasting(Kind::KeyRejected, "another list", text)
+        });
+        refused.into_iter().chain(void).chain(other)
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
@@ -257,6 +299,24 @@ mod tests {
         gate.enter(Epoch(2));
         assert_eq!(gate.join(NOW, &FRIEND), given(&[2]));
         assert_eq!(gate.membership().newest().unwrap().epoch, Epoch(2));
+    }
+
+    #[test]
+    fn a_list_that_stays_another_one_than_that_of_another_sender_is_told_of() {
+        let gate = gate(admission(1, Some(&[FRIEND])));
+        let from = "192.0.2.1:7701".parse().unwrap();
+        let hear = |second, other: &Admission| {
+            gate.hear_list(Time::ZERO + Duration::from_secs(second), from, other.list_name());
+            gate.findings().count()
+        };
+        let (same, other) = (admission(2, Some(&[FRIEND])), admission(1, Some(&[FRIEND, OTHER])));
+        assert_eq!((hear(0, &other), hear(59, &other)), (0, 0), "it may be changed right now");
+        assert_eq!(hear(60, &other), 1);
+        assert_eq!((hear(61, &same), hear(62, &other)), (0, 0));
+        assert_eq!((hear(122, &other), hear(123, &admission(1, None))), (1, 0), "who has no list is told of elsewhere");
+        assert_eq!((hear(200, &other), hear(260, &other)), (0, 1));
+        gate.admit(other.clone());
+        assert_eq!(hear(330, &other), 0);
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl Channel {
 
     /// Runs until it is done or told to end.
     pub(crate) async fn run(mut self) -> ChannelEnd {
+        self.node.set_list(self.ports.gate.list_name());
         self.node.handle_timeout(self.clock.now());
         loop {
             let is_more = self.drain_outputs();
@@ -239,7 +240,7 @@ impl Channel {
         match wake {
             Wake::Shutdown => self.drain(now),
             Wake::Heard(heard) => self.on_heard(now, &heard),
-            Wake::Peer(heard) => self.node.handle_advertisement(now, heard.from, &heard.advertisement),
+            Wake::Peer(heard) => self.on_peer(now, &heard),
             Wake::Addresses => self.learn_addresses(now),
             Wake::Call(asker) => self.node.handle_call(now, &asker),
             Wake::Answer(answer) => self.on_answer(now, &answer),
@@ -293,7 +294,7 @@ impl Channel {
     fn hear_senders(&mut self, now: Time) {
         for _ in 0..peers::QUEUE_LEN {
             let Ok(heard) = self.ports.peers.try_recv() else { break };
-            self.node.handle_advertisement(now, heard.from, &heard.advertisement);
+            self.on_peer(now, &heard);
         }
         if self.ports.addresses.has_changed().is_ok_and(|changed| changed) {
             self.learn_addresses(now);
@@ -304,6 +305,11 @@ impl Channel {
         while let Some(answer) = self.caller.try_answered() {
             self.on_answer(now, &answer);
         }
+    }
+
+    fn on_peer(&mut self, now: Time, HeardPeer { from, advertisement }: &HeardPeer) {
+        self.ports.gate.hear_list(now, SocketAddr::new(from.ip(), advertisement.nack_port), advertisement.list);
+        self.node.handle_advertisement(now, *from, advertisement);
     }
 
     fn learn_addresses(&mut self, now: Time) {
@@ -357,6 +363,7 @@ impl Channel {
             tracing::info!(channel = self.name, %epoch, "the key file was read: {} receivers are let in", receivers.len());
         }
         self.ports.gate.admit(admission);
+        self.node.set_list(self.ports.gate.list_name());
         if self.publishes && epoch > self.node.epoch() {
             self.ports.gate.announce(epoch);
             self.node.announce_epoch(now, epoch, self.ports.epoch_overlap);

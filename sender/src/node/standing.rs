@@ -145,6 +145,11 @@ impl SenderNode {
         self.settle(now);
     }
 
+    /// Names the list of receivers, for other senders; 0: there is none.
+    pub const fn set_list(&mut self, list: u64) {
+        self.list = list;
+    }
+
     /// Where the other senders take NACKs; more of them are known than before.
     pub fn handle_peers(&mut self, now: Time, peers: Vec<SocketAddr>) {
         self.role.handle_peers(now, peers);

@@ -92,6 +92,7 @@ fn advertisement(node: &Node, now: Time) -> Advertisement {
         finished: Vec::new(),
         data_packets: 0,
         manifest_sent: true,
+        list: 0,
         rank: node.rank,
     }
 }
