@@ -21,7 +21,7 @@
 //! # Promises
 //! - Of two active senders that hear each other (by probes or by advertisements) the one that goes after the other
 //!   begins to drain within [`PROBE_EVERY`] and a probe's time, and is silent [`RoleConfig::drain_limit`] later at
-//!   the latest: that sum is [`overlap_max`].
+//!   the latest: that sum is [`overlap_max`]. Senders that answer only over QUIC, and from far away, take longer.
 //! - What an advertisement or a question says makes a sender ask; only a fresh answer decides, or, where none comes,
 //!   an advertisement that is younger than three of its intervals.
 //! - Alive is not serving: a sender that is paused, drained, has no content or cannot send counts as gone.
@@ -56,7 +56,7 @@ pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A primary that holds off asks so often whether the backup is done.
 const HOLD_PROBE_EVERY: Duration = Duration::from_millis(250);
 /// An inquiry waits so long at most for senders that are far away on QUIC, whose last answer took longer than all its
-/// questions; one that goes on sending meanwhile does not.
+/// questions.
 const FAR_MAX: Duration = Duration::from_secs(3);
 /// An answer that comes later than this is none.
 const NONCE_AGE_MAX: Duration = Duration::from_secs(2);
@@ -621,7 +621,7 @@ impl RoleMachine {
             } else {
                 inquiry.tries += 1;
                 inquiry.next = now + PROBE_TIMEOUT;
-                if inquiry.tries == PROBE_TRIES && self.state != State::Active {
+                if inquiry.tries == PROBE_TRIES {
                     inquiry.next = inquiry.next.max(began + self.peers.takes(now).min(FAR_MAX));
                 }
                 let targets = self.targets(now);
