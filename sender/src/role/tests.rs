@@ -774,8 +774,9 @@ fn a_primary_that_is_far_away_on_quic_is_waited_for_once_it_was_heard() {
     answer(&mut world, asked);
     assert_eq!((world.state(BACKUP), world.nodes[BACKUP].served), (State::Standby, 1));
     // And not for ever.
+    world.run(STEP);
     world.nack(BACKUP, 3);
-    world.run(far * 3 / 2 + STEP);
+    world.run(far * 3 / 2 + STEP * 2);
     assert_eq!((world.state(BACKUP), world.nodes[BACKUP].served), (State::Active, 2));
 }
 
