@@ -45,7 +45,13 @@ enum CallError {
 }
 
 /// A connection with who is at its other end.
-type Line = (Connection, Peer);
+#[derive(Debug)]
+struct Line {
+    connection: Connection,
+    peer: Peer,
+    /// How long it took to have it.
+    connecting: Duration,
+}
 
 /// What a sender answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +60,7 @@ pub(crate) struct Answer {
     pub(crate) from: SocketAddr,
     pub(crate) standing: Standing,
     pub(crate) came: Time,
-    /// From the call on, with the connection that it needed.
+    /// With the connection that it needed, also when that was there from before: the next time it may not be.
     pub(crate) took: Duration,
 }
 
@@ -64,7 +70,7 @@ struct Called {
     to: SocketAddr,
     asked: Time,
     came: Time,
-    answer: Option<(Line, Standing)>,
+    answer: Option<(Line, Standing, Duration)>,
 }
 
 /// Asks the other senders of a channel.
@@ -98,10 +104,10 @@ impl Caller {
             return;
         }
         self.asked.insert(to, asked);
-        self.lines.retain(|_, (connection, _)| !connection.is_closed());
+        self.lines.retain(|_, line| !line.connection.is_closed());
         let (shared, clock, line) = (Arc::clone(&self.shared), self.clock, self.lines.remove(&to));
         self.calls.spawn(async move {
-            let answer = shared.ask(to, line, ours).await;
+            let answer = shared.ask(clock, to, line, ours).await;
             let answer =
                 answer.inspect_err(|error| tracing::debug!(%to, "another sender was asked over QUIC: {error}"));
             Called { to, asked, came: clock.now(), answer: answer.ok() }
@@ -142,23 +148,36 @@ impl Caller {
         if self.asked.get(&to) == Some(&asked) {
             self.asked.remove(&to);
         }
-        let (line, standing) = answer?;
+        let (line, standing, took) = answer?;
         self.lines.insert(to, line);
-        Some(Answer { from: to, standing, came, took: came.since(asked) })
+        Some(Answer { from: to, standing, came, took })
     }
 }
 
 impl Shared {
-    async fn ask(&self, to: SocketAddr, line: Option<Line>, ours: Standing) -> Result<(Line, Standing), CallError> {
+    async fn ask(
+        &self,
+        clock: Clock,
+        to: SocketAddr,
+        line: Option<Line>,
+        ours: Standing,
+    ) -> Result<(Line, Standing, Duration), CallError> {
         let line = match line {
             Some(line) => line,
-            None => timeout(CONNECTING, self.connect(to)).await.unwrap_or(Err(CallError::Late))?,
+            None => {
+                let began = clock.now();
+                let connected = timeout(CONNECTING, self.connect(to)).await;
+                let (connection, peer) = connected.unwrap_or(Err(CallError::Late))?;
+                Line { connection, peer, connecting: clock.now().since(began) }
+            }
         };
+        let began = clock.now();
         let standing = timeout(PATIENCE, question(&line, ours)).await.unwrap_or(Err(CallError::Late))?;
-        Ok((line, standing))
+        let took = line.connecting + clock.now().since(began);
+        Ok((line, standing, took))
     }
 
-    async fn connect(&self, to: SocketAddr) -> Result<Line, CallError> {
+    async fn connect(&self, to: SocketAddr) -> Result<(Connection, Peer), CallError> {
         // The same address, of which an IPv6 scope is a part.
         let mut quic = to;
         quic.set_port(to.port().checked_add(1).ok_or(CallError::Port)?);
@@ -171,7 +190,7 @@ impl Shared {
     }
 }
 
-async fn question((connection, peer): &Line, ours: Standing) -> Result<Standing, CallError> {
+async fn question(Line { connection, peer, .. }: &Line, ours: Standing) -> Result<Standing, CallError> {
     let mut replies = connection.ask(&Request::Probe { asker: Some(ours) }.encode()).await?;
     let reply = replies.next(MESSAGE_LEN_MAX).await?.ok_or(CallError::Nobody)?;
     ProbeReply::decode(&reply, peer)?.standing.ok_or(CallError::Nobody)
@@ -298,5 +317,8 @@ mod tests {
         };
         assert!(answer.came >= asked && answer.came < clock.now().before(Duration::from_millis(1)));
         assert!(answer.took <= clock.now().since(asked) && before >= asked);
+        let connecting = caller.lines[&nacks].connecting;
+        caller.call(nacks, standing(3, SenderState::Standby));
+        assert!(caller.answered().await.took > connecting, "the connection was there, and may not be the next time");
     }
 }
