@@ -130,7 +130,7 @@ fn who_is_on_the_list_is_let_in_and_who_is_taken_off_reads_nothing_newer() {
                 .unwrap(),
         );
         assert_eq!(kept.unwrap().mode() & 0o777, 0o600);
-        until("the backup has it, too", || backup.stderr().contains("to=Standby"));
+        until("the backup has it, too", || backup.stderr().contains("to=standby"));
 
         listed.change("revoke", 2, &mut [&mut primary, &mut backup]);
         let second = listed.write("second", 2);

@@ -32,6 +32,7 @@ mod peers;
 mod reached;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 
 use nackcast_testbed::netns::with_namespaces;
 
-use super::{Pair, alone, states};
+use super::{Pair, states, with_another};
 use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, assert_ends, receiver_name};
 
 impl Pair {
@@ -32,11 +32,11 @@ impl Pair {
 
 #[test]
 fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup) = pair.serving();
-        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
         // Between primary and backup neither multicast nor the NACK ports pass.
         let other = [("backup", "sender"), ("sender", "backup")];
         for (host, from) in other {
@@ -48,15 +48,15 @@ fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
         pair.until_alerted("backup-asked");
-        assert!(!backup.stderr().contains("to=Active"), "the primary serves\n{}", backup.tail());
+        assert!(!backup.stderr().contains("to=active"), "the primary serves\n{}", backup.tail());
 
         primary.kill9().unwrap();
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         // It returns, sees that the backup is active, and makes it finish.
         let mut primary = pair.primary();
-        primary.wait_for_stderr("to=HoldingOff", PATIENCE).unwrap();
-        backup.wait_for_stderr("to=Draining", PATIENCE).unwrap();
-        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=holding-off", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=draining", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=active", PATIENCE).unwrap();
         for (host, _) in other {
             pair.allow(host);
         }
@@ -69,7 +69,7 @@ fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
 /// multicast alone cannot bring, receivers wait for, and people hear of it.
 #[test]
 fn a_primary_that_only_multicast_leaves_is_alive() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let mut backup = pair.backup();
@@ -77,7 +77,7 @@ fn a_primary_that_only_multicast_leaves_is_alive() {
         let _first = pair.site.receive_on(1, &["--pull", "never"]);
         let mut primary = pair.primary();
         primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
-        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
         pair.forbid(
             "sender",
             &[format!("udp dport {{ {NACK_PORT}, {} }}", NACK_PORT + 1), format!("udp sport {NACK_PORT}")],
@@ -85,10 +85,10 @@ fn a_primary_that_only_multicast_leaves_is_alive() {
         let mut late = pair.site.receive(2, &["--pull", "never"]);
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
         pair.until_alerted("backup-asked");
-        assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
+        assert!(!states(&backup).contains(&"active".to_owned()), "the primary serves\n{}", backup.tail());
         pair.allow("sender");
         assert_ends(&mut late, 0);
         pair.tree.assert_at(&pair.site.target(2));
-        assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
+        assert!(!states(&backup).contains(&"active".to_owned()), "the primary serves\n{}", backup.tail());
     });
 }
