@@ -49,6 +49,8 @@ pub enum Mutation {
     PullsAtOnce,
     /// When no passes are left for one object, all are pulled.
     PermitForAll,
+    /// What a sender promised again is pulled all the same.
+    PermitStays,
     /// A pulled block is kept without being checked.
     PulledNotChecked,
     /// A source that gave a wrong block is asked again.
@@ -57,7 +59,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BitmapOffByOne,
         Self::InstallBeforeSync,
         Self::MapBeforeData,
@@ -79,6 +81,7 @@ impl Mutation {
         Self::HoldOffIgnored,
         Self::PullsAtOnce,
         Self::PermitForAll,
+        Self::PermitStays,
         Self::PulledNotChecked,
         Self::SourceNotDropped,
     ];

@@ -16,6 +16,7 @@ use std::time::Duration;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{ObjectId, ObjectIndex, SessionId};
 use nackcast_common::manifest::Manifest;
+use nackcast_common::mutation::{Mutation, planted};
 use nackcast_common::ranges::RangeSet;
 use nackcast_common::seal::PacketNumbers;
 use nackcast_proto::wire::limits::{IDS_MAX, SHORT_MAX};
@@ -298,7 +299,7 @@ impl Cycle {
                 self.quiet_missing.insert(index.0, now + REFUSED_RETRY);
             }
         }
-        if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) {
+        if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) && !planted(Mutation::PermitStays) {
             // Whatever else was asked for will come.
             let named: BTreeSet<_> = asked.ids.iter().copied().collect();
             let was_asked = |id: &ObjectId| {

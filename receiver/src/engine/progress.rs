@@ -43,11 +43,11 @@ impl ReceiverEngine {
             Done::Finish { whole } => self.on_finished(now, whole),
             Done::Checkpoint => self.checkpointing = false,
             Done::Room { is_there } => {
-                if self.keeping.looked(now, is_there) {
-                    self.cycle.look();
-                }
+                self.keeping.looked(now, is_there);
             }
         }
+        // Whatever was lost is asked for, also while no advertisement comes that would make us look.
+        self.cycle.look();
         self.advance(now);
     }
 

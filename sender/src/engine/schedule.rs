@@ -207,9 +207,16 @@ impl Schedule {
         self.objects.get(&id)
     }
 
-    /// An earlier run's count of the current round. Beyond it there is no first pass, either.
+    /// An earlier run's count of the current round. Beyond it there is no first pass, either. An object that is not in
+    /// the dataset may come back in its round.
     pub(super) fn restore_passes(&mut self, id: ObjectId, passes: u32, now: Time) {
-        let Some(object) = self.objects.get_mut(&id) else { return };
+        let Some(object) = self.objects.get_mut(&id) else {
+            self.left.insert(id, (passes, now));
+            if self.left.len() > LEFT_MAX {
+                self.left.pop_first();
+            }
+            return;
+        };
         object.passes = object.passes.max(passes);
         object.last_asked = now;
         if object.state == State::FirstPass && object.passes >= self.config.max_passes {

@@ -127,8 +127,8 @@ fn pull(dice: &mut Dice, scenario: &mut Scenario) {
     };
     scenario.sender.max_passes = dice.pick(&[1, 2, 2, 3]);
     let source = |dice: &mut Dice, n| (dice.number(0..2) == 0).then(|| who(dice, n));
-    let heal_at_ms = scenario.heal_at_ms;
     let mut add = |at_ms, what| scenario.happenings.push(Happening { at_ms, what });
+    let heal_at_ms = scenario.heal_at_ms;
     for _ in 0..dice.count(1, 3) {
         let (receiver, for_ms) = (source(dice, scenario.receivers), dice.number(100..8_000));
         add(dice.number(0..heal_at_ms), What::Spoil { receiver, for_ms });
@@ -147,7 +147,20 @@ fn pull(dice: &mut Dice, scenario: &mut Scenario) {
         let (receiver, for_ms) = (source(dice, scenario.receivers), dice.number(1_000..12_000));
         add(dice.number(0..heal_at_ms), What::Bar { receiver, for_ms });
     }
+    if dice.number(0..3) == 0 {
+        drought(dice, scenario);
+    }
     scenario.happenings.sort_by_key(|happening| happening.at_ms);
+}
+
+/// What has no passes left is lacked until its round is over: sources come back when the sender is asked again.
+fn drought(dice: &mut Dice, scenario: &mut Scenario) {
+    scenario.sender.round_quiet_ms = 3_000;
+    scenario.heal_at_ms += 12_000;
+    for source in std::iter::once(None).chain((0..scenario.receivers).map(Some)) {
+        let for_ms = dice.number(8_000..scenario.heal_at_ms.max(9_000));
+        scenario.happenings.push(Happening { at_ms: 0, what: What::Bar { receiver: source, for_ms } });
+    }
 }
 
 fn content(dice: &mut Dice, receivers: u32) -> ContentSpec {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nackcast_common::clock::Time;
-use nackcast_common::ids::{ObjectId, RunId, SessionId};
+use nackcast_common::ids::{ObjectId, RunId, SessionId, StartNumber};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::ranges::RangeSet;
 use nackcast_proto::wire::{Advertisement, Nack, NackAnswer, NackStatus};
@@ -45,12 +45,20 @@ struct Asked {
     manifest: Option<Arc<Manifest>>,
 }
 
+/// A session that a receiver heard: the order of its start, when last, and how long it may be silent.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    start: StartNumber,
+    at: Time,
+    silent: Duration,
+}
+
 /// What a receiver sent and read. Times are of its own clock.
 #[derive(Debug, Default)]
 struct Seen {
     run: RunId,
     sent: BTreeMap<u64, Time>,
-    heard: BTreeMap<SessionId, (Time, Duration)>,
+    heard: BTreeMap<SessionId, Session>,
     answered: BTreeSet<u64>,
     /// The last answer that it must have taken, or its start.
     answered_at: Time,
@@ -97,7 +105,13 @@ impl LastResort {
 
     fn on_advertisement(&mut self, now: Time, receiver: u32, advertisement: &Advertisement) {
         let heard = &mut self.receivers.entry(receiver).or_default().heard;
-        heard.insert(advertisement.session, (now, silent_after(advertisement.interval)));
+        let (start, silent) = (advertisement.start_number, silent_after(advertisement.interval));
+        // A sender that began anew has forgotten its earlier session, and so has who heard the new one, whatever of the
+        // earlier one still comes.
+        if heard.values().all(|session| session.start <= start) {
+            heard.retain(|_, session| session.start == start);
+            heard.insert(advertisement.session, Session { start, at: now, silent });
+        }
     }
 
     fn on_answer(&mut self, now: Time, receiver: u32, answer: &NackAnswer) {
@@ -109,7 +123,7 @@ impl LastResort {
         }
         let newest = seen.sent.last_key_value().map_or(0, |(packet, _)| *packet);
         let sent_lately = seen.sent.get(&answer.nack).is_some_and(|at| now.since(*at) < AGE_SURE);
-        let is_live = seen.heard.get(&answer.session).is_some_and(|(at, silent)| now.since(*at) < *silent);
+        let is_live = seen.heard.get(&answer.session).is_some_and(|session| now.since(session.at) < session.silent);
         // Whether the receiver takes this one nobody can tell from outside: it may, and it need not.
         let is_sure = sent_lately && is_live && newest.saturating_sub(answer.nack) < NUMBER_SURE;
         let of = |places: &RangeSet, ids: &[ObjectId]| -> BTreeSet<ObjectId> {
@@ -186,7 +200,8 @@ mod tests {
             NackStatus::Unknown => answer.unknown_ids = vec![OBJECT],
             _ => {}
         }
-        oracle.receivers.entry(0).or_default().heard.insert(answer.session, (now, Duration::from_secs(1)));
+        let session = Session { start: StartNumber(1), at: now, silent: Duration::from_secs(1) };
+        oracle.receivers.entry(0).or_default().heard.insert(answer.session, session);
         oracle.on_heard(now, 0, &Said::Answer(answer));
     }
 
