@@ -152,11 +152,7 @@ impl ReceiverNode {
                 self.watch.on_source_reached(source);
                 self.engine.handle_reached(now, id);
             }
-            Err(why) => {
-                if let Some(line) = self.watch.on_source_silent(now, source, &why) {
-                    self.notes.say(now, &line);
-                }
-            }
+            Err(why) => self.watch.on_source_silent(now, source, &why),
         }
         self.drain(now);
     }

@@ -119,17 +119,18 @@ impl Watch {
         self.reached.insert(source.to_owned());
     }
 
-    /// A source of unicast was not reached. Some, when that is news: for the log.
-    pub(super) fn on_source_silent(&mut self, now: Time, source: &str, why: &str) -> Option<String> {
+    /// A source of unicast was not reached.
+    pub(super) fn on_source_silent(&mut self, now: Time, source: &str, why: &str) {
         if self.reached.contains(source) {
-            return None;
+            return;
         }
-        let known_as = source.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        let known_as =
-            known_as.map_or_else(|| source.to_owned(), |(host, port)| format!("{host}:{}", port.wrapping_sub(1)));
-        let line = format!("the source {known_as} never answered: {why}");
-        let is_news = self.silent.insert(source.to_owned(), (now, line.clone())).is_none();
-        is_news.then(|| format!("{line}; {}", Kind::SourceSilent.check()))
+        // As it was given: the port before that of its QUIC.
+        let given = source.rsplit_once(':').and_then(|(host, port)| {
+            let port = port.parse::<u16>().ok()?.checked_sub(1)?;
+            Some(format!("{host}:{port}"))
+        });
+        let given = given.unwrap_or_else(|| source.to_owned());
+        self.silent.insert(source.to_owned(), (now, format!("the source {given} never answered: {why}")));
     }
 
     /// A manifest came into force when so much had come by unicast, and by multicast: from here on shares count.
