@@ -148,12 +148,22 @@ struct Lines {
 impl Show for Lines {
     fn update(&mut self, progress: &Progress) {
         for (index, channel) in progress.channels.iter().enumerate() {
-            if self.last.get(index) != Some(channel) {
+            if self.last.get(index).is_none_or(|last| is_news(last, channel)) {
                 self.terminal.line(&format!("{}: {}", channel.name, progress_line(channel)));
             }
         }
         self.last.clone_from(&progress.channels);
     }
+}
+
+/// Of a channel at rest nothing is told again because a counter moved.
+fn is_news(last: &ChannelProgress, row: &ChannelProgress) -> bool {
+    let told = |row: &ChannelProgress| {
+        let counts = [row.generation, row.objects_done, row.bytes_done, row.receivers, row.receivers_complete];
+        (row.state.clone(), row.note.clone(), counts)
+    };
+    let is_at_rest = ["complete", "idle", "standby"].contains(&row.state.as_str());
+    if is_at_rest { told(last) != told(row) } else { last != row }
 }
 
 struct Json {
@@ -179,6 +189,20 @@ mod tests {
         fn update(&mut self, progress: &Progress) {
             self.0.lock().unwrap().push(progress.channels[0].bytes_done);
         }
+    }
+
+    #[test]
+    fn a_channel_at_rest_is_told_once() {
+        let row = |state: &str, wire_bytes, generation| ChannelProgress {
+            state: state.to_owned(),
+            wire_bytes,
+            generation,
+            ..ChannelProgress::default()
+        };
+        let last = row("complete", 7, 1);
+        assert!(!is_news(&last, &row("complete", 8, 1)));
+        assert!(is_news(&last, &row("complete", 8, 2)) && is_news(&last, &row("receiving", 7, 1)));
+        assert!(is_news(&row("receiving", 7, 1), &row("receiving", 8, 1)));
     }
 
     #[tokio::test]

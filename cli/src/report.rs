@@ -40,13 +40,13 @@ impl Summary for nackcast_sender::Summary {
         let mut lines = Vec::new();
         for channel in &self.channels {
             lines.push(format!(
-                "{}: generation {}, {}, {}; sent {}, repair {}; {} of {} reported complete",
+                "{}: generation {}, {}, {}; sent {}, {}; {} of {} reported complete",
                 channel.name,
                 channel.generation,
                 counted(channel.objects, "object"),
                 ByteCount(channel.bytes),
                 ByteCount(channel.sent_bytes),
-                share(channel.repair_bytes, channel.sent_bytes),
+                repair(channel.repair_bytes, channel.sent_bytes),
                 channel.receivers_complete,
                 counted(channel.receivers, "receiver"),
             ));
@@ -65,14 +65,14 @@ impl Summary for nackcast_receiver::Summary {
         for channel in &self.channels {
             let state = if channel.complete { "complete and verified" } else { "not complete" };
             lines.push(format!(
-                "{} in {}: {state}, generation {}, {}, {}; received {}, repair {}",
+                "{} in {}: {state}, generation {}, {}, {}; received {}, {}",
                 channel.name,
                 one_line(&channel.into),
                 channel.generation,
                 counted(channel.files, "file"),
                 ByteCount(channel.bytes),
                 ByteCount(channel.received_bytes),
-                share(channel.repair_bytes, channel.received_bytes),
+                repair(channel.repair_bytes, channel.received_bytes),
             ));
             if channel.unicast_wanted > 0 {
                 lines.push(format!(
@@ -118,14 +118,14 @@ pub(crate) fn progress_line(row: &ChannelProgress) -> String {
     let mut text = if row.state.is_empty() { "starting".to_owned() } else { row.state.clone() };
     if row.objects > 0 {
         text.push_str(&format!(
-            ", {}/{}, {} of {} ({}), {}/s, repair {}",
+            ", {}/{}, {} of {} ({}), {}, {}",
             row.objects_done,
             counted(row.objects, "object"),
             ByteCount(row.bytes_done),
             ByteCount(row.bytes),
             whole_percent(row.bytes_done, row.bytes),
-            BitRate(round_rate(row.rate_bps)),
-            share(row.repair_bytes, row.wire_bytes),
+            rate(row.rate_bps),
+            repair(row.repair_bytes, row.wire_bytes),
         ));
         let left = row.bytes.saturating_sub(row.bytes_done);
         if left > 0 && row.rate_bps > 0 {
@@ -159,20 +159,29 @@ pub(crate) fn share(part: u64, whole: u64) -> String {
     format!("{percent:.1} %")
 }
 
+/// Who starts again sends only what is asked for: then all of it is repair, which is no trouble.
+pub(crate) fn repair(repair: u64, all: u64) -> String {
+    if repair == all && all > 0 { "only repair".to_owned() } else { format!("repair {}", share(repair, all)) }
+}
+
+/// As people read it.
+pub(crate) fn rate(bps: u64) -> String {
+    format!("{}/s", BitRate(round_rate(bps)))
+}
+
 /// Rounded down: 100 % is said when all is there, and nothing of nothing is all.
 fn whole_percent(part: u64, whole: u64) -> String {
     let percent = if whole == 0 { 100 } else { u128::from(part.min(whole)) * 100 / u128::from(whole) };
     format!("{percent} %")
 }
 
-/// Four digits are enough to read.
+/// Three digits are enough to read.
 const fn round_rate(bps: u64) -> u64 {
-    let unit = match bps {
-        0..10_000 => 1,
-        10_000..10_000_000 => 1_000,
-        10_000_000..10_000_000_000 => 100_000,
-        _ => 100_000_000,
+    let digits = match bps.checked_ilog10() {
+        Some(log) if log > 2 => log - 2,
+        _ => 0,
     };
+    let unit = 10_u64.pow(digits);
     bps / unit * unit
 }
 
@@ -207,6 +216,14 @@ mod tests {
         // A generation that only removes files.
         let channel = ChannelProgress { state: "finishing".to_owned(), wire_bytes: 9000, ..Default::default() };
         assert_eq!(progress_line(&channel), "finishing");
+    }
+
+    #[test]
+    fn rates_have_few_digits_and_who_only_repairs_is_no_trouble() {
+        let rates = [0, 999, 1234, 19_876_543, 123_456_789, 98_765_432_109, u64::MAX].map(rate);
+        let read = ["0bit/s", "999bit/s", "1.23kbit/s", "19.8mbit/s", "123mbit/s", "98.7gbit/s", "18400000000gbit/s"];
+        assert_eq!(rates, read);
+        assert_eq!([repair(0, 0), repair(21, 1000), repair(7, 7)], ["repair 0.0 %", "repair 2.1 %", "only repair"]);
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn who_is_on_the_list_is_let_in_and_who_is_taken_off_reads_nothing_newer() {
                 .unwrap(),
         );
         assert_eq!(kept.unwrap().mode() & 0o777, 0o600);
-        until("the backup has it, too", || backup.stderr().contains("to=Standby"));
+        until("the backup has it, too", || backup.stderr().contains("to=standby"));
 
         listed.change("revoke", 2, &mut [&mut primary, &mut backup]);
         let second = listed.write("second", 2);
@@ -192,7 +192,7 @@ fn who_comes_when_only_the_backup_is_left_is_let_in_by_it() {
         backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
         let mut primary = listed.primary();
         until("the backup has it", || listed.site.path("copy").join("first").exists());
-        until("the backup serves it", || backup.stderr().contains("to=Standby"));
+        until("the backup serves it", || backup.stderr().contains("to=standby"));
         primary.kill9().unwrap();
         let receiver = listed.site.receive_on(1, &[]);
         until_complete(&receiver);
@@ -202,7 +202,7 @@ fn who_comes_when_only_the_backup_is_left_is_let_in_by_it() {
         // It starts anew, and the primary is gone still.
         backup.kill9().unwrap();
         let backup = listed.backup();
-        until("the backup serves it again", || backup.stderr().contains("to=Standby"));
+        until("the backup serves it again", || backup.stderr().contains("to=standby"));
         let receiver = listed.site.receive_on(2, &[]);
         until_complete(&receiver);
         first.assert_at(&listed.site.target(2));

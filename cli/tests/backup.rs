@@ -30,7 +30,7 @@ use nackcast_testbed::fabric::Direction;
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::{Process, Signal};
 
-use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, Site, alone, assert_ends, program, receiver_name, until};
+use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, Site, assert_ends, program, receiver_name, until, with_another};
 use crate::tree::{Tree, copy_tree, noise};
 
 const MIB: usize = 1 << 20;
@@ -109,7 +109,7 @@ impl Pair {
         backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
         let receivers: Vec<_> = (1..=receivers).map(|receiver| self.site.receive(receiver, &[])).collect();
         let primary = self.primary();
-        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
         (primary, backup, receivers)
     }
 
@@ -184,7 +184,7 @@ fn takes_over_at(percent: u64, stop: impl FnOnce(&mut Process)) {
         let watched = scope.spawn(|| watch(&socket, first, clock, &over));
         pair.site.until_sent(pair.tree.bytes() * percent / 100);
         stop(&mut primary);
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         pair.until_alerted("role-changed");
         pair.assert_received(&mut receivers);
         over.store(true, Ordering::Relaxed);
@@ -211,42 +211,42 @@ fn states(process: &Process) -> Vec<String> {
 
 #[test]
 fn a_primary_killed_at_a_quarter_is_replaced() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| takes_over_at(25, kill));
 }
 
 #[test]
 fn a_primary_killed_at_half_is_replaced() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| takes_over_at(50, kill));
 }
 
 #[test]
 fn a_primary_killed_near_the_end_is_replaced() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| takes_over_at(95, kill));
 }
 
 #[test]
 fn a_frozen_primary_is_replaced() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| takes_over_at(50, |primary| primary.signal(Signal::SIGSTOP).unwrap()));
 }
 
 #[test]
 fn a_primary_that_returns_has_the_channel_again() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, mut receivers) = pair.started(2);
         pair.site.until_sent(pair.tree.bytes() / 4);
         primary.kill9().unwrap();
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         until("the backup sends", || pair.backup_bytes() > MIB as u64);
         let mut primary = pair.primary();
-        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=active", PATIENCE).unwrap();
         let states = states(&backup);
-        assert!(states.iter().any(|state| state.starts_with("Draining")), "it was handed over: {states:?}");
+        assert!(states.iter().any(|state| state.starts_with("draining")), "it was handed over: {states:?}");
         backup.wait_for_stderr("what was sent is finished", PATIENCE).unwrap();
         pair.assert_received(&mut receivers);
     });
@@ -254,7 +254,7 @@ fn a_primary_that_returns_has_the_channel_again() {
 
 #[test]
 fn receivers_that_reach_only_the_backup_are_an_alert_and_no_take_over() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (_primary, mut backup) = pair.serving();
@@ -264,11 +264,11 @@ fn receivers_that_reach_only_the_backup_are_an_alert_and_no_take_over() {
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &[])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
         pair.until_alerted("backup-asked");
-        assert!(!backup.stderr().contains("to=Active"), "the primary serves\n{}", backup.tail());
+        assert!(!backup.stderr().contains("to=active"), "the primary serves\n{}", backup.tail());
         for receiver in 1..=2 {
             pair.cut(&receiver_name(receiver), "sender", false);
         }
         pair.assert_received(&mut receivers);
-        assert!(!backup.stderr().contains("to=Active"), "the primary serves\n{}", backup.tail());
+        assert!(!backup.stderr().contains("to=active"), "the primary serves\n{}", backup.tail());
     });
 }

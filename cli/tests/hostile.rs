@@ -103,7 +103,7 @@ fn whatever_strangers_say_on_quic_grpc_and_http_the_transfer_goes_on() {
         // What an honest client costs is no stranger's doing.
         assert!(status_works(&site));
         assert!(site.on_observer(|| quic::is_served(&site)));
-        let recorded = tcp::recorded_request(&site);
+        let recorded = tcp::recorded_requests(&site);
         let (memory, open) = (peak(&sender), descriptors(&sender));
 
         let ends = AtomicBool::new(false);

@@ -9,6 +9,7 @@ mod site;
 #[expect(dead_code, reason = "other tests need the rest")]
 mod tree;
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nackcast_common::clock::Clock;
@@ -24,7 +25,7 @@ use nackcast_testbed::fabric::Link;
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::Process;
 
-use crate::site::{PATIENCE, Site, alone, assert_ends, progress, summary, until, until_idle};
+use crate::site::{PATIENCE, Site, alone, assert_ends, program, progress, summary, until, until_idle};
 use crate::tree::{Tree, noise};
 
 fn write(site: &Site, name: &str, seed: u64, length: usize) {
@@ -105,6 +106,41 @@ fn receivers_finish_from_each_other_when_no_sender_is_left() {
         eprintln!("of {size} bytes the second receiver pulled {second}, the third {third}");
         assert!(second > 0 && second < size, "what was multicast before is not pulled: {second} of {size}");
         assert!(third >= size, "{third} of {size}");
+    });
+}
+
+#[test]
+fn sources_that_are_not_there_are_told_and_the_one_that_is_serves() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let site = Site::new(2, 0.0);
+        write(&site, "large", 1, 6_000_000);
+        let tree = Tree::read(&site.source());
+        let first = site.receive_on(1, &["--serve-peers", "--unicast-rate", "20mbit"]);
+        let mut sender = site.send(&[]);
+        until("the first receiver is complete", || progress(&first)["state"] == "complete");
+        sender.kill9().unwrap();
+        let there = site.peer(1);
+        // The port of QUIC, in place of that before it; and a machine that does not exist.
+        let (host, port) = there.rsplit_once(':').unwrap();
+        let wrong = format!("{host}:{}", port.parse::<u16>().unwrap() + 1);
+        let more = ["--source", &wrong, "--source", "10.77.0.200:7701", "--source", &there];
+        let mut second = site.receive_on(2, &more);
+        second.wait_for_stderr(&format!("the source {wrong} never answered"), PATIENCE).unwrap();
+        until("the second receiver is complete", || progress(&second)["state"] == "complete");
+        tree.assert_at(&site.target(2));
+        let mut ask = Command::new(program());
+        ask.args(["alerts", "--json", "--node"]).arg(site.state("receiver-2"));
+        until("both are alerts", || {
+            let said = String::from_utf8_lossy(&ask.output().unwrap().stdout).into_owned();
+            said.matches("\"source-silent\"").count() >= 2 && said.contains(&wrong) && said.contains("10.77.0.200")
+        });
+        assert_eq!(second.stderr().matches(&format!("the source {wrong} never answered")).count(), 1, "said once");
+        // Nothing was multicast, and yet it was told how fast things came.
+        let lines = second.stdout();
+        let rates = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let most = rates.filter_map(|line| line["channels"][0]["rate_bps"].as_u64()).max();
+        assert!(most > Some(1_000_000), "{most:?}");
     });
 }
 

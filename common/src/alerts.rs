@@ -116,12 +116,19 @@ kinds! {
     /// Much of the dataset comes, or must come, by unicast.
     UnicastShare = "unicast-share", Warning, WhileFound,
         "check that multicast reaches this receiver: its loss, its switch port, the sender's rate";
+    /// A source of unicast never answered.
+    SourceSilent = "source-silent", Warning, WhileFound,
+        "check that a node that serves runs there, that its address is given with the port of its --listen (7701 if \
+         none was given; not one of the group's, and not that of QUIC, which is the next one), and firewalls";
     /// Little space is left.
     DiskNearlyFull = "disk-nearly-full", Warning, WhileFound,
         "free space on this file system, or give the content a larger one";
     /// A disk refuses to be read or written.
     DiskFailing = "disk-failing", Critical, Happens,
         "check the file system and the kernel's log (`dmesg`); free space if it is full";
+    /// An entry of the dataset cannot be put where it belongs.
+    NotInstalled = "not-installed", Critical, WhileFound,
+        "check what stands there and who may write there: move it away or give --overwrite, then `nackcast scan`";
     /// Content that was sound is not; it was, or is being, fetched again: its text says which.
     ContentDamaged = "content-damaged", Warning, Happens,
         "check who else writes into this directory, and the disk's health (`smartctl -a`)";

@@ -3,6 +3,8 @@
 //! A request goes to one channel, by its place in the configuration. Who cannot do what is asked says so by a
 //! [`Refusal`]; a request whose answer is dropped met a node that ends.
 
+use std::fmt;
+
 use tokio::sync::oneshot;
 
 use crate::admission::Admission;
@@ -77,6 +79,16 @@ pub enum Steer {
     Drain,
     /// Go on.
     Resume,
+}
+
+impl fmt::Display for Steer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+            Self::Resume => "resume",
+        })
+    }
 }
 
 /// Why something was not done.

@@ -33,7 +33,7 @@ pub struct ChannelProgress {
     pub wire_bytes: u64,
     /// How much of that was repair.
     pub repair_bytes: u64,
-    /// Bits per second on the data group, measured over the last moments.
+    /// Bits per second on the data group, with what is pulled by unicast, measured over the last moments.
     pub rate_bps: u64,
     /// Blocks given out by unicast, to whoever pulled them.
     pub unicast_bytes: u64,

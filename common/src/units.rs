@@ -26,7 +26,7 @@ pub struct ByteCount(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Not a number followed by a unit.
-    #[error("`{0}` is not a rate: write for example 800mbit, 1.5gbit, 64kbit or max")]
+    #[error("`{0}` is not a rate of bits: write for example 800mbit, 1.5gbit, 64kbit (at least 8kbit) or max")]
     Rate(String),
     /// Not a number followed by a unit.
     #[error("`{0}` is not a size: write for example 64MiB, 4096 or 2GB")]
@@ -77,11 +77,20 @@ impl FromStr for RateLimit {
             _ => {}
         }
         let (number, unit) = split_number(text).ok_or_else(bad)?;
+        // mbps, mbit/s and mbits are the same to everybody; what may mean bytes (MB/s) is not guessed at.
+        if text.contains("Bps") {
+            return Err(bad());
+        }
+        let unit = unit.strip_suffix("/s").filter(|unit| unit.contains("bit")).unwrap_or(&unit);
+        let unit = match unit.strip_suffix("ps") {
+            Some(start) if start.ends_with('b') => format!("{start}it"),
+            _ => unit.strip_suffix('s').unwrap_or(unit).to_owned(),
+        };
         let factor = match unit.as_str() {
-            "bit" | "bps" => 1.0,
-            "kbit" | "kbps" => 1e3,
-            "mbit" | "mbps" => 1e6,
-            "gbit" | "gbps" => 1e9,
+            "bit" => 1.0,
+            "kbit" => 1e3,
+            "mbit" => 1e6,
+            "gbit" => 1e9,
             _ => return Err(bad()),
         };
         match scaled(number, factor) {
@@ -181,9 +190,12 @@ mod tests {
     fn rates_are_read_as_people_write_them() {
         assert_eq!("800mbit".parse(), Ok(RateLimit::Fixed(BitRate(800_000_000))));
         assert_eq!("1.5 Gbit".parse(), Ok(RateLimit::Fixed(BitRate(1_500_000_000))));
+        for text in ["50mbps", "50 Mbps", "50mbit/s", "50Mbits", "50mbits/s"] {
+            assert_eq!(text.parse(), Ok(RateLimit::Fixed(BitRate(50_000_000))), "{text}");
+        }
         assert_eq!("max".parse(), Ok(RateLimit::Max));
         assert_eq!("auto".parse::<RateLimit>(), Err(UnitError::Auto));
-        for bad in ["", "20", "mbit", "-1mbit", "20 parsec", "1bit"] {
+        for bad in ["", "20", "mbit", "-1mbit", "20 parsec", "1bit", "50MB/s", "50mb", "50m", "50m/s", "50MBps"] {
             assert!(bad.parse::<RateLimit>().is_err(), "{bad}");
         }
         assert_eq!(RateLimit::Fixed(BitRate(20_000_000)).to_string(), "20mbit");

@@ -320,8 +320,9 @@ impl Rates {
         let channels = rows.iter().zip(&mut self.last).map(|(row, last)| {
             let mut row = row.borrow().clone();
             let passed = nackcast_common::clock::micros(now.since(last.1)).max(1);
-            row.rate_bps = row.wire_bytes.saturating_sub(last.0).saturating_mul(8_000_000) / passed;
-            *last = (row.wire_bytes, now);
+            let came = row.wire_bytes + row.pulled_bytes;
+            row.rate_bps = came.saturating_sub(last.0).saturating_mul(8_000_000) / passed;
+            *last = (came, now);
             row
         });
         Progress { channels: channels.collect() }

@@ -11,6 +11,7 @@
 //! of its own: the daemon runs it on one, a simulator calls it.
 
 mod adopt;
+mod blocked;
 mod chaining;
 mod finish;
 mod install;
@@ -32,6 +33,8 @@ use nackcast_common::manifest::{ChainingValue, Content, Entry, EntryKind, Manife
 use nackcast_proto::manifest::ManifestCodecError;
 
 pub(crate) use self::adopt::{AdoptError, load_manifest};
+pub use self::blocked::Blocked;
+use self::blocked::BlockedEntries;
 pub use self::record::Record;
 use crate::disk::DiskError;
 use crate::disk::install::{Installer, Obstacles, Policy, Removal};
@@ -135,6 +138,8 @@ pub enum Report {
     NotOurs(Vec<String>),
     /// A comparison could not be made: try again later.
     Failed(String),
+    /// Entries that cannot be put where they belong: all of them, whenever that changes.
+    Blocked(Blocked),
     /// Files that were sound are not, or are gone: they are fetched again.
     Damaged {
         /// Some of them.
@@ -212,6 +217,8 @@ pub struct Dataset {
     damaged: BTreeSet<usize>,
     /// Entries with something in their way that only a person can remove: not fetched over and over.
     refused: BTreeSet<usize>,
+    /// Entries that are kept from their places, and by what.
+    blocked: BlockedEntries,
     /// A manifest that could not be kept yet.
     pending: Option<(Digest, BTreeMap<Digest, Bytes>)>,
     chaining: BTreeMap<ObjectId, Arc<[ChainingValue]>>,
@@ -244,6 +251,7 @@ impl Dataset {
             wanted: BTreeSet::new(),
             damaged: BTreeSet::new(),
             refused: BTreeSet::new(),
+            blocked: BlockedEntries::default(),
             pending: None,
             chaining: BTreeMap::new(),
         }
@@ -275,6 +283,9 @@ impl Dataset {
             }
             Order::Install(objects) => self.install(&objects),
             Order::Finish => self.finish(),
+        }
+        if let Some(blocked) = self.manifest.as_ref().and_then(|(_, manifest)| self.blocked.news(manifest)) {
+            self.tell(Report::Blocked(blocked));
         }
     }
 

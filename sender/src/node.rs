@@ -21,6 +21,7 @@ mod epochs;
 mod keys;
 mod nacks;
 mod others;
+mod reads;
 mod standing;
 mod steering;
 mod tally;
@@ -46,6 +47,7 @@ use keys::SessionKeys;
 pub(crate) use nacks::tests::sealed as sealed_nack;
 pub use nacks::{Heard, HeardNack, HeardProbe, NackOpener, Refused};
 pub use others::AdvertisementOpener;
+use reads::Reads;
 use standing::Waiting;
 use tally::Tally;
 pub use tally::Trouble;
@@ -183,9 +185,10 @@ pub struct SenderNode {
     start_number: StartNumber,
     role: RoleMachine,
     waiting: Waiting,
-    /// Blocks could be read lately.
+    /// Blocks could be read lately, as far as the disk answers.
     can_read: bool,
     failed_in_row: u32,
+    reads: Reads,
     can_send: bool,
     engine: SenderEngine,
     keys: SessionKeys,
@@ -226,6 +229,7 @@ impl SenderNode {
             waiting: Waiting::default(),
             can_read: true,
             failed_in_row: 0,
+            reads: Reads::default(),
             can_send: true,
             id,
             epoch,
@@ -265,6 +269,7 @@ impl SenderNode {
     /// A [`Work::Make`] was carried out.
     pub fn handle_made(&mut self, now: Time, made: Made) {
         let (object, block) = made.id;
+        self.reads.came(now, made.ticket);
         if let Err(error) = &made.result {
             tracing::warn!(channel = self.tally.name(), %object, block, "not sent: {error}");
             self.tally.note(Trouble { line: error.to_string(), is_failure: true });
@@ -279,13 +284,16 @@ impl SenderNode {
         };
         if sound || self.failed_in_row >= UNREADABLE {
             self.can_read = sound;
-            self.look_at_ability(now);
         }
+        self.reads.look(now);
+        self.look_at_ability(now);
         let (answered, next) = self.blocks.take(made);
         for _ in 0..answered {
             self.engine.handle_done(now, Done::Prepared { object, block, sound });
         }
-        self.work.extend(next.map(Work::Make));
+        if let Some(order) = next {
+            self.make(now, order);
+        }
         self.settle(now);
     }
 
@@ -370,6 +378,9 @@ impl SenderNode {
 
     /// A deadline passed.
     pub fn handle_timeout(&mut self, now: Time) {
+        if self.reads.look(now) {
+            self.look_at_ability(now);
+        }
         self.role.handle_timeout(now);
         self.engine.handle_timeout(now);
         self.settle(now);
@@ -407,7 +418,8 @@ impl SenderNode {
     pub fn poll_deadline(&self, now: Time) -> Option<Deadline> {
         let drain = self.drain_until.map(|at| Deadline { at, why: "drain" });
         let engine = Deadline::earlier(self.engine.poll_deadline(now), drain);
-        Deadline::earlier(engine, self.role.poll_deadline())
+        let reads = self.reads.hangs_at().map(|at| Deadline { at, why: "a disk that hangs" });
+        Deadline::earlier(Deadline::earlier(engine, reads), self.role.poll_deadline())
     }
 
     /// Whether the channel is done.
@@ -474,12 +486,17 @@ impl SenderNode {
         match work {
             engine::Work::Prepare { object, block, repair } => match self.blocks.request((object, block), repair) {
                 Request::Ready => self.engine.handle_done(now, Done::Prepared { object, block, sound: true }),
-                Request::Make(order) => self.work.push_back(Work::Make(order)),
+                Request::Make(order) => self.make(now, order),
                 Request::Wait => {}
             },
             engine::Work::Release { object, block } => self.blocks.release((object, block)),
             engine::Work::RecordPass { object, count } => self.work.push_back(Work::RecordPass { object, count }),
         }
+    }
+
+    fn make(&mut self, now: Time, order: Order) {
+        self.reads.ordered(now, order.ticket(), order.id());
+        self.work.push_back(Work::Make(order));
     }
 
     fn on_event(&mut self, now: Time, event: Event) {

@@ -36,6 +36,7 @@ mod reached;
 mod state;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

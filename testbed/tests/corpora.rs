@@ -56,6 +56,19 @@ fn every_fuzz_target_holds_on_its_corpus() {
     }
 }
 
+/// Messages change, and seeds that nothing decodes any more search from nowhere.
+#[test]
+fn the_seeds_are_what_the_code_writes_today() {
+    let seeds = [nackcast_proto::fuzz::seeds(), nackcast_receiver::fuzz::seeds(), nackcast_sender::fuzz::seeds()];
+    for (target, inputs) in seeds.into_iter().flatten() {
+        for (number, input) in inputs.iter().enumerate() {
+            let path = fuzz().join("corpus").join(target).join(format!("seed-{number}-valid"));
+            let kept = fs::read(&path).unwrap_or_default();
+            assert!(kept == *input, "{} is stale: run the example `seeds` of testbed/fuzz", path.display());
+        }
+    }
+}
+
 #[test]
 fn every_fuzz_target_is_replayed_here() {
     let sources = fs::read_dir(fuzz().join("fuzz_targets")).unwrap().map(|entry| entry.unwrap().path());

@@ -1,6 +1,6 @@
 //! `nackcast status`: what a node does, who lags, and what is wrong.
 
-use nackcast_common::units::{BitRate, ByteCount, counted};
+use nackcast_common::units::{ByteCount, counted};
 use nackcast_proto::rpc::{
     ChannelStatus, ListAlertsRequest, Receiver, ReceiversRequest, StatusRequest, StatusResponse,
 };
@@ -11,6 +11,7 @@ use super::{ago, percent, table, with_node};
 use crate::args::StatusArgs;
 use crate::failure::{Failure, one_line};
 use crate::output::{print, print_json};
+use crate::report::{rate, share};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -169,8 +170,12 @@ fn to_text(status: &Printed) -> String {
             channel.generation.to_string(),
             format!("{} of {}", channel.objects_done, channel.objects),
             format!("{} of {}", ByteCount(channel.bytes_done), ByteCount(channel.bytes)),
-            BitRate(channel.rate_bps).to_string(),
-            crate::report::share(channel.repair_bytes, channel.wire_bytes),
+            rate(channel.rate_bps),
+            match channel.wire_bytes {
+                // Who started again: only what was asked for.
+                all if all > 0 && all == channel.repair_bytes => "all".to_owned(),
+                all => share(channel.repair_bytes, all),
+            },
             if is_sender {
                 format!("{} of {}", channel.receivers_complete, channel.receivers)
             } else {

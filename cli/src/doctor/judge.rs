@@ -332,8 +332,12 @@ fn never_came(facts: &Facts, link: &Link, found: &mut Findings) {
     if answers {
         let text = format!(
             "nothing for {} came to {name} in {waited:?}, although the sender answers by unicast: multicast is lost on \
-             the way",
-            facts.group.ip()
+             the way{}",
+            facts.group.ip(),
+            match tapped.map(|tapped| tapped.links.get(name).is_some_and(|passing| passing.querier)) {
+                Some(false) => ", and no querier was heard meanwhile: switches that snoop stop it then",
+                Some(true) | None => "",
+            }
         );
         let mend = "ask who runs the network for: an IGMP/MLD querier where switches snoop, multicast routing (PIM) on \
                     each router, and at the sender a --ttl above the number of routers and the right --interface";

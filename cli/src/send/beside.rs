@@ -84,6 +84,11 @@ async fn show(
 fn together(sending: &Progress, receiving: &Progress) -> Progress {
     let mut together = sending.clone();
     for (row, received) in together.channels.iter_mut().zip(&receiving.channels) {
+        // The sender counts what is still to be sent to everybody, which is nothing; here counts what it could send.
+        if (received.generation, received.objects_done) < (row.generation, received.objects) {
+            row.objects_done = row.objects_done.min(received.objects_done);
+            row.bytes_done = row.bytes_done.min(received.bytes_done);
+        }
         for finding in &received.findings {
             // The same kind about the same thing would be one alert that is told in two ways.
             if row.findings.iter().all(|own| (own.kind, &own.subject) != (finding.kind, &finding.subject)) {
@@ -100,6 +105,23 @@ mod tests {
     use nackcast_common::report::ChannelProgress;
 
     use super::*;
+
+    #[test]
+    fn a_backup_that_holds_nothing_has_nothing_done() {
+        let row = |generation, objects_done| {
+            let row = ChannelProgress { generation, objects: 9, objects_done, bytes: 90, ..Default::default() };
+            Progress { channels: vec![ChannelProgress { bytes_done: objects_done * 10, ..row }] }
+        };
+        let done = |sending, receiving| {
+            let row = &together(&sending, &receiving).channels[0];
+            (row.objects_done, row.bytes_done)
+        };
+        assert_eq!(done(row(2, 9), row(2, 0)), (0, 0));
+        assert_eq!(done(row(2, 9), row(0, 0)), (0, 0), "it knows of no manifest yet");
+        assert_eq!(done(row(2, 9), row(2, 3)), (3, 30));
+        assert_eq!(done(row(2, 4), row(2, 9)), (4, 40), "a first pass that it sends");
+        assert_eq!(done(row(2, 9), row(3, 1)), (9, 90), "it still serves the one before");
+    }
 
     #[test]
     fn what_either_finds_wrong_is_told_once() {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use nackcast_testbed::netns::with_namespaces;
 use serde_json::Value;
 
-use crate::stage::{Stage, alone, end, program, until};
+use crate::stage::{Stage, end, program, until, with_another};
 
 fn kinds(alerts: &Value) -> Vec<&str> {
     alerts["alerts"].as_array().unwrap().iter().map(|alert| alert["kind"].as_str().unwrap()).collect()
@@ -14,7 +14,7 @@ fn kinds(alerts: &Value) -> Vec<&str> {
 
 #[test]
 fn damage_is_healed_told_and_remembered() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
@@ -71,7 +71,7 @@ fn damage_is_healed_told_and_remembered() {
 
 #[test]
 fn a_wrong_ticket_is_told() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);

@@ -73,6 +73,16 @@ impl Bridge {
         must(sh(&self.hub, "ip link set br0 type bridge mcast_querier 1"));
     }
 
+    /// Lets nobody ask any more.
+    pub(crate) fn ask_no_more(&self) {
+        must(sh(&self.hub, "ip link set br0 type bridge mcast_querier 0"));
+    }
+
+    /// Lets the bridge hand groups to those only of whom it knows that they want them, as many switches do.
+    pub(crate) fn flood_nobody(&self) {
+        must(sh(&self.hub, "bridge link set dev hub2 mcast_flood off"));
+    }
+
     /// Runs something in the receiver's shell.
     pub(crate) fn receiver(&self, command: &str) {
         must(sh(&self.hosts[1].0, command));

@@ -5,7 +5,7 @@ use nackcast_testbed::netns::with_namespaces;
 use serde_json::Value;
 
 use crate::bridge::Bridge;
-use crate::stage::{Stage, alone, end, until};
+use crate::stage::{Stage, end, until, with_another};
 
 const GROUP: &str = "239.192.7.8";
 
@@ -46,7 +46,7 @@ fn set(stage: &Stage, host: &str, setting: &str, value: &str) {
 
 #[test]
 fn what_keeps_a_receiver_from_hearing_is_found() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let stage = Stage::new();
         let nacks = format!("{}:7701", stage.address("sender"));
@@ -94,7 +94,7 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
 
 #[test]
 fn links_that_are_too_small_and_hops_that_are_too_few_are_found() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let stage = Stage::new();
         let receiver = format!("{}:7701", stage.address("receiver"));
@@ -123,7 +123,7 @@ fn links_that_are_too_small_and_hops_that_are_too_few_are_found() {
 
 #[test]
 fn a_port_that_is_taken_and_a_wrong_ticket_are_found() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
@@ -143,7 +143,7 @@ fn a_port_that_is_taken_and_a_wrong_ticket_are_found() {
 
 #[test]
 fn on_a_switch_that_snoops_a_querier_is_heard_and_a_report_that_does_not_leave_is_found() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let bridge = Bridge::new();
         let has = |found: &[(String, String)], verdict: &str, what: &str| {
@@ -167,5 +167,31 @@ fn on_a_switch_that_snoops_a_querier_is_heard_and_a_report_that_does_not_leave_i
         let (found, text) = bridge.doctor();
         assert!(has(&found, "fine", "querier") && has(&found, "fine", "advertised"), "{text}");
         assert!(found.iter().all(|(verdict, _)| verdict != "wrong"), "{text}");
+    });
+}
+
+#[test]
+fn a_switch_that_stops_a_group_without_a_querier_is_found() {
+    let _turn = with_another();
+    with_namespaces(|| {
+        let bridge = Bridge::new();
+        let has = |found: &[(String, String)], verdict: &str, what: &str| {
+            found.iter().any(|(a, b)| (a.as_str(), b.as_str()) == (verdict, what))
+        };
+        bridge.flood_nobody();
+        let is_stopped = |(found, text): (Vec<(String, String)>, String)| {
+            assert!(has(&found, "fine", "nack"), "{text}");
+            let is_told = has(&found, "note", "querier") && text.contains("and no querier was heard");
+            (is_told && has(&found, "wrong", "multicast")).then_some(())
+        };
+        assert!(is_stopped(bridge.doctor()).is_some(), "nobody asks, and nothing comes");
+        bridge.ask();
+        until("the group comes", || {
+            let (found, _) = bridge.doctor();
+            let is_well = has(&found, "fine", "querier") && has(&found, "fine", "advertised");
+            (is_well && found.iter().all(|(verdict, _)| verdict != "wrong")).then_some(())
+        });
+        bridge.ask_no_more();
+        until("the group is stopped again", || is_stopped(bridge.doctor()));
     });
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
@@ -21,10 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// How often something is looked at that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Processes of several tests at once would only wait for each other.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Tests that mostly wait for silence and deadlines: two at a time. It ends with the turn that it gives.
+pub(crate) fn with_another() -> impl Drop {
+    static FREE: (Mutex<u32>, Condvar) = (Mutex::new(2), Condvar::new());
+    struct Turn;
+    impl Drop for Turn {
+        fn drop(&mut self) {
+            *FREE.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            FREE.1.notify_one();
+        }
+    }
+    let free = FREE.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut free = FREE.1.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+    *free -= 1;
+    Turn
 }
 
 /// Waits until `look` gives something; `what` is for the failure.

@@ -5,7 +5,7 @@ use std::path::Path;
 use nackcast_testbed::netns::with_namespaces;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::stage::{Stage, alone, code_of, end, until};
+use crate::stage::{Stage, code_of, end, until, with_another};
 
 /// A CA, and what it signed: NAME.pem with NAME.key.
 fn certificates(stage: &Stage, ca: &str, names: &[&str]) {
@@ -28,7 +28,7 @@ fn write(path: &Path, text: &str) {
 
 #[test]
 fn off_loopback_both_sides_need_certificates() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let stage = Stage::new();
         certificates(&stage, "ca", &["node", "friend"]);

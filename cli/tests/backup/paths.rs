@@ -5,7 +5,7 @@ use std::time::Duration;
 use nackcast_testbed::fabric::{Direction, Link};
 use nackcast_testbed::netns::with_namespaces;
 
-use super::{Pair, alone, states};
+use super::{Pair, states, with_another};
 use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, assert_ends, receiver_name, until};
 
 impl Pair {
@@ -49,25 +49,25 @@ impl Pair {
 
 #[test]
 fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup) = pair.serving();
-        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
         pair.leave_quic_only();
         pair.cut_off(true);
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
         pair.until_alerted("backup-asked");
-        assert!(!backup.stderr().contains("to=Active"), "the primary serves\n{}", backup.tail());
+        assert!(!backup.stderr().contains("to=active"), "the primary serves\n{}", backup.tail());
 
         primary.kill9().unwrap();
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         // It returns, sees that the backup is active, and makes it finish.
         let mut primary = pair.primary();
-        primary.wait_for_stderr("to=HoldingOff", PATIENCE).unwrap();
-        backup.wait_for_stderr("to=Draining", PATIENCE).unwrap();
-        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=holding-off", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=draining", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=active", PATIENCE).unwrap();
         for (host, _) in WAYS {
             pair.allow(host);
         }
@@ -79,11 +79,11 @@ fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
 /// Further away than three questions last: the first answer comes late, and ends the backup's turn; the next is waited for.
 #[test]
 fn a_primary_that_is_far_away_on_quic_is_alive() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(3);
         let (_primary, mut backup) = pair.serving();
-        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
         pair.leave_quic_only();
         for direction in [Direction::ToHost, Direction::FromHost] {
             let far = Link { delay: Duration::from_millis(250), ..Link::default() };
@@ -91,7 +91,7 @@ fn a_primary_that_is_far_away_on_quic_is_alive() {
         }
         (1..=3).for_each(|receiver| pair.cut(&receiver_name(receiver), "sender", true));
         let _first = pair.site.receive_on(1, &["--pull", "never"]);
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         until("the backup yields", || states(&backup).ends_with(&["Active", "Draining", "Standby"].map(str::to_owned)));
         let _others: Vec<_> = (2..=3).map(|receiver| pair.site.receive_on(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
@@ -104,7 +104,7 @@ fn a_primary_that_is_far_away_on_quic_is_alive() {
 /// multicast alone cannot bring, receivers wait for, and people hear of it.
 #[test]
 fn a_primary_that_only_multicast_leaves_is_alive() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let mut backup = pair.backup();
@@ -112,7 +112,7 @@ fn a_primary_that_only_multicast_leaves_is_alive() {
         let _first = pair.site.receive_on(1, &["--pull", "never"]);
         let mut primary = pair.primary();
         primary.wait_for_stderr("first pass over", PATIENCE).unwrap();
-        backup.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
         pair.forbid(
             "sender",
             &[format!("udp dport {{ {NACK_PORT}, {} }}", NACK_PORT + 1), format!("udp sport {NACK_PORT}")],
@@ -120,10 +120,10 @@ fn a_primary_that_only_multicast_leaves_is_alive() {
         let mut late = pair.site.receive(2, &["--pull", "never"]);
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
         pair.until_alerted("backup-asked");
-        assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
+        assert!(!states(&backup).contains(&"active".to_owned()), "the primary serves\n{}", backup.tail());
         pair.allow("sender");
         assert_ends(&mut late, 0);
         pair.tree.assert_at(&pair.site.target(2));
-        assert!(!states(&backup).contains(&"Active".to_owned()), "the primary serves\n{}", backup.tail());
+        assert!(!states(&backup).contains(&"active".to_owned()), "the primary serves\n{}", backup.tail());
     });
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::Process;
 
-use super::{MIB, Pair, RATE, alone, states};
+use super::{MIB, Pair, RATE, states, with_another};
 use crate::site::{PATIENCE, assert_ends, program, progress, receiver_name, until};
 use crate::tree::{Tree, copy_tree, noise};
 
@@ -31,14 +31,14 @@ impl Pair {
 
 #[test]
 fn a_primary_whose_disk_is_gone_is_replaced() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, mut receivers) = pair.started(2);
         pair.site.until_sent(pair.tree.bytes() / 4);
         std::fs::remove_dir_all(pair.site.source()).unwrap();
-        primary.wait_for_stderr("to=Blind", PATIENCE).unwrap();
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=blind", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         pair.assert_received(&mut receivers);
     });
 }
@@ -46,14 +46,14 @@ fn a_primary_whose_disk_is_gone_is_replaced() {
 /// Unicast is fine: the primary serves, and cannot know. Somebody else must mend the network.
 #[test]
 fn multicast_that_does_not_reach_receivers_is_an_alert_and_no_take_over() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (_primary, mut backup) = pair.serving();
         pair.block_multicast_of_primary(true);
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
-        assert!(!backup.stderr().contains("to=Active"), "the primary serves\n{}", backup.tail());
+        assert!(!backup.stderr().contains("to=active"), "the primary serves\n{}", backup.tail());
         pair.block_multicast_of_primary(false);
         pair.assert_received(&mut receivers);
     });
@@ -61,47 +61,47 @@ fn multicast_that_does_not_reach_receivers_is_an_alert_and_no_take_over() {
 
 #[test]
 fn a_primary_in_a_crash_loop_leaves_the_channel_to_the_backup() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, mut receivers) = pair.started(2);
         pair.site.until_sent(pair.tree.bytes() / 8);
         primary.kill9().unwrap();
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         until("the backup sends", || pair.backup_bytes() > MIB as u64);
         for _ in 0..2 {
             let mut primary = pair.primary();
-            primary.wait_for_stderr("to=Asking", PATIENCE).unwrap();
+            primary.wait_for_stderr("to=asking", PATIENCE).unwrap();
             primary.kill9().unwrap();
         }
         let mut primary = pair.primary();
-        primary.wait_for_stderr("to=Penalty", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=penalty", PATIENCE).unwrap();
         pair.assert_received(&mut receivers);
-        assert!(!states(&primary).contains(&"Active".to_owned()), "{:?}", states(&primary));
+        assert!(!states(&primary).contains(&"active".to_owned()), "{:?}", states(&primary));
     });
 }
 
 #[test]
 fn of_two_primaries_one_serves() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &[])).collect();
         let mut primary = pair.primary();
-        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=active", PATIENCE).unwrap();
         pair.site.until_sent(pair.tree.bytes() / 4);
         let mut second = pair.second_primary();
         // It knows no peer: it may begin before it hears the other one.
-        second.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        second.wait_for_stderr("to=standby", PATIENCE).unwrap();
         pair.assert_received(&mut receivers);
         let [last, of_second] = [&primary, &second].map(|process| states(process).pop());
-        assert_eq!([last.as_deref(), of_second.as_deref()], [Some("Active"), Some("Standby")]);
+        assert_eq!([last.as_deref(), of_second.as_deref()], [Some("active"), Some("standby")]);
     });
 }
 
 #[test]
 fn of_two_backups_the_first_one_serves_and_the_second_when_that_is_gone() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         copy_tree(&pair.site.source(), &pair.site.path("second-copy"));
@@ -109,17 +109,17 @@ fn of_two_backups_the_first_one_serves_and_the_second_when_that_is_gone() {
         let mut second = pair.standby("second", ["second.key", "second-copy"], &["--rank", "1"]);
         second.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
         let (mut primary, mut backup, mut receivers) = pair.started(2);
-        second.wait_for_stderr("to=Standby", PATIENCE).unwrap();
+        second.wait_for_stderr("to=standby", PATIENCE).unwrap();
         pair.site.until_sent(pair.tree.bytes() / 4);
         primary.kill9().unwrap();
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         let before = pair.bytes_of("second");
         until("the first backup sends", || pair.backup_bytes() > 2 * MIB as u64);
-        assert!(!states(&second).contains(&"Active".to_owned()), "{}", second.tail());
+        assert!(!states(&second).contains(&"active".to_owned()), "{}", second.tail());
         // It advertises once a second, and sends no content.
         assert!(pair.bytes_of("second") - before < MIB as u64 / 10);
         backup.kill9().unwrap();
-        second.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        second.wait_for_stderr("to=active", PATIENCE).unwrap();
         pair.until_alerted_at("second", "role-changed");
         pair.assert_received(&mut receivers);
     });
@@ -153,16 +153,80 @@ time_t time(time_t *t) {
 }
 ";
 
+/// Reads below a directory that do not return while a file is there.
+const HANGS: &str = r#"
+#define _GNU_SOURCE
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void wait_for_disk(int file) {
+    const char *flag = getenv("HANGS_WHILE"), *below = getenv("HANGS_BELOW");
+    char link[64], path[PATH_MAX + 1];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, PATH_MAX);
+    if (!flag || !below || length < 0) return;
+    path[length] = 0;
+    while (!strncmp(path, below, strlen(below)) && !access(flag, F_OK)) usleep(20000);
+}
+ssize_t pread64(int file, void *to, size_t length, off64_t at) {
+    wait_for_disk(file);
+    return syscall(SYS_pread64, file, to, length, at);
+}
+ssize_t pread(int file, void *to, size_t length, off_t at) { return pread64(file, to, length, at); }
+ssize_t read(int file, void *to, size_t length) {
+    wait_for_disk(file);
+    return syscall(SYS_read, file, to, length);
+}
+"#;
+
+impl Pair {
+    /// A library to be loaded before the others.
+    fn library(&self, name: &str, source: &str) -> String {
+        let (written, library) = (self.site.path(&format!("{name}.c")), self.site.path(&format!("{name}.so")));
+        std::fs::write(&written, source).unwrap();
+        let mut compile = Command::new("cc");
+        let compiled = compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&written).output().unwrap();
+        assert!(compiled.status.success(), "{compiled:?}");
+        library.to_str().unwrap().to_owned()
+    }
+}
+
+/// Such a disk gives no error: its calls do not come back.
 #[test]
-fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
-    let _alone = alone();
+fn a_primary_whose_disk_hangs_is_replaced_until_it_answers() {
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
-        let (source, library) = (pair.site.path("clock.c"), pair.site.path("clock.so"));
-        std::fs::write(&source, CLOCK).unwrap();
-        let mut compile = Command::new("cc");
-        let compiled = compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).output().unwrap();
-        assert!(compiled.status.success(), "{compiled:?}");
+        let (library, flag) = (pair.library("hangs", HANGS), pair.site.path("the disk hangs"));
+        let mut backup = pair.backup();
+        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
+        let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &[])).collect();
+        let below = pair.site.source();
+        let [hangs_while, hangs_below] = [&flag, &below].map(|path| path.to_str().unwrap());
+        let mut primary =
+            pair.primary_with(&[("LD_PRELOAD", &library), ("HANGS_WHILE", hangs_while), ("HANGS_BELOW", hangs_below)]);
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
+        pair.site.until_sent(pair.tree.bytes() / 4);
+        std::fs::write(&flag, "").unwrap();
+        primary.wait_for_stderr("to=blind", PATIENCE).unwrap();
+        pair.until_alerted_at("sender", "disk-failing");
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
+        pair.assert_received(&mut receivers);
+        std::fs::remove_file(&flag).unwrap();
+        until("the primary serves again", || states(&primary).last().map(String::as_str) == Some("active"));
+        until("the backup stands by", || states(&backup).last().map(String::as_str) == Some("standby"));
+    });
+}
+
+#[test]
+fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
+    let _turn = with_another();
+    with_namespaces(|| {
+        let pair = Pair::new(2);
+        let library = pair.library("clock", CLOCK);
         let (mut primary, mut backup, receivers) = pair.started(0);
         assert!(receivers.is_empty());
         let mut first = pair.site.receive_on(1, &[]);
@@ -171,8 +235,8 @@ fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
         primary.kill9().unwrap();
         std::fs::write(pair.site.source().join("new"), noise(900, MIB)).unwrap();
         let tree = Tree::read(&pair.site.source());
-        let mut primary = pair.primary_with(&[("LD_PRELOAD", library.to_str().unwrap())]);
-        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        let mut primary = pair.primary_with(&[("LD_PRELOAD", &library)]);
+        primary.wait_for_stderr("to=active", PATIENCE).unwrap();
         until("the new generation is complete", || {
             let progress = progress(&first);
             progress["state"] == "complete" && progress["generation"].as_u64() > Some(before)
@@ -183,7 +247,7 @@ fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
         let mut second = pair.site.receive(2, &[]);
         assert_ends(&mut second, 0);
         tree.assert_at(&pair.site.target(2));
-        assert!(!states(&backup).contains(&"Active".to_owned()), "{}", backup.tail());
+        assert!(!states(&backup).contains(&"active".to_owned()), "{}", backup.tail());
         first.kill9().unwrap();
         backup.kill9().unwrap();
     });
@@ -193,7 +257,7 @@ fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
 /// waited for.
 #[test]
 fn a_generation_that_the_backup_has_not_seen_is_served_as_far_as_it_has_it() {
-    let _alone = alone();
+    let _turn = with_another();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, _) = pair.started(0);
@@ -216,7 +280,7 @@ fn a_generation_that_the_backup_has_not_seen_is_served_as_far_as_it_has_it() {
             progress(&second)["generation"].as_u64() > Some(before)
         });
         primary.kill9().unwrap();
-        backup.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         pair.until_alerted("role-changed");
         let (old, of) = (pair.tree.bytes(), tree.bytes());
         until("what the backup has is here", || progress(&second)["bytes_done"].as_u64() >= Some(old));
@@ -226,9 +290,9 @@ fn a_generation_that_the_backup_has_not_seen_is_served_as_far_as_it_has_it() {
         // With the primary comes the rest.
         pair.cut("backup", "sender", false);
         let mut primary = pair.primary();
-        primary.wait_for_stderr("to=Active", PATIENCE).unwrap();
+        primary.wait_for_stderr("to=active", PATIENCE).unwrap();
         assert_ends(&mut second, 0);
         tree.assert_at(&pair.site.target(2));
-        until("the backup stands by", || states(&backup).last().map(String::as_str) == Some("Standby"));
+        until("the backup stands by", || states(&backup).last().map(String::as_str) == Some("standby"));
     });
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nackcast_common::ids::ObjectId;
 use nackcast_common::keys::{Side, SigningKey};
 use nackcast_common::net::quic::{Client, Connection, MESSAGE_LEN_MAX};
+use nackcast_proto::manifest::decode_root;
 use nackcast_proto::pull::{Member, Offer, Request};
 use nackcast_proto::ticket::Ticket;
 use tokio::net::UdpSocket;
@@ -74,7 +75,8 @@ pub(crate) fn strangers(site: &Site, ends: &AtomicBool) -> u64 {
                 // What was changed may mean the same.
                 assert!(kind == 1 || hello == right || !greeted, "a stranger was taken for a member");
                 if greeted {
-                    ask_anything(&connection, &mut dice, &said).await;
+                    let parts = parts(&connection, &member).await;
+                    ask_anything(&connection, &parts, &mut dice, &said).await;
                 }
             }
         };
@@ -96,12 +98,26 @@ pub(crate) fn strangers(site: &Site, ends: &AtomicBool) -> u64 {
     })
 }
 
-/// Requests that are noise, almost right, or right and not waited for.
-async fn ask_anything(connection: &Connection, dice: &mut Dice, said: &AtomicU64) {
+/// What a receiver asks first, and learns: objects that the sender serves.
+async fn parts(connection: &Connection, member: &Member) -> Vec<ObjectId> {
+    let ask = async {
+        let mut replies = connection.ask(&Request::Manifest.encode()).await.ok()?;
+        let offer = Offer::decode(replies.next(1 << 20).await.ok()??).ok()??;
+        let root = decode_root(&offer.root, &member.publisher, member.channel).ok()?;
+        let geometry = root.head.geometry;
+        Some(root.parts().map(|(digest, length)| geometry.object_id(&digest, length.into())).collect())
+    };
+    timeout(BRIEF, ask).await.ok().flatten().unwrap_or_default()
+}
+
+/// Requests as receivers make them, replayed on any connection: as they were, changed, not waited for; and noise.
+async fn ask_anything(connection: &Connection, parts: &[ObjectId], dice: &mut Dice, said: &AtomicU64) {
     for _ in 0..20 {
-        let right = match dice.below(3) {
+        let right = match dice.below(5) {
             0 => Request::Manifest,
             1 => Request::Probe { asker: None },
+            2 => Request::Join,
+            3 if !parts.is_empty() => Request::Blocks { object: parts[dice.below(parts.len())], blocks: 0..1 },
             _ => Request::Blocks { object: ObjectId(dice.below(1 << 30) as u64), blocks: 0..1000 },
         };
         let request = match dice.below(3) {

@@ -12,15 +12,31 @@ use crate::{ADMIN_PORT, Dice, HTTP_PORT};
 
 /// Connections that a stranger keeps open.
 const KEPT: usize = 400;
+/// Of HTTP/2, without the frame of settings that follows.
+const PREFACE_LEN: usize = 24;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// What our own client says when it asks for the status, as it goes over the wire.
-pub(crate) fn recorded_request(site: &Site) -> Vec<u8> {
+/// What our own client says, as it goes over the wire: it looks at everything, and steers.
+pub(crate) fn recorded_requests(site: &Site) -> Vec<Vec<u8>> {
+    let asked: [&[&str]; 6] = [
+        &["status", "--receivers"],
+        &["objects"],
+        &["alerts"],
+        &["rate", "20mbit"],
+        &["resume"],
+        &["resend", "no/such"],
+    ];
+    asked.into_iter().map(|arguments| recorded_request(site, arguments)).collect()
+}
+
+fn recorded_request(site: &Site, arguments: &[&str]) -> Vec<u8> {
     let host = site.network.host("sender");
     let listener = host.run(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     let node = format!("http://{}", listener.local_addr().unwrap());
     let mut status = host.command(program());
-    let mut client = status.args(["status", "--node", &node]).stdout(Stdio::null()).spawn().unwrap();
+    let (verb, rest) = arguments.split_first().unwrap();
+    let asked = status.args([verb, "--node", &node]).args(rest);
+    let mut client = asked.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (mut near, _) = listener.accept().unwrap();
     let mut far = host.run(|| TcpStream::connect(("127.0.0.1", ADMIN_PORT)).unwrap()).unwrap();
     let (mut back, mut to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
@@ -32,7 +48,8 @@ pub(crate) fn recorded_request(site: &Site) -> Vec<u8> {
     }
     drop(far.shutdown(std::net::Shutdown::Both));
     answers.join().unwrap();
-    assert!(client.wait().unwrap().success());
+    // What does not exist is refused, and the request was made.
+    assert!(client.wait().unwrap().success() || *verb == "resend", "{arguments:?}");
     assert!(recorded.starts_with(b"PRI"), "{recorded:?}");
     recorded
 }
@@ -88,16 +105,19 @@ pub(crate) fn http(site: &Site, ends: &AtomicBool) -> u64 {
 }
 
 /// gRPC on TCP and on the Unix socket until `ends`; how often something was said.
-pub(crate) fn grpc(site: &Site, recorded: &[u8], ends: &AtomicBool) -> u64 {
+pub(crate) fn grpc(site: &Site, recordings: &[Vec<u8>], ends: &AtomicBool) -> u64 {
     let (mut dice, mut said, mut kept) = (Dice::new(30), 0, Vec::new());
     let address = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT));
     let socket = site.state("sender").join("admin.sock");
     while !ends.load(Ordering::Relaxed) {
-        let bytes = match dice.below(5) {
+        let recorded = &recordings[dice.below(recordings.len())];
+        let bytes = match dice.below(7) {
             0 => dice.noise(4000),
+            5 => replayed(recorded, &mut dice),
+            6 => [&recorded[..], &recorded[PREFACE_LEN..]].concat(),
             1 => [PREFACE, &frames(&mut dice)].concat(),
             2 => PREFACE[..dice.below(PREFACE.len())].to_vec(),
-            3 => recorded.to_vec(),
+            3 => recorded.clone(),
             _ => dice.mutate(recorded),
         };
         said += 1;
@@ -116,6 +136,24 @@ pub(crate) fn grpc(site: &Site, recorded: &[u8], ends: &AtomicBool) -> u64 {
         }
     }
     said
+}
+
+/// A recording whose frames stay whole, while what is in them is changed; some come twice, others never.
+fn replayed(recorded: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let (preface, mut rest) = recorded.split_at(PREFACE_LEN);
+    let mut bytes = preface.to_vec();
+    while let Some((head, after)) = rest.split_first_chunk::<9>() {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let (payload, next) = after.split_at(length.min(after.len()));
+        rest = next;
+        let payload = if dice.below(3) == 0 { dice.mutate(payload) } else { payload.to_vec() };
+        for _ in 0..[0, 1, 1, 1, 1, 2][dice.below(6)] {
+            bytes.extend(&payload.len().to_be_bytes()[5..]);
+            bytes.extend(&head[3..]);
+            bytes.extend(&payload);
+        }
+    }
+    bytes
 }
 
 /// HTTP/2 frames of any type, length and stream.

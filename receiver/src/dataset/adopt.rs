@@ -82,6 +82,7 @@ impl Dataset {
     fn take(&mut self, hash: Digest, manifest: Arc<Manifest>) {
         self.members = manifest.members();
         self.refused.clear();
+        self.blocked.clear();
         self.damaged.clear();
         self.files.set(&manifest);
         // One that could not be kept before is an older one now.

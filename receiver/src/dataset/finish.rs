@@ -30,7 +30,10 @@ impl Dataset {
         let ended = self.end(&manifest);
         self.tell(Report::Finished { whole: matches!(ended, Ok(None)) });
         match ended {
-            Ok(None) => self.clean_up(),
+            Ok(None) => {
+                self.blocked.clear();
+                self.clean_up();
+            }
             Ok(Some(comparison)) => {
                 // The look that found it says what is wanted, too.
                 let compared = self.settle(hash, manifest, comparison, Depth::Quick);

@@ -28,6 +28,7 @@ impl Dataset {
                         if matches!(error, InstallError::Disk(DiskError::Lost { .. })) {
                             self.distrust(*id);
                         }
+                        self.block_object(&manifest, *id, &error);
                         self.judge(&error)
                     }
                 },
@@ -40,8 +41,12 @@ impl Dataset {
             Ok(results) => self.record_outcomes(&manifest, results, &mut outcomes),
             Err(error) => {
                 durable = false;
-                let outcome = self.judge(&InstallError::Disk(error));
-                outcomes.keys().for_each(|id| self.distrust(*id));
+                let error = InstallError::Disk(error);
+                let outcome = self.judge(&error);
+                for id in outcomes.keys() {
+                    self.distrust(*id);
+                    self.block_object(&manifest, *id, &error);
+                }
                 outcomes.values_mut().for_each(|o| o.clone_from(&outcome));
             }
         }
@@ -141,6 +146,7 @@ impl Dataset {
                 Ok(stamp) => {
                     if let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path)) {
                         self.wanted.remove(&at);
+                        self.blocked.remove(at);
                     }
                     stamps.push((path, stamp));
                 }
@@ -151,10 +157,11 @@ impl Dataset {
                         foreign.push(path.clone());
                     }
                     let outcome = self.judge(&error);
-                    if outcome == InstallOutcome::Refused
-                        && let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path))
-                    {
-                        self.refused.insert(at);
+                    if let Ok(at) = manifest.entries().binary_search_by(|e| e.path.cmp(&path)) {
+                        self.block(at, &error);
+                        if outcome == InstallOutcome::Refused {
+                            self.refused.insert(at);
+                        }
                     }
                     if let Some(id) = object_of(manifest, &path) {
                         outcomes.insert(id, outcome);

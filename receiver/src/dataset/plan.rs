@@ -221,11 +221,11 @@ impl Dataset {
             // What differs where we never put anything is somebody else's.
             if matches!(status, Status::Differs(_)) && !self.settings.overwrite && !self.record.knows(&entry.path) {
                 foreign.push(entry.path.clone());
+                let why =
+                    format!("{} stands in the way and is not ours: move it away, or give --overwrite", entry.path);
+                self.blocked.insert(at, why.clone());
                 if self.refused.insert(at) {
-                    self.tell(Report::Trouble(format!(
-                        "{} stands in the way and is not ours: move it away, or give --overwrite",
-                        entry.path
-                    )));
+                    self.tell(Report::Trouble(why));
                 }
                 continue;
             }
@@ -239,9 +239,8 @@ impl Dataset {
                 (Status::Same, EntryKind::Symlink { .. }) if self.record.is_vacant(&entry.path) => {
                     links.push((entry.path.clone(), None));
                 }
-                (Status::Same, _) => {}
+                (Status::Same, _) | (Status::MetadataDiffers, EntryKind::Directory) => self.blocked.remove(at),
                 _ if self.refused.contains(&at) => {}
-                (Status::MetadataDiffers, EntryKind::Directory) => {}
                 (Status::MetadataDiffers, _) => {
                     untidy.push((entry, seen.get(&at).copied().or_else(|| self.record.stamp(&entry.path))));
                 }
@@ -257,7 +256,9 @@ impl Dataset {
                 (_, EntryKind::File { .. } | EntryKind::Directory | EntryKind::Symlink { .. }) => {
                     if let Err(error) = self.stage(entry, Source::Nothing) {
                         self.trouble(&error);
+                        self.block(at, &error);
                     } else if entry.kind == EntryKind::Directory {
+                        self.blocked.remove(at);
                         directories.push(entry.path.clone());
                     }
                 }

@@ -73,7 +73,10 @@ impl Dataset {
             match self.installer.fix_metadata(entry, stamp.as_ref()) {
                 Ok(stamp) => fixed.push((entry.path.clone(), stamp)),
                 // Half done, it no longer is what its stamp says; but it is ours.
-                Err(error) => self.trouble(&error),
+                Err(error) => {
+                    self.trouble(&error);
+                    self.block_path(&entry.path, &error);
+                }
             }
         }
         self.resume(suspended)?;

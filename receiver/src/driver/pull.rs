@@ -27,6 +27,9 @@ use crate::secrets;
 /// Replies that wait for the node: beyond, sources wait.
 const REPLIES_MAX: usize = 8;
 
+/// One address of a name is called so long after the one before.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
 /// To be let in takes no longer.
 const JOIN_TAKES: Duration = Duration::from_secs(10);
 
@@ -39,6 +42,8 @@ pub(super) enum Reply {
     Joined(JoinEnd),
     /// A source takes none of our secrets, for people.
     TurnedAway(String),
+    /// A source was reached, or was not, for which reason.
+    Reached(Arc<str>, Result<(), String>),
 }
 
 /// Why a request broke.
@@ -62,6 +67,8 @@ enum PullError {
     Silent,
     #[error("this node has no secret of the channel yet")]
     NoSecret,
+    #[error("the call came to no end: {0}")]
+    Ended(#[from] tokio::task::JoinError),
     #[error("nobody waits for it any more")]
     Unwanted,
 }
@@ -200,20 +207,30 @@ impl Puller {
                 node.handle_pull_over(clock.now(), request, end);
             }
             Reply::TurnedAway(line) => node.handle_turned_away(clock.now(), &line),
+            Reply::Reached(source, reached) => node.handle_reached(clock.now(), &source, reached),
         }
     }
 }
 
 impl Shared {
     async fn ask(
-        &self,
+        self: &Arc<Self>,
         request: RequestId,
         source: &Arc<str>,
         what: &Request,
         longest: usize,
         replies: &mpsc::Sender<Reply>,
     ) -> Result<(), PullError> {
-        let connection = self.connection(source).await?;
+        // A call goes on when who wanted it is gone: a way that loses much takes its time, and people want to know.
+        let (shared, called, told) = (Arc::clone(self), Arc::clone(source), replies.clone());
+        let call = tokio::spawn(async move {
+            let connection = shared.connection(&called).await;
+            let reached = connection.as_ref().map(|_| ()).map_err(ToString::to_string);
+            // Nobody there: the node ended.
+            drop(told.send(Reply::Reached(called, reached)).await);
+            connection
+        });
+        let connection = call.await??;
         let mut incoming = connection.ask(&what.encode()).await?;
         while let Some(bytes) = incoming.next(longest).await? {
             let reply = match what {
@@ -229,15 +246,25 @@ impl Shared {
         Ok(())
     }
 
-    async fn connection(&self, source: &Arc<str>) -> Result<Arc<Connection>, PullError> {
-        let mut last = None;
-        for address in addresses(source).await? {
-            match self.connection_to(address).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = Some(error),
+    /// The first of its addresses that answers: each is called a moment after the one before.
+    async fn connection(self: &Arc<Self>, source: &Arc<str>) -> Result<Arc<Connection>, PullError> {
+        let mut calls = JoinSet::new();
+        for (address, nth) in addresses(source).await?.into_iter().zip(0..) {
+            let shared = Arc::clone(self);
+            calls.spawn(async move {
+                tokio::time::sleep(NEXT_ADDRESS * nth).await;
+                shared.connection_to(address).await
+            });
+        }
+        let mut last = no_address(source);
+        while let Some(called) = calls.join_next().await {
+            match called {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = error,
+                Err(error) => last = PullError::Ended(error),
             }
         }
-        Err(last.unwrap_or_else(|| no_address(source)))
+        Err(last)
     }
 
     /// The first that gives what is not held ends it. Who refuses, or gives what is known, is no last word: another one

@@ -9,6 +9,8 @@
 //!
 //! - Several sources at once; in flight are at most [`Pull::bytes_max`] bytes (and one request), counted until a block
 //!   is verified, and [`REQUESTS`] requests of one source.
+//! - A source that is not there holds nothing up: as soon as another one was reached, it has [`REACHED_IN`]; then what
+//!   was asked of it is asked elsewhere.
 //! - A request that breaks is taken up at the block where it broke, from whichever source is usable.
 //! - What may be pulled is not decided here: see [`super::pulling`].
 
@@ -90,6 +92,9 @@ const STALL: Duration = Duration::from_secs(10);
 /// ...and than the block at so many bytes a second. (Of a dead source the driver tells much sooner.) A way that loses
 /// most of what it carries gives a block in ten seconds; who began each block anew would never get one.
 const SLOWEST: u32 = 2048;
+/// So long may it take to reach a source, where another one was reached. To find out that nobody is there takes ten times
+/// as long, and a way that loses much needs them.
+const REACHED_IN: Duration = Duration::from_secs(1);
 /// A source that failed is left alone for so long, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// A source that did not have an object is asked for it again after so long.
@@ -106,6 +111,8 @@ struct Source {
     /// It is asked for its manifest not before.
     manifest_at: Time,
     dropped: bool,
+    /// It was reached, and did not fail since.
+    is_reached: bool,
     lacks: BTreeMap<ObjectId, Time>,
     /// Sound bytes that it gave.
     bytes: u64,
@@ -122,7 +129,10 @@ struct Flight {
 }
 
 impl Flight {
-    fn stalls_at(&self) -> Time {
+    fn stalls_at(&self, is_reached: bool, another_is: bool) -> Time {
+        if another_is && !is_reached {
+            return self.heard_at + REACHED_IN;
+        }
         let block = self.object.map_or(0, |(_, layout)| layout.geometry().block_size());
         self.heard_at + STALL + Duration::from_secs((block / SLOWEST).into())
     }
@@ -205,9 +215,25 @@ impl Pull {
         !self.is_busy() || self.in_flight() < self.bytes_max
     }
 
-    /// The manifest is being asked for.
-    fn asks_for_manifest(&self) -> bool {
-        self.flights.values().any(|flight| flight.object.is_none())
+    /// A source was asked for its manifest a moment ago: until when no other one is.
+    fn asks_for_manifest_until(&self, now: Time) -> Option<Time> {
+        let asked = self.flights.values().filter(|flight| flight.object.is_none());
+        asked.map(|flight| flight.heard_at + REACHED_IN).max().filter(|until| *until > now)
+    }
+
+    /// A source was reached: the way to it works.
+    pub(super) fn on_reached(&mut self, source: SourceId) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.is_reached = true;
+        }
+    }
+
+    /// Each request with the time at which it has failed if nothing comes.
+    fn stalls(&self) -> impl Iterator<Item = (RequestId, Time)> + '_ {
+        let is_reached =
+            |id: &SourceId| self.sources.get(id).is_some_and(|source| source.is_reached && !source.dropped);
+        let reached = self.sources.keys().filter(|id| is_reached(id)).count();
+        self.flights.iter().map(move |(id, flight)| (*id, flight.stalls_at(is_reached(&flight.source), reached > 0)))
     }
 
     fn requests_of(&self, source: SourceId) -> usize {
@@ -230,9 +256,10 @@ impl Pull {
         times.filter(|at| *at > now).min()
     }
 
-    /// Asks a source for its manifest: each in turn, one at a time, and more seldom when we have one.
+    /// Asks a source for its manifest: each in turn, the next when nothing came for a moment, and more seldom when we
+    /// have one.
     pub(super) fn ask_manifest(&mut self, now: Time, has_one: bool) {
-        if self.asks_for_manifest() {
+        if self.asks_for_manifest_until(now).is_some() {
             return;
         }
         let usable = |(id, source): &(&SourceId, &Source)| {
@@ -251,7 +278,8 @@ impl Pull {
     /// When a source may be asked for its manifest that cannot be now.
     pub(super) fn next_manifest(&self, now: Time) -> Option<Time> {
         let sources = self.sources.values().filter(|source| !source.dropped);
-        sources.map(|source| source.retry_at.max(source.manifest_at)).filter(|at| *at > now).min()
+        let next = sources.map(|source| source.retry_at.max(source.manifest_at)).min()?;
+        Some(self.asks_for_manifest_until(now).map_or(next, |until| next.max(until))).filter(|at| *at > now)
     }
 
     fn begin(&mut self, flight: Flight) -> RequestId {
@@ -304,11 +332,13 @@ impl Pull {
         }
         flight.blocks.start = block + 1;
         flight.heard_at = now;
+        let source = flight.source;
         self.checking.insert((object, block), (flight.source, layout.block_len(block).into()));
         if flight.blocks.is_empty() {
             // All is here: how the request ends says nothing more.
             self.flights.remove(&request);
         }
+        self.on_reached(source);
         Some((object, layout))
     }
 
@@ -325,6 +355,9 @@ impl Pull {
             (PullEnd::Over, Some((object, _))) if !flight.blocks.is_empty() => source.lack(now, object),
             (PullEnd::Over, _) => {}
             (PullEnd::Broken, _) => source.fail(now),
+        }
+        if end == PullEnd::Over {
+            self.on_reached(flight.source);
         }
     }
 
@@ -348,7 +381,7 @@ impl Pull {
 
     /// Ends requests of which nothing came for long.
     pub(super) fn expire(&mut self, now: Time) {
-        let stalled: Vec<_> = self.flights.iter().filter(|(_, f)| now >= f.stalls_at()).map(|(id, _)| *id).collect();
+        let stalled: Vec<_> = self.stalls().filter(|(_, at)| now >= *at).map(|(id, _)| id).collect();
         for request in stalled {
             self.orders.push_back(PullOrder::Cancel { request });
             self.on_over(now, request, PullEnd::Broken);
@@ -357,7 +390,7 @@ impl Pull {
 
     /// When the next request stalls.
     pub(super) fn stalls_at(&self) -> Option<Time> {
-        self.flights.values().map(Flight::stalls_at).min()
+        self.stalls().map(|(_, at)| at).min()
     }
 
     /// Ends requests for objects that are not wanted (from here) any more.
@@ -386,6 +419,7 @@ impl Source {
     }
 
     fn fail(&mut self, now: Time) {
+        self.is_reached = false;
         // Several requests of one connection break together: that is one failure.
         if now < self.retry_at {
             return;

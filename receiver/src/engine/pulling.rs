@@ -41,6 +41,12 @@ impl ReceiverEngine {
         self.pull.add_source(source);
     }
 
+    /// A source was reached: others that are not are not waited for.
+    pub fn handle_reached(&mut self, now: Time, source: SourceId) {
+        self.pull.on_reached(source);
+        self.advance(now);
+    }
+
     /// The next order about unicast.
     pub fn poll_pull(&mut self) -> Option<PullOrder> {
         self.pull.poll()

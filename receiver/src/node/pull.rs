@@ -54,6 +54,11 @@ pub(super) struct Sources {
 }
 
 impl Sources {
+    fn id(&self, name: &str) -> Option<SourceId> {
+        let at = self.names.iter().position(|known| **known == *name)?;
+        u32::try_from(at).ok().map(SourceId)
+    }
+
     fn name(&self, source: SourceId) -> Arc<str> {
         self.names.get(source.0 as usize).cloned().unwrap_or_default()
     }
@@ -135,6 +140,19 @@ impl ReceiverNode {
                 }
             }
             Err(error) => self.notes.say(now, &format!("a manifest that was offered by unicast was refused: {error}")),
+        }
+        self.drain(now);
+    }
+
+    /// A source was reached, or was not, for which reason.
+    pub fn handle_reached(&mut self, now: Time, source: &str, reached: Result<(), String>) {
+        let Some(id) = self.sources.id(source) else { return };
+        match reached {
+            Ok(()) => {
+                self.watch.on_source_reached(source);
+                self.engine.handle_reached(now, id);
+            }
+            Err(why) => self.watch.on_source_silent(now, source, &why),
         }
         self.drain(now);
     }

@@ -1,6 +1,6 @@
 //! What is wrong with a channel now, for [`nackcast_common::alerts`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use nackcast_common::clock::Time;
 use nackcast_common::units::{ByteCount, counted};
 
 use super::ReceiverNode;
+use crate::dataset::Blocked;
 use crate::engine::{Event, Snapshot};
 
 /// Clocks that differ by more are far off: generations are numbered by the wall clock.
@@ -38,8 +39,13 @@ pub(super) struct Watch {
     unsound: Happened,
     two_manifests: Happened,
     disk: Happened,
+    blocked: Blocked,
     /// By source. There are only so many of them.
     sources: BTreeMap<String, Happened>,
+    /// Sources of unicast that were reached: what became of one that served is not the configuration's fault.
+    reached: BTreeSet<String>,
+    /// The others that were called, when that was last, and what came of it.
+    silent: BTreeMap<String, (Time, String)>,
     /// The generation that is received, and what had come by unicast and by multicast when it began.
     share: (u64, u64, u64),
     /// When a block that was pulled was found sound.
@@ -107,6 +113,26 @@ impl Watch {
         self.sources.entry(source.to_owned()).or_default().again(1, text);
     }
 
+    /// A source of unicast was reached.
+    pub(super) fn on_source_reached(&mut self, source: &str) {
+        self.silent.remove(source);
+        self.reached.insert(source.to_owned());
+    }
+
+    /// A source of unicast was not reached.
+    pub(super) fn on_source_silent(&mut self, now: Time, source: &str, why: &str) {
+        if self.reached.contains(source) {
+            return;
+        }
+        // As it was given: the port before that of its QUIC.
+        let given = source.rsplit_once(':').and_then(|(host, port)| {
+            let port = port.parse::<u16>().ok()?.checked_sub(1)?;
+            Some(format!("{host}:{port}"))
+        });
+        let given = given.unwrap_or_else(|| source.to_owned());
+        self.silent.insert(source.to_owned(), (now, format!("the source {given} never answered: {why}")));
+    }
+
     /// A manifest came into force when so much had come by unicast, and by multicast: from here on shares count.
     pub(super) const fn on_manifest(&mut self, generation: u64, pulled: u64, heard: u64) {
         if self.share.0 != generation {
@@ -120,6 +146,11 @@ impl Watch {
 
     pub(super) fn on_disk(&mut self, text: String) {
         self.disk.again(1, text);
+    }
+
+    /// These are all that cannot be put where they belong.
+    pub(super) fn on_blocked(&mut self, blocked: Blocked) {
+        self.blocked = blocked;
     }
 
     pub(super) const fn on_stranger(&mut self, now: Time, from: SocketAddr) {
@@ -148,7 +179,7 @@ impl ReceiverNode {
     /// What is wrong now.
     pub(super) fn findings(&self, now: Time, snapshot: &Snapshot, pulled: u64) -> Vec<Finding> {
         let Watch { clock_off, stranger, damaged, refused, unsound, two_manifests, disk, sources, .. } = &self.watch;
-        let Watch { heard_at, healed, pulled_at, share, .. } = &self.watch;
+        let Watch { heard_at, healed, pulled_at, share, blocked, silent, .. } = &self.watch;
         let mut found = Vec::new();
         if damaged.times > 0 {
             let came = if *healed { "healed: whole again" } else { "fetched again" };
@@ -163,6 +194,19 @@ impl ReceiverNode {
         ] {
             if happened.times > 0 {
                 found.push(Finding::happened(kind, "", &happened.last, happened.times));
+            }
+        }
+        for (path, why) in &blocked.paths {
+            found.push(Finding::lasting(Kind::NotInstalled, path, why));
+        }
+        let more = blocked.count.saturating_sub(blocked.paths.len() as u64);
+        if more > 0 {
+            let text = format!("{} more cannot be put where they belong", counted(more, "path"));
+            found.push(Finding::lasting(Kind::NotInstalled, "", text));
+        }
+        for (source, (at, line)) in silent {
+            if now.since(*at) < SHARE_TOLD {
+                found.push(Finding::lasting(Kind::SourceSilent, source, line));
             }
         }
         for (source, happened) in sources {
@@ -209,7 +253,7 @@ impl ReceiverNode {
         let pulled = pulled.saturating_sub(pulled_then);
         let all = pulled + self.listening.received_bytes.saturating_sub(heard_then);
         let is_new = pulled_at.is_some_and(|at| now.since(at) < SHARE_TOLD);
-        if is_new && pulled > 0 && pulled * 100 >= all * UNICAST_PERCENT {
+        if is_new && generation > 0 && pulled > 0 && pulled * 100 >= all * UNICAST_PERCENT {
             let (pulled, all) = (ByteCount(pulled), ByteCount(all));
             let text = format!("{pulled} of {all} that came for generation {generation} were pulled by unicast");
             found.push(Finding::lasting(Kind::UnicastShare, "bytes", text));

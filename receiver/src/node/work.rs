@@ -170,6 +170,7 @@ impl ReceiverNode {
             dataset::Report::Chaining(id, values) => {
                 self.chaining.insert(id, values);
             }
+            dataset::Report::Blocked(blocked) => self.watch.on_blocked(blocked),
             dataset::Report::Damaged { paths, count } => self.watch.on_damaged(&paths, count),
             dataset::Report::Installed { object, outcome } => {
                 if outcome == InstallOutcome::Full {

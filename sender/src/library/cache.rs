@@ -9,7 +9,7 @@
 //! size u64, mtime (i64, u32), ctime (i64, u32), inode u64, device u64, digest, number of chaining values
 //! u32, the values; at the end the BLAKE3 of all before.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,12 +32,12 @@ pub(super) const RACY_MS: i64 = 50;
 const MAGIC: &[u8; 8] = b"nkhash01";
 const CHECKSUM_LEN: usize = 32;
 
-/// Digests by path.
+/// Digests by path, in the order in which they are written.
 #[derive(Debug)]
 pub(super) struct HashCache {
     file: PathBuf,
     geometry: Geometry,
-    known: HashMap<DatasetPath, (Stamp, Sums)>,
+    known: BTreeMap<DatasetPath, (Stamp, Sums)>,
 }
 
 /// Why a cache file is of no use.
@@ -53,7 +53,7 @@ impl HashCache {
     /// Reads the cache of a channel; empty when there is none, or none that is sound.
     pub(super) fn load(directory: &Path, channel: ChannelId, geometry: Geometry) -> Self {
         let file = directory.join(format!("hashes-{channel}"));
-        let mut known = HashMap::new();
+        let mut known = BTreeMap::new();
         match fs::read(&file).map(|bytes| decode(&bytes, geometry)) {
             Ok(Ok(entries)) => known = entries,
             Ok(Err(error)) => {
@@ -69,7 +69,7 @@ impl HashCache {
 
     /// An empty cache that will be stored in the same place.
     pub(super) fn successor(&self) -> Self {
-        Self { file: self.file.clone(), geometry: self.geometry, known: HashMap::with_capacity(self.known.len()) }
+        Self { file: self.file.clone(), geometry: self.geometry, known: BTreeMap::new() }
     }
 
     /// What is known of a file in this state.
@@ -139,7 +139,7 @@ fn encode_entry(out: &mut Vec<u8>, path: &DatasetPath, stamp: &Stamp, sums: &Sum
     out.extend_from_slice(values.as_flattened());
 }
 
-fn decode(bytes: &[u8], geometry: Geometry) -> Result<HashMap<DatasetPath, (Stamp, Sums)>, DecodeError> {
+fn decode(bytes: &[u8], geometry: Geometry) -> Result<BTreeMap<DatasetPath, (Stamp, Sums)>, DecodeError> {
     let split = bytes.len().checked_sub(CHECKSUM_LEN).ok_or(DecodeError::Damaged)?;
     let (body, checksum) = bytes.split_at(split);
     let mut left = Reader(body);
@@ -153,9 +153,7 @@ fn decode(bytes: &[u8], geometry: Geometry) -> Result<HashMap<DatasetPath, (Stam
         return Err(DecodeError::Foreign);
     }
     let count = left.u64()?;
-    // An entry has at least 109 bytes: do not believe a count that cannot be.
-    let most = usize::try_from(count).unwrap_or(usize::MAX).min(body.len() / 109);
-    let mut known = HashMap::with_capacity(most);
+    let mut known = BTreeMap::new();
     for _ in 0..count {
         let (path, value) = left.entry()?;
         known.insert(path, value);

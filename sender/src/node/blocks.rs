@@ -54,7 +54,7 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Made {
     pub(super) id: BlockId,
-    ticket: u64,
+    pub(super) ticket: u64,
     pub(super) result: Result<Block, MakeError>,
 }
 
@@ -184,6 +184,10 @@ impl Order {
     #[must_use]
     pub const fn id(&self) -> BlockId {
         self.id
+    }
+
+    pub(super) const fn ticket(&self) -> u64 {
+        self.ticket
     }
 
     /// Carries it out. `read` gives the object's layout and the block's bytes, which it has checked; it is not

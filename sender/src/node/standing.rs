@@ -170,7 +170,7 @@ impl SenderNode {
     }
 
     pub(super) fn look_at_ability(&mut self, now: Time) {
-        let can_read = self.published.is_some() && self.can_read;
+        let can_read = self.published.is_some() && self.can_read && !self.reads.hangs();
         if self.role.able() != (can_read, self.can_send) {
             self.role.handle_able(now, can_read, self.can_send);
         }
@@ -270,7 +270,7 @@ impl SenderNode {
     fn log(&self, event: &RoleEvent) {
         let channel = self.tally.name();
         match event {
-            RoleEvent::Changed { from, to, why } => tracing::info!(channel, ?from, ?to, why, "role"),
+            RoleEvent::Changed { from, to, why } => tracing::info!(channel, %from, %to, why, "role"),
             RoleEvent::OnlyBackupReached(told) => {
                 let receivers: Vec<_> = told.receivers.iter().map(|(_, address)| address.to_string()).collect();
                 tracing::warn!(

@@ -27,7 +27,7 @@ impl SenderNode {
         if self.drain_until.is_some() {
             return Err(Refusal::NotNow("the node is ending".to_owned()));
         }
-        tracing::info!(channel = self.tally.name(), ?steer, "by command");
+        tracing::info!(channel = self.tally.name(), %steer, "by command");
         self.is_finished = false;
         self.handle_role_command(
             now,

@@ -157,8 +157,11 @@ impl SenderNode {
             let text = name_some(left_out, left_out.len() as u64);
             found.push(Finding::lasting(Kind::ContentLeftOut, "", text));
         }
-        if unreadable.times > 0 {
-            found.push(Finding::happened(Kind::DiskFailing, "", &unreadable.last, unreadable.times));
+        let (hung, hangs) = self.reads.trouble(now);
+        if unreadable.times + hung > 0 {
+            let text = hangs.or_else(|| (unreadable.times > 0).then(|| unreadable.last.clone()));
+            let text = text.unwrap_or_else(|| "the disk did not answer for some seconds; it does again".to_owned());
+            found.push(Finding::happened(Kind::DiskFailing, "", text, unreadable.times + hung));
         }
         for (kind, text) in [(Kind::RoleChanged, role), (Kind::BackupAsked, asked), (Kind::TwoSenders, two_active)] {
             found.extend(text.as_ref().map(|text| Finding::lasting(kind, "", text)));

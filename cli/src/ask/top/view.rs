@@ -1,6 +1,6 @@
 //! How it is drawn.
 
-use nackcast_common::units::{BitRate, ByteCount};
+use nackcast_common::units::ByteCount;
 use nackcast_proto::rpc::Severity;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,6 +11,7 @@ use ratatui::widgets::{Block, Paragraph, Row, Table};
 use super::super::{ago, percent};
 use super::Seen;
 use crate::failure::one_line;
+use crate::report::rate;
 
 /// Draws one picture.
 pub(super) fn draw(frame: &mut Frame<'_>, seen: &Seen) {
@@ -54,15 +55,26 @@ fn draw_channels(frame: &mut Frame<'_>, area: Rect, seen: &Seen) {
             channel.generation.to_string(),
             format!("{} of {}", channel.objects_done, channel.objects),
             format!("{} of {}", ByteCount(channel.bytes_done), ByteCount(channel.bytes)),
-            BitRate(channel.rate_bps).to_string(),
+            rate(channel.rate_bps),
             if is_sender { format!("{} + {}", channel.jobs, channel.pool) } else { percent(channel.loss_ppm) },
             if is_sender { receivers } else { channel.senders.to_string() },
         ])
     });
-    let (work, others) = if is_sender { ("LIST + POOL", "COMPLETE") } else { ("LOSS", "SENDERS") };
+    let (work, others) = if is_sender { ("LIST+POOL", "COMPLETE") } else { ("LOSS", "SENDERS") };
     let header = vec!["CHANNEL", "STATE", "GEN", "OBJECTS", "SIZE", "RATE", work, others];
-    let widths = [3, 3, 1, 2, 4, 3, 2, 2].map(Constraint::Fill).to_vec();
-    frame.render_widget(table("channels", header, rows.collect(), widths), area);
+    // What is short is never cut, in the 78 columns that a window of 80 has for it.
+    let widths = [
+        Constraint::Fill(5),
+        Constraint::Fill(8),
+        // Generations are numbered by the wall clock, in milliseconds.
+        Constraint::Length(13),
+        Constraint::Fill(8),
+        Constraint::Fill(10),
+        Constraint::Length(10),
+        Constraint::Length(if is_sender { 9 } else { 6 }),
+        Constraint::Length(8),
+    ];
+    frame.render_widget(table("channels", header, rows.collect(), widths.to_vec()), area);
 }
 
 fn draw_objects(frame: &mut Frame<'_>, area: Rect, seen: &Seen) {
@@ -134,6 +146,7 @@ mod tests {
             state: "sending".into(),
             objects: 7,
             objects_done: 3,
+            generation: 1_795_296_696_123,
             rate_bps: 20_000_000,
             jobs: 2,
             pool: 5,
@@ -168,6 +181,14 @@ mod tests {
         }
         let text = drawn(&seen("receiver"), 120, 40);
         assert!(!text.contains("10.0.0.9") && text.contains("LOSS"), "{text}");
+    }
+
+    #[test]
+    fn the_usual_window_is_wide_enough() {
+        let text = drawn(&seen("sender"), 80, 24);
+        for what in ["news", "sending", "1795296696123", "3 of 7", "20mbit/s", "LIST+POOL", "2 + 5", "COMPLETE"] {
+            assert!(text.contains(what), "{what}\n{text}");
+        }
     }
 
     #[test]

@@ -117,11 +117,12 @@ fn a_manifest_that_does_not_come_is_asked_for_elsewhere() {
     let mut pull = pull(8 << 20);
     pull.ask_manifest(Time(1), false);
     pull.ask_manifest(Time(1), false);
+    assert_eq!(pull.next_manifest(Time(1)), Some(Time(1) + REACHED_IN));
+    pull.ask_manifest(Time(1) + REACHED_IN, false);
     pull.expire(Time(1) + STALL);
-    pull.ask_manifest(Time(1) + STALL, false);
     let orders: Vec<_> = std::iter::from_fn(|| pull.poll()).collect();
     let ask = |request, source| PullOrder::Manifest { request: RequestId(request), source };
-    assert_eq!(orders, [ask(0, A), PullOrder::Cancel { request: RequestId(0) }, ask(1, B)], "one at a time");
+    assert_eq!(orders, [ask(0, A), ask(1, B), PullOrder::Cancel { request: RequestId(0) }], "one after the other");
 }
 
 #[test]
@@ -157,4 +158,24 @@ fn what_is_no_longer_wanted_is_cancelled() {
     pull.keep(|id| id != OBJECT, false);
     assert_eq!(pull.poll(), Some(PullOrder::Cancel { request: RequestId(0) }));
     assert!(pull.on_block(Time(2), RequestId(0), 0).is_none());
+}
+
+#[test]
+fn who_is_not_there_holds_nothing_up_where_another_one_is() {
+    let mut pull = pull(8 << 20);
+    assert_eq!(fetches(&order(&mut pull, Time(1), &[(0, 4)])), [(0, 0, 0..2), (1, 1, 2..4)]);
+    // The ways may be slow: while nobody was reached, each has its time.
+    pull.expire(Time(1) + REACHED_IN);
+    assert_eq!(pull.poll(), None);
+    pull.on_reached(B);
+    assert_eq!(pull.stalls_at(), Some(Time(1) + REACHED_IN));
+    pull.expire(Time(1) + REACHED_IN);
+    assert_eq!(pull.poll(), Some(PullOrder::Cancel { request: RequestId(0) }), "and not that of who is there");
+    assert_eq!(fetches(&order(&mut pull, Time(1) + REACHED_IN, &[(0, 4)])), [(2, 1, 0..2)]);
+    // Who fails is not there any more: the other one gets its time again.
+    pull.on_over(Time(1) + REACHED_IN, RequestId(2), PullEnd::Broken);
+    let later = Time(1) + REACHED_IN + BACKOFF.0;
+    assert_eq!(fetches(&order(&mut pull, later, &[(0, 2)])), [(3, 0, 0..2)]);
+    pull.expire(later + REACHED_IN);
+    assert_eq!(pull.poll(), None);
 }

@@ -129,3 +129,45 @@ fn a_receiver_that_starts_again_shows_what_it_holds() {
     let row = rig.node.progress(rig.now);
     assert_eq!((row.objects, row.objects_done, row.bytes, row.bytes_done), (1, 0, SIZE as u64, 0));
 }
+
+#[test]
+fn what_cannot_be_put_where_it_belongs_is_found_until_it_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    let mut rig = received(home.path());
+    let mut sender = Sender::new();
+    let place = home.path().join("into/file");
+    fs::remove_file(&place).unwrap();
+    fs::create_dir_all(place.join("of somebody")).unwrap();
+    let mut fetch = |rig: &mut Rig| {
+        rig.node.scan(ScanRequest { deep: false, answer: None });
+        rig.settle();
+        rig.step(&mut sender);
+        let symbols = sender.file_symbols(|_| true);
+        rig.hear(symbols);
+        rig.settle();
+    };
+    fetch(&mut rig);
+    let found = rig.node.progress(rig.now).findings;
+    let found = found.iter().find(|finding| finding.kind == Kind::NotInstalled).expect("it is told");
+    assert_eq!(found.subject, "file");
+    assert!(found.text.contains("is a directory where the dataset has a file: move it away"), "{found:?}");
+    fs::remove_dir_all(&place).unwrap();
+    fetch(&mut rig);
+    assert_eq!(fs::read(&place).unwrap(), content());
+    assert_eq!(text(&rig, Kind::NotInstalled), None, "it is there");
+}
+
+#[test]
+fn a_source_that_never_answers_is_found_until_it_does() {
+    let home = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(home.path(), 3);
+    rig.node.allow_pull(rig.now, PullWhen::Last, ["edge:7703".to_owned()]);
+    let silent = |rig: &mut Rig| rig.node.handle_reached(rig.now, "edge:7703", Err("nobody there".into()));
+    silent(&mut rig);
+    let found = text(&rig, Kind::SourceSilent).unwrap();
+    assert!(found.contains("the source edge:7702 never answered: nobody there"), "as it was given: {found}");
+    rig.node.handle_reached(rig.now, "edge:7703", Ok(()));
+    assert_eq!(text(&rig, Kind::SourceSilent), None);
+    silent(&mut rig);
+    assert_eq!(text(&rig, Kind::SourceSilent), None, "it answered once: it is no mistake of whoever named it");
+}

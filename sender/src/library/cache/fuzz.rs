@@ -19,7 +19,7 @@ pub fn hash_cache(input: &[u8]) {
 /// Small valid files without their checksum.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let geometry = Geometry::default();
-    let empty = HashCache { file: PathBuf::new(), geometry, known: HashMap::new() };
+    let empty = HashCache { file: PathBuf::new(), geometry, known: BTreeMap::new() };
     let mut full = empty.successor();
     let times = Mtime { seconds: -1, nanos: 5 };
     let stamp = Stamp { size: 3, mtime: times, ctime: times, inode: 7, device: 1 };
