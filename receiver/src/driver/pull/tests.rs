@@ -53,6 +53,7 @@ async fn asked(puller: &mut Puller, source: Arc<str>) -> Vec<Reply> {
     while !matches!(replies.last(), Some(Reply::Over(..))) {
         replies.push(puller.recv().await.unwrap());
     }
+    replies.retain(|reply| !matches!(reply, Reply::Reached(..)));
     replies
 }
 
