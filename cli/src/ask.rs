@@ -21,9 +21,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tower::service_fn;
 
 use crate::args::NodeArgs;
+use crate::block_on;
 use crate::failure::{Failure, OrFail};
 use crate::places::{self, ADMIN_SOCKET};
-use crate::runtime;
 
 /// Messages are small, except pages of objects with long paths.
 const MESSAGE_MAX: usize = 64 << 20;
@@ -60,7 +60,7 @@ impl Asked {
 /// Reaches the node that is meant and does something with it.
 fn with_node<T>(args: &NodeArgs, work: impl AsyncFnOnce(Asked) -> Result<T, Failure>) -> Result<T, Failure> {
     let place = Place::of(args.node.as_deref())?;
-    runtime()?.block_on(async { work(connect(place, args).await?).await })
+    block_on(async { work(connect(place, args).await?).await })?
 }
 
 /// Where a node is heard.

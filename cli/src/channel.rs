@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nackcast_common::admission::{Admission, RECEIVERS_MAX};
 use nackcast_common::ids::{ChannelId, Epoch};
 use nackcast_common::keys::{SenderMaster, SigningKey, VerifyingKey, fill_random};
+use nackcast_common::private_file::discard;
 use nackcast_proto::wire::SenderCertificate;
 use serde::Serialize;
 
@@ -86,7 +87,7 @@ pub(crate) fn create(name: &str, sender: SocketAddr, key_path: &Path, ticket_pat
 fn write(file: &KeyFile, key_path: &Path, ticket_path: &Path) -> Result<(), Failure> {
     file.create(key_path)?;
     if let Err(failure) = private_file::create(ticket_path, &format!("{}\n", file.ticket())) {
-        private_file::discard(key_path); // nobody has this channel's ticket yet: leave nothing behind
+        discard(key_path); // nobody has this channel's ticket yet: leave nothing behind
         return Err(failure);
     }
     Ok(())
@@ -131,25 +132,29 @@ struct Changed<'a> {
 const TAKE_UP: &str = "send the sender SIGHUP to take it up (`systemctl reload`), and do the same at each backup";
 
 fn allow(args: &ChannelAllowArgs) -> Result<(), Failure> {
-    let mut file = KeyFile::load(&args.file)?;
-    let (receivers, count) = list(&mut file, &args.file)?;
-    if count >= RECEIVERS_MAX && !receivers.contains_key(&args.key.0) {
-        return Err(Failure::usage(format_args!("a list holds at most {RECEIVERS_MAX} receivers")));
-    }
-    let name = args.name.clone().or_else(|| receivers.get(&args.key.0).cloned()).unwrap_or_default();
-    receivers.insert(args.key.0, name);
-    file.replace(&args.file)?;
+    let file = KeyFile::change(&args.file, |file| {
+        let (receivers, count) = list(file, &args.file)?;
+        if count >= RECEIVERS_MAX && !receivers.contains_key(&args.key.0) {
+            return Err(Failure::usage(format_args!("a list holds at most {RECEIVERS_MAX} receivers")));
+        }
+        let name = args.name.clone().or_else(|| receivers.get(&args.key.0).cloned()).unwrap_or_default();
+        receivers.insert(args.key.0, name);
+        Ok(())
+    })?;
     changed(args.json, &file, &format!("{} may receive channel {}; {TAKE_UP}", args.key.0, file.name))
 }
 
 fn revoke(args: &ChannelRevokeArgs) -> Result<(), Failure> {
-    let mut file = KeyFile::load(&args.file)?;
-    if list(&mut file, &args.file)?.0.remove(&args.key.0).is_none() {
-        let path = args.file.display();
-        return Err(Failure::usage(format_args!("{} is not on the list of {path}: nothing was changed", args.key.0)));
-    }
-    file.rotate()?;
-    file.replace(&args.file)?;
+    let file = KeyFile::change(&args.file, |file| {
+        if list(file, &args.file)?.0.remove(&args.key.0).is_none() {
+            let path = args.file.display();
+            return Err(Failure::usage(format_args!(
+                "{} is not on the list of {path}: nothing was changed",
+                args.key.0
+            )));
+        }
+        file.rotate()
+    })?;
     let epoch = file.admission.epoch;
     let line = format!(
         "{} is off the list of channel {}, and can read nothing from epoch {epoch} on; {TAKE_UP}",
@@ -159,9 +164,7 @@ fn revoke(args: &ChannelRevokeArgs) -> Result<(), Failure> {
 }
 
 fn rotate(args: &ChannelRotateArgs) -> Result<(), Failure> {
-    let mut file = KeyFile::load(&args.file)?;
-    file.rotate()?;
-    file.replace(&args.file)?;
+    let file = KeyFile::change(&args.file, KeyFile::rotate)?;
     tracing::info!("channel {} goes over to epoch {}; {TAKE_UP}", file.name, file.admission.epoch);
     let ticket = file.admission.receivers.is_none().then(|| file.ticket().to_string());
     let line = ticket.unwrap_or_else(|| format!("channel {} goes over to epoch {}", file.name, file.admission.epoch));

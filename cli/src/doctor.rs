@@ -47,7 +47,7 @@ pub(crate) fn run(args: &DoctorArgs, app: &App) -> Result<(), Failure> {
     };
     let channel = ticket.name.clone();
     let mut report = Report { app, json: args.json, findings: Vec::new() };
-    crate::runtime()?.block_on(examine(args, &ticket, part, &mut report))?;
+    crate::block_on(examine(args, &ticket, part, &mut report))??;
     let findings = report.findings;
     let ok = findings.iter().all(|finding| finding.verdict != Verdict::Wrong);
     if args.json {

@@ -15,6 +15,7 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use nackcast_common::admission::{Admission, RECEIVERS_MAX};
 use nackcast_common::ids::{ChannelId, Epoch};
 use nackcast_common::keys::{SenderMaster, Signature, SigningKey, VerifyingKey};
+use nackcast_common::private_file::{lock, replace};
 use nackcast_proto::ticket::{Ticket, TicketError};
 use nackcast_proto::wire::SenderCertificate;
 use serde::{Deserialize, Serialize};
@@ -132,9 +133,14 @@ impl KeyFile {
         private_file::create(path, &self.text()?)
     }
 
-    /// Writes it in place of the one that was read, in one step.
-    pub(crate) fn replace(&self, path: &Path) -> Result<(), Failure> {
-        private_file::replace(path, &self.text()?)
+    /// Reads a key file, changes it, and writes it in its place. Two that do so at once do it one after the other.
+    pub(crate) fn change(path: &Path, change: impl FnOnce(&mut Self) -> Result<(), Failure>) -> Result<Self, Failure> {
+        let _lock = lock(path);
+        let mut file = Self::load(path)?;
+        change(&mut file)?;
+        let text = file.text()?;
+        replace(path, text.as_bytes()).or_running(format_args!("{} cannot be replaced", path.display()))?;
+        Ok(file)
     }
 
     fn text(&self) -> Result<Zeroizing<String>, Failure> {

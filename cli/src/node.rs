@@ -89,7 +89,7 @@ pub(crate) fn run<D: Daemon>(
     app: &App,
 ) -> Result<D::Summary, Failure> {
     let mode = Mode::choose(app.verbosity, show.report);
-    let summary = crate::runtime()?.block_on(async {
+    let summary = crate::block_on(async {
         daemon.check()?;
         let state = daemon.state().to_owned();
         places::check_neighbours(&state, node)?;
@@ -110,7 +110,7 @@ pub(crate) fn run<D: Daemon>(
         display.finish().await;
         services.finish().await;
         result
-    })?;
+    })??;
     if show.json {
         print_json(&summary)?;
     } else {

@@ -159,3 +159,53 @@ fn who_is_on_the_list_is_let_in_and_who_is_taken_off_reads_nothing_newer() {
         assert!(!listed.has(2, "second"), "it was taken off for good");
     });
 }
+
+/// Whoever no multicast reaches hears no announcement: it is turned away when it asks, and joins anew.
+#[test]
+fn a_receiver_that_only_pulls_follows_the_channel_into_its_next_epoch() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let listed = Listed::new(2, 2);
+        listed.site.network.fabric().block_multicast("sender", &receiver_name(1), true).unwrap();
+        let first = listed.write("first", 1);
+        let mut primary = listed.primary();
+        let source = format!("{}:{NACK_PORT}", listed.site.sender_addr());
+        let receiver = listed.site.receive_on(1, &["--source", &source]);
+        until_complete(&receiver);
+        first.assert_at(&listed.site.target(1));
+        listed.change("revoke", 2, &mut [&mut primary]);
+        let second = listed.write("second", 2);
+        until("it has the file of the next epoch", || listed.has(1, "second"));
+        until("nothing is left to do", || !listed.has(1, ".nackcast.part"));
+        second.assert_at(&listed.site.target(1));
+    });
+}
+
+/// The backup has its own list, and knows which epoch is in force although the channel never left its first one.
+#[test]
+fn who_comes_when_only_the_backup_is_left_is_let_in_by_it() {
+    let _alone = alone();
+    with_namespaces(|| {
+        let listed = Listed::new(3, 2);
+        let first = listed.write("first", 1);
+        let mut backup = listed.backup();
+        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
+        let mut primary = listed.primary();
+        until("the backup has it", || listed.site.path("copy").join("first").exists());
+        until("the backup serves it", || backup.stderr().contains("to=standby"));
+        primary.kill9().unwrap();
+        let receiver = listed.site.receive_on(1, &[]);
+        until_complete(&receiver);
+        first.assert_at(&listed.site.target(1));
+        let mut stranger = listed.site.receive_on(3, &[]);
+        stranger.wait_for_stderr("not on the channel's list", PATIENCE).unwrap();
+        // It starts anew, and the primary is gone still.
+        backup.kill9().unwrap();
+        let backup = listed.backup();
+        until("the backup serves it again", || backup.stderr().contains("to=standby"));
+        let receiver = listed.site.receive_on(2, &[]);
+        until_complete(&receiver);
+        first.assert_at(&listed.site.target(2));
+        assert!(!listed.has(3, "first"));
+    });
+}

@@ -3,7 +3,7 @@
 //!
 //! - Types that describe content (`ids`, `geometry`, `manifest`, `path`) are checked when they are made;
 //!   code that holds one need not check again.
-//! - Only [`store`] knows sled, only [`files`] and [`store`] know system calls of the file system, and only
+//! - Only [`store`] knows sled, only [`files`], [`private_file`] and [`store`] know system calls of the file system, and only
 //!   [`net`] and the drivers know sockets. Everything else here is pure: no clock, no random source of its own.
 
 pub mod admission;
@@ -23,6 +23,7 @@ pub mod mutation;
 pub mod net;
 pub mod pacing;
 pub mod path;
+pub mod private_file;
 pub mod ranges;
 pub mod report;
 pub mod seal;

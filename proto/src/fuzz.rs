@@ -349,6 +349,7 @@ fn advertisements() -> Vec<Vec<u8>> {
         finished: (0..finished).map(|i| FinishedPass { object: ObjectId(i), serial: i }).collect(),
         data_packets: 1000,
         manifest_sent: true,
+        list: u64::MAX,
         rank: 0,
         wall_ms: 1_700_000_000_000,
         next_epoch: (finished > 0).then_some(NextEpoch { epoch: Epoch(2), within: Duration::from_secs(30) }),

@@ -55,6 +55,7 @@ fn advertisement() -> Advertisement {
         finished: (0..24).map(|i| FinishedPass { object: ObjectId(i), serial: i }).collect(),
         data_packets: 1000,
         manifest_sent: true,
+        list: u64::MAX,
         rank: 0,
         wall_ms: 1_700_000_000_000,
         next_epoch: Some(NextEpoch { epoch: Epoch(2), within: Duration::from_secs(30) }),

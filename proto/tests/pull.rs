@@ -239,13 +239,17 @@ fn a_receiver_of_an_epoch_that_is_over_gets_nothing_on_old_connections_either() 
     let mut epochs = Epochs::of_secret(CHANNEL, Epoch(3), EpochSecret([5; 32]));
     epochs.hold(Epoch(4), EpochSecret([6; 32]));
     membership.follow(epochs.clone(), Epoch(3));
+    assert!(old.is_member());
     assert!(of(&next).is_ok() && of(&receiver()).is_ok(), "while the next epoch is only announced");
     membership.follow(epochs, Epoch(4));
     assert!(old.answer(&Request::Manifest.encode()).is_none());
+    assert!(!old.is_member(), "it has to say anew who it is");
     assert!(of(&receiver()).is_err());
     assert!(of(&next).unwrap().1.answer(&Request::Manifest.encode()).is_some());
     assert!(of(&sender()).is_ok(), "a sender that has not followed yet is one all the same");
     assert_eq!(membership.newest().unwrap().epoch, Epoch(4));
+    let others: Vec<_> = membership.others().iter().map(|member| member.epoch).collect();
+    assert_eq!(others, [Epoch(3)], "whoever has not the newest secret yet is called by another one");
 }
 
 #[test]

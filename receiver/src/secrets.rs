@@ -1,17 +1,16 @@
 //! The secrets of a channel that were given to this node, kept in its state: so it hears the channel after a restart,
 //! whoever can be asked then.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use nackcast_common::epochs::Epochs;
+use nackcast_common::private_file;
 use nackcast_proto::pull::Joined;
 
 /// The file's name in the channel's state.
 const FILE: &str = "epochs";
-const NEW: &str = "epochs.new";
 
 /// Adds what was kept. What cannot be read is as if it had never been kept: it is asked for again.
 pub(crate) fn load(state: &Path, epochs: &mut Epochs) {
@@ -29,22 +28,21 @@ pub(crate) fn load(state: &Path, epochs: &mut Epochs) {
     }
 }
 
-/// Keeps what is held, for this user only; durable when this returns.
+/// Keeps what is held, beside what was kept, for this user only; durable when this returns. Whoever comes late with less
+/// takes nothing away.
 pub(crate) fn save(state: &Path, epochs: &Epochs) -> io::Result<()> {
-    let held: Vec<_> = epochs.held().map(|(epoch, secret)| (epoch, secret.clone())).collect();
+    let path = state.join(FILE);
+    let _lock = private_file::lock(&path);
+    let mut all = Epochs::none(epochs.channel());
+    load(state, &mut all);
+    for (epoch, secret) in epochs.held() {
+        all.hold(epoch, secret.clone());
+    }
+    let held: Vec<_> = all.held().map(|(epoch, secret)| (epoch, secret.clone())).collect();
     if held.is_empty() {
         return Ok(());
     }
-    let new = state.join(NEW);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(&Joined::Secrets(held).encode())?;
-    file.sync_all()?;
-    fs::rename(&new, state.join(FILE))?;
-    File::open(state)?.sync_all()
+    private_file::replace(&path, &Joined::Secrets(held).encode())
 }
 
 #[cfg(test)]
@@ -73,6 +71,11 @@ mod tests {
         let mut again = Epochs::none(CHANNEL);
         load(dir.path(), &mut again);
         assert_eq!(again.held().collect::<Vec<_>>(), epochs.held().collect::<Vec<_>>());
+        // A save of before, which was slow.
+        save(dir.path(), &Epochs::of_secret(CHANNEL, Epoch(1), EpochSecret([9; 32]))).unwrap();
+        let mut again = Epochs::none(CHANNEL);
+        load(dir.path(), &mut again);
+        assert_eq!(again.newest(), Some(Epoch(3)));
         fs::write(dir.path().join(FILE), "garbage").unwrap();
         let mut none = Epochs::none(CHANNEL);
         load(dir.path(), &mut none);

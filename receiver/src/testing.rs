@@ -47,6 +47,7 @@ pub(crate) fn advertisement(now: Time, sequence: u64, data_packets: u64) -> Adve
         finished: Vec::new(),
         data_packets,
         manifest_sent: true,
+        list: 0,
         rank: 0,
         wall_ms: 0,
         next_epoch: None,

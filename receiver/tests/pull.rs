@@ -152,6 +152,7 @@ impl Stage {
             finished: Vec::new(),
             data_packets: 0,
             manifest_sent: true,
+            list: 0,
             rank: 0,
         };
         let from: SocketAddr = "10.0.0.1:7600".parse().unwrap();

@@ -3,6 +3,8 @@
 //! Nothing is sent before everything was checked. All tasks belong to one set; when [`run`] returns, none is left
 //! but a scan that cannot be interrupted.
 
+mod doors;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use nackcast_common::clock::Clock;
-use nackcast_common::control::{Ask, Request};
+use nackcast_common::control::Request;
 use nackcast_common::epochs::Epochs;
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
 use nackcast_common::net::quic::{Limits, Server};
@@ -20,9 +22,9 @@ use nackcast_proto::pull::{Membership, Service};
 use nackcast_proto::wire::{Role, Standing};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::doors::{Door, Doors};
 use crate::config::{ChannelConfig, Config};
 use crate::driver::caller::Caller;
 use crate::driver::channel::{Channel, ChannelEnd, ChannelParts, ChannelPorts, new_session};
@@ -242,7 +244,8 @@ impl Node {
             let others = GroupSocket::bind(channel.advertise, &interface, &[])
                 .map_err(|source| RunError::Group { channel: channel.name.clone(), source })?;
             let gate = Arc::new(gate(channel));
-            let caller = Caller::new(&config.identity, Arc::clone(gate.membership())).map_err(RunError::Unicast)?;
+            let caller = Caller::new(&config.identity, Arc::clone(gate.membership()), clock);
+            let caller = caller.map_err(RunError::Unicast)?;
             let (served, shown) = watch::channel(Served::default());
             let (asking, askers) = mpsc::channel(ASKERS_QUEUED);
             let shelf = Shelf { served, given: Arc::default(), gate, askers };
@@ -276,8 +279,10 @@ impl Node {
                     Some(Err(error)) => return Err(RunError::Broken(error.to_string())),
                     None => return Err(RunError::Broken("no task is left".to_owned())),
                 },
-                Some(request) = requests.recv() => tasks.ask(request),
+                Some(request) = requests.recv() => tasks.doors.ask(request),
+                () = tokio::time::sleep(doors::AGAIN), if tasks.doors.is_waiting() => {}
             }
+            tasks.doors.try_again();
         }
         let ends: Vec<_> = tasks.ends.drain(..).flatten().collect();
         // What they hold (the store's lock, the port) is free when this returns.
@@ -316,8 +321,7 @@ enum Ended {
 #[derive(Debug)]
 struct Tasks {
     set: JoinSet<Result<Ended, RunError>>,
-    doors: Vec<Door>,
-    epoch_overlap: Duration,
+    doors: Doors,
     ends: Vec<Option<Box<ChannelEnd>>>,
     /// Serves until the node ends.
     _pulls: Server,
@@ -325,35 +329,7 @@ struct Tasks {
     _names: Names,
 }
 
-/// Where a channel is asked things.
-#[derive(Debug)]
-struct Door {
-    scans: mpsc::Sender<scanner::Request>,
-    asks: mpsc::Sender<Ask>,
-}
-
 impl Tasks {
-    /// Hands on what is asked. Whoever asks a channel that takes no more loses the answer, and so hears of it.
-    fn ask(&self, request: Request) {
-        let Some(door) = self.doors.get(request.channel) else { return };
-        let is_full = match request.ask {
-            Ask::Scan { allow_empty, reply, deep: _ } => {
-                // A sender verifies every block that it sends; what was hashed before is trusted by its times.
-                door.scans.try_send(scanner::Request::Now { allow_empty, reply }).is_err()
-            }
-            Ask::Admit(admission, reply) => {
-                // First of all nothing more is published in this epoch, whatever is asked for next.
-                let (epoch, begins) = (admission.epoch, Instant::now() + self.epoch_overlap);
-                door.scans.try_send(scanner::Request::Epoch { epoch, begins }).is_err()
-                    || door.asks.try_send(Ask::Admit(admission, reply)).is_err()
-            }
-            ask => door.asks.try_send(ask).is_err(),
-        };
-        if is_full {
-            tracing::error!(channel = request.channel, "too much is asked at once, and this was not done: ask again");
-        }
-    }
-
     fn start(node: Node, names: Names, shutdown: &CancellationToken, progress: &watch::Sender<Progress>) -> Self {
         let Node { config, state, unicast, pulls, channels, clock } = node;
         let starting = |channel: &ChannelConfig| ChannelProgress {
@@ -378,9 +354,8 @@ impl Tasks {
             drain_limit: config.drain_limit,
             epoch_overlap: config.epoch_overlap,
         };
-        let epoch_overlap = config.epoch_overlap;
-        let (set, doors, ends) = (JoinSet::new(), Vec::new(), Vec::new());
-        let mut tasks = Self { set, doors, epoch_overlap, ends, _pulls: pulls, _names: names };
+        let (set, doors, ends) = (JoinSet::new(), Doors::new(config.epoch_overlap), Vec::new());
+        let mut tasks = Self { set, doors, ends, _pulls: pulls, _names: names };
         let mut routes = Vec::new();
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
         for (index, (channel, (opened, ports))) in configs.into_iter().zip(channels).enumerate() {

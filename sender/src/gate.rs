@@ -3,17 +3,34 @@
 //! - The list is as old as the epoch of the key file that it stands in. Nothing is given of a later epoch: since then
 //!   somebody may have been taken off. Such a sender serves all the same, and sends whoever asks to another one.
 //! - Who does not publish lets nobody in before it knows which epoch is in force: its key file may be ahead.
+//! - Each sender has a list of its own, and advertises only its name: those that differ for longer than a change at all
+//!   senders takes are told of.
 //! - A list that lost somebody counts only with an epoch that this one was given no secret of. Until then people are told.
+//! - Identities are easily made: however many ask, the log gets a line a minute for each reason to refuse.
 //! - Shared by the channel's task, which knows the epoch in force, and the connections of those who ask.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nackcast_common::admission::Admission;
 use nackcast_common::alerts::{Finding, Kind};
+use nackcast_common::clock::Time;
 use nackcast_common::epochs::Epochs;
 use nackcast_common::ids::Epoch;
 use nackcast_common::keys::VerifyingKey;
 use nackcast_proto::pull::{JoinRefusal, Joined, Membership};
+
+/// Between two lines of the log about refusals for one reason.
+const SPACING: Duration = Duration::from_mins(1);
+
+/// Lists that differ for less long are being changed at one sender after the other.
+const CHANGING: Duration = Duration::from_mins(1);
+/// A sender of which nothing was heard for so long has no list any more.
+const GONE: Duration = Duration::from_mins(5);
+/// Senders whose lists are another one.
+const OTHERS_MAX: usize = 16;
 
 /// One channel's.
 #[derive(Debug)]
@@ -26,6 +43,8 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct Now {
     admission: Admission,
+    /// Of the list.
+    name: u64,
     publishes: bool,
     /// In force.
     epoch: Option<Epoch>,
@@ -36,14 +55,27 @@ struct Now {
     least: Option<Epoch>,
     refused: u64,
     last_refused: String,
+    logged: BTreeMap<JoinRefusal, Logged>,
+    /// Senders with another list: since when, and when that was heard last.
+    others: BTreeMap<SocketAddr, (Time, Time)>,
+}
+
+/// What the log said last of one reason to refuse.
+#[derive(Debug)]
+struct Logged {
+    text: String,
+    at: Time,
+    /// Other refusals since then.
+    unsaid: u64,
 }
 
 impl Gate {
     /// That of a channel, which whoever publishes begins in the epoch of its key file.
     pub(crate) fn new(epochs: Epochs, admission: Admission, membership: Arc<Membership>, publishes: bool) -> Self {
         let epoch = publishes.then_some(admission.epoch);
-        let (next, least, refused, last_refused) = (None, None, 0, String::new());
-        let now = Now { admission, publishes, epoch, next, least, refused, last_refused };
+        let (next, least, refused, last_refused, logged) = (None, None, 0, String::new(), BTreeMap::new());
+        let (name, others) = (admission.list_name(), BTreeMap::new());
+        let now = Now { admission, name, publishes, epoch, next, least, refused, last_refused, logged, others };
         Self { epochs, membership, now: Mutex::new(now) }
     }
 
@@ -61,9 +93,28 @@ impl Gate {
         if now.admission.receivers.as_ref().is_some_and(|before| before.keys().any(is_off)) {
             now.least = now.least.max(given);
         }
+        now.name = admission.list_name();
         now.admission = admission;
+        now.others.clear();
         if now.is_void() {
             tracing::error!("{}", now.void_in_words());
+        }
+    }
+
+    /// Names the list, for other senders.
+    pub(crate) fn list_name(&self) -> u64 {
+        self.lock().name
+    }
+
+    /// The sender there, which takes NACKs at this address, has the list of this name; 0: none, or it does not say.
+    pub(crate) fn hear_list(&self, at: Time, from: SocketAddr, list: u64) {
+        let mut now = self.lock();
+        let ours = now.name;
+        now.others.retain(|_, (_, last)| at.since(*last) < GONE);
+        if list == 0 || ours == 0 || list == ours {
+            now.others.remove(&from);
+        } else if now.others.len() < OTHERS_MAX || now.others.contains_key(&from) {
+            now.others.entry(from).or_insert((at, at)).1 = at;
         }
     }
 
@@ -91,11 +142,10 @@ impl Gate {
     }
 
     /// Somebody with this identity wants to join.
-    pub(crate) fn join(&self, identity: &VerifyingKey) -> Joined {
+    pub(crate) fn join(&self, at: Time, identity: &VerifyingKey) -> Joined {
         let mut now = self.lock();
         let answer = now.answer(&self.epochs, identity);
         if let Joined::Refused(why) = answer {
-            now.refused += 1;
             let text = match why {
                 JoinRefusal::NotListed => format!(
                     "a node that is not on the list asked to join; if it should, run `nackcast channel allow FILE \
@@ -113,10 +163,8 @@ impl Gate {
                     format!("the node {identity} asked to join a channel that has no list: it needs a new ticket")
                 }
             };
-            // Who is refused asks again and again.
-            if text != now.last_refused {
-                tracing::warn!("{text}");
-                now.last_refused = text;
+            if let Some(line) = now.refuse(at, why, text) {
+                tracing::warn!("{line}");
             }
         }
         answer
@@ -128,7 +176,15 @@ impl Gate {
         let refused =
             (now.refused > 0).then(|| Finding::happened(Kind::TicketRefused, "", &now.last_refused, now.refused));
         let void = now.is_void().then(|| Finding::lasting(Kind::KeyRejected, "list", now.void_in_words()));
-        refused.into_iter().chain(void)
+        let differs = |(_, (since, last)): &(&SocketAddr, &(Time, Time))| last.since(*since) >= CHANGING;
+        let other = now.others.iter().find(differs).map(|(from, _)| {
+            let text = format!(
+                "the list of receivers here is another one than that of the sender at {from}: some are let in by one of the \
+                 two only; compare `nackcast channel allow` and `revoke` at both key files, and send both processes SIGHUP"
+            );
+            Finding::lasting(Kind::KeyRejected, "another list", text)
+        });
+        refused.into_iter().chain(void).chain(other)
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
@@ -138,6 +194,22 @@ impl Gate {
 }
 
 impl Now {
+    /// Somebody is refused: what the log is to say. Who is refused asks again and again.
+    fn refuse(&mut self, at: Time, why: JoinRefusal, text: String) -> Option<String> {
+        self.refused += 1;
+        self.last_refused.clone_from(&text);
+        let unsaid = match self.logged.get_mut(&why) {
+            Some(logged) if logged.text == text => return None,
+            Some(logged) if at.since(logged.at) < SPACING => {
+                logged.unsaid += 1;
+                return None;
+            }
+            logged => logged.map_or(0, |logged| logged.unsaid),
+        };
+        self.logged.insert(why, Logged { text: text.clone(), at, unsaid: 0 });
+        Some(if unsaid == 0 { text } else { format!("{text} (and so were {unsaid} since the last such line)") })
+    }
+
     fn answer(&self, epochs: &Epochs, identity: &VerifyingKey) -> Joined {
         let Some(receivers) = &self.admission.receivers else { return Joined::Refused(JoinRefusal::ByTicket) };
         let Some(epoch) = self.epoch else { return Joined::Refused(JoinRefusal::NotHere) };
@@ -168,126 +240,4 @@ impl Now {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use nackcast_common::ids::ChannelId;
-    use nackcast_common::keys::{SenderMaster, SigningKey};
-
-    use super::*;
-
-    const CHANNEL: ChannelId = ChannelId([7; 16]);
-    const FRIEND: VerifyingKey = VerifyingKey([1; 32]);
-    const OTHER: VerifyingKey = VerifyingKey([2; 32]);
-
-    fn master() -> SenderMaster {
-        SenderMaster([1; 32])
-    }
-
-    fn admission(epoch: u32, receivers: Option<&[VerifyingKey]>) -> Admission {
-        let listed = |keys: &[VerifyingKey]| keys.iter().map(|key| (*key, String::new())).collect::<BTreeMap<_, _>>();
-        Admission { epoch: Epoch(epoch), receivers: receivers.map(listed) }
-    }
-
-    fn gate(admission: Admission) -> Gate {
-        of(admission, true)
-    }
-
-    fn backup(admission: Admission) -> Gate {
-        of(admission, false)
-    }
-
-    fn of(admission: Admission, publishes: bool) -> Gate {
-        let epochs = Epochs::of_master(CHANNEL, master(), admission.epoch);
-        let publisher = SigningKey::from_seed([3; 32]).verifying_key();
-        let membership = Arc::new(Membership::new(epochs.clone(), admission.epoch, publisher, None));
-        Gate::new(epochs, admission, membership, publishes)
-    }
-
-    fn given(epochs: &[u32]) -> Joined {
-        Joined::Secrets(epochs.iter().map(|e| (Epoch(*e), master().epoch(CHANNEL, Epoch(*e)))).collect())
-    }
-
-    const NOT_LISTED: Joined = Joined::Refused(JoinRefusal::NotListed);
-    const OLD_LIST: Joined = Joined::Refused(JoinRefusal::OldList);
-
-    #[test]
-    fn who_is_listed_gets_this_epoch_and_the_one_that_is_announced() {
-        let gate = gate(admission(1, Some(&[FRIEND])));
-        assert_eq!((gate.join(&FRIEND), gate.findings().count()), (given(&[1]), 0));
-        assert_eq!(gate.join(&OTHER), NOT_LISTED);
-        let finding = gate.findings().next().unwrap();
-        assert!(finding.text.contains(&OTHER.to_string()) && finding.times == 1, "{finding:?}");
-        gate.admit(admission(2, Some(&[FRIEND, OTHER])));
-        assert_eq!(gate.join(&OTHER), given(&[1]), "nothing is announced yet");
-        gate.announce(Epoch(2));
-        assert_eq!(gate.join(&FRIEND), given(&[1, 2]));
-        gate.enter(Epoch(2));
-        assert_eq!(gate.join(&FRIEND), given(&[2]));
-        assert_eq!(gate.membership().newest().unwrap().epoch, Epoch(2));
-    }
-
-    #[test]
-    fn who_was_taken_off_gets_nothing_while_the_next_epoch_is_announced_either() {
-        let gate = gate(admission(1, Some(&[FRIEND, OTHER])));
-        gate.admit(admission(2, Some(&[FRIEND])));
-        gate.announce(Epoch(2));
-        assert_eq!(gate.join(&OTHER), NOT_LISTED);
-    }
-
-    #[test]
-    fn a_backup_with_an_older_list_lets_nobody_in() {
-        let gate = backup(admission(1, Some(&[FRIEND])));
-        gate.enter(Epoch(2));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (OLD_LIST, OLD_LIST));
-        gate.admit(admission(2, Some(&[FRIEND])));
-        assert_eq!(gate.join(&FRIEND), given(&[2]));
-    }
-
-    #[test]
-    fn a_backup_whose_list_follows_after_the_epoch_began_gives_it_to_who_is_left() {
-        let gate = backup(admission(1, Some(&[FRIEND, OTHER])));
-        gate.enter(Epoch(1));
-        gate.enter(Epoch(2));
-        gate.admit(admission(2, Some(&[FRIEND])));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (given(&[2]), NOT_LISTED));
-        assert!(gate.findings().all(|finding| !finding.text.contains("rotate")));
-    }
-
-    #[test]
-    fn a_backup_with_a_newer_list_gives_what_is_in_force_once_it_knows_it() {
-        let gate = backup(admission(3, Some(&[FRIEND])));
-        assert_eq!(gate.join(&FRIEND), Joined::Refused(JoinRefusal::NotHere));
-        gate.enter(Epoch(2));
-        assert_eq!(gate.join(&FRIEND), given(&[2]));
-        gate.enter(Epoch(1));
-        assert_eq!(gate.join(&FRIEND), given(&[2]), "an epoch that is over comes no more");
-    }
-
-    #[test]
-    fn who_is_taken_off_without_a_new_epoch_is_told_of_and_nobody_is_let_in_until_there_is_one() {
-        let gate = gate(admission(2, Some(&[FRIEND, OTHER])));
-        gate.admit(admission(2, Some(&[FRIEND])));
-        assert!(gate.findings().any(|finding| finding.text.contains("rotate")));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (OLD_LIST, OLD_LIST));
-        gate.admit(admission(3, Some(&[FRIEND])));
-        assert_eq!((gate.join(&FRIEND), gate.join(&OTHER)), (given(&[2]), NOT_LISTED));
-    }
-
-    #[test]
-    fn a_publisher_whose_key_file_was_behind_lets_nobody_in_before_it_is_ahead() {
-        let gate = gate(admission(2, Some(&[FRIEND])));
-        gate.enter(Epoch(3));
-        for epoch in [2, 3] {
-            gate.admit(admission(epoch, Some(&[FRIEND])));
-            assert_eq!(gate.join(&FRIEND), OLD_LIST, "who was taken off for epoch 3 may be on it");
-        }
-        gate.admit(admission(4, Some(&[FRIEND])));
-        assert_eq!(gate.join(&FRIEND), given(&[3]));
-    }
-
-    #[test]
-    fn without_a_list_the_ticket_holds_the_secret() {
-        assert_eq!(gate(admission(1, None)).join(&FRIEND), Joined::Refused(JoinRefusal::ByTicket));
-    }
-}
+mod tests;

@@ -206,6 +206,8 @@ pub struct SenderNode {
     drain_until: Option<Time>,
     tally: Tally,
     watch: Watch,
+    /// Names the list of receivers.
+    list: u64,
 }
 
 impl SenderNode {
@@ -247,6 +249,7 @@ impl SenderNode {
             is_finished: false,
             drain_until: None,
             watch: Watch::default(),
+            list: 0,
             role,
         };
         let first = match node.role_of_sender {
@@ -535,6 +538,7 @@ impl SenderNode {
                 advertisement.rank = self.role.rank();
                 advertisement.wall_ms = self.watch.wall_ms(now);
                 advertisement.next_epoch = self.rotation.told(now);
+                advertisement.list = self.list;
                 let body = advertisement.encode(&self.signer);
                 self.keys.seal_advertised(DatagramType::Advertisement, &body, out);
                 Some(Datagrams { to: Destination::Advertised, len: out.len() })

@@ -21,15 +21,19 @@
 //! # Promises
 //! - Of two active senders that hear each other (by probes or by advertisements) the one that goes after the other
 //!   begins to drain within [`PROBE_EVERY`] and a probe's time, and is silent [`RoleConfig::drain_limit`] later at
-//!   the latest: that sum is [`overlap_max`].
+//!   the latest: that sum is [`overlap_max`]. Senders that answer only over QUIC, and from far away, take longer.
 //! - What an advertisement or a question says makes a sender ask; only a fresh answer decides, or, where none comes,
 //!   an advertisement that is younger than three of its intervals.
 //! - Alive is not serving: a sender that is paused, drained, has no content or cannot send counts as gone.
 //! - Memory is bounded by named constants.
 
+mod course;
+mod event;
 pub mod hold;
+mod inquiry;
 mod peers;
 mod reached;
+mod state;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -43,10 +47,13 @@ use nackcast_common::ids::{RunId, SessionId, StartNumber};
 use nackcast_common::mutation::{Mutation, planted};
 use nackcast_proto::wire::{Advertisement, Role, SenderState, Standing};
 
+pub use event::{Action, Path, RoleCommand, RoleEvent, Serving, Verdict};
+use inquiry::Inquiry;
 pub use peers::Precedence;
-use peers::{Peer, Peers, Says};
+use peers::{Peer, Peers};
 use reached::Reached;
 pub use reached::{NAMED_MAX, OnlyBackupReached};
+pub use state::State;
 
 /// Between two questions of one inquiry.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(100);
@@ -58,8 +65,6 @@ pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 const HOLD_PROBE_EVERY: Duration = Duration::from_millis(250);
 /// An answer that comes later than this is none.
 const NONCE_AGE_MAX: Duration = Duration::from_secs(2);
-/// Nonces that may be answered.
-const NONCES_MAX: usize = 32;
 /// What is added to the drain limit when a primary holds off: a probe is answered in between.
 const HOLD_EXTRA: Duration = Duration::from_secs(2);
 /// After a hand-over, or when a sender became active, receivers need a moment to hear of it: their NACKs are forwarded,
@@ -104,157 +109,6 @@ impl RoleConfig {
     pub fn hold_base(&self) -> Duration {
         self.drain_limit + HOLD_EXTRA
     }
-}
-
-/// What a sender does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// There is no content yet.
-    Waiting,
-    /// A primary at its start asks whether a backup is active.
-    Asking,
-    /// A primary whose last returns failed leaves the channel to the backup for a while.
-    Penalty {
-        /// Until then.
-        until: Time,
-    },
-    /// A primary lets a backup finish.
-    HoldingOff {
-        /// Until then.
-        until: Time,
-    },
-    /// It waits until it is needed.
-    Standby,
-    /// A NACK came: it asks whether another sender serves.
-    Probing,
-    /// It sends.
-    Active,
-    /// It finishes the blocks that it sends.
-    Draining {
-        /// At most until then.
-        until: Time,
-        /// By command: it stays so.
-        for_good: bool,
-    },
-    /// Stopped by command.
-    Paused,
-    /// Its disk or its network fails.
-    Blind,
-    /// Ended by command.
-    Drained,
-}
-
-impl State {
-    /// What others are told.
-    #[must_use]
-    pub const fn told(self) -> SenderState {
-        match self {
-            Self::Waiting | Self::Asking | Self::HoldingOff { .. } => SenderState::Starting,
-            Self::Standby | Self::Probing => SenderState::Standby,
-            Self::Active => SenderState::Active,
-            Self::Draining { .. } => SenderState::Draining,
-            Self::Penalty { .. } | Self::Paused | Self::Blind | Self::Drained => SenderState::Paused,
-        }
-    }
-}
-
-/// How a question was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// On the NACK port: it must repeat a nonce that was drawn lately.
-    NackPort,
-    /// On a connection, asked a moment ago: it is fresh by itself.
-    Quic,
-}
-
-/// What becomes of a NACK.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is served.
-    Serve,
-    /// It is kept until [`Action::ServeHeld`] or [`Action::Disregard`].
-    Hold,
-    /// Nothing: who asks will ask another sender.
-    Ignore,
-}
-
-/// Whom a disregarded NACK is forwarded to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Serving {
-    /// Which one.
-    pub precedence: Precedence,
-    /// Where it takes NACKs.
-    pub address: SocketAddr,
-    /// Sequence of its last advertisement, to be echoed.
-    pub sequence: u64,
-    /// Its clock then.
-    pub time: u64,
-    /// When that was said, by our clock.
-    pub at: Time,
-}
-
-/// What the node is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Ask the sender there, on all paths.
-    Probe {
-        /// Where.
-        to: SocketAddr,
-        /// To be repeated by an answer on the NACK port.
-        nonce: u64,
-    },
-    /// From now on this state is told and kept: [`SenderState::Active`] sends, [`SenderState::Draining`] finishes
-    /// blocks, every other one sends no content.
-    Become(SenderState),
-    /// NACKs that are held are served.
-    ServeHeld,
-    /// NACKs that are held are answered `primary-alive` and forwarded.
-    Disregard(Serving),
-}
-
-/// What people should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RoleEvent {
-    /// The state changed.
-    Changed {
-        /// Before.
-        from: State,
-        /// Now.
-        to: State,
-        /// For people.
-        why: &'static str,
-    },
-    /// Receivers reach only this sender, while another one serves.
-    OnlyBackupReached(OnlyBackupReached),
-    /// No longer.
-    OnlyBackupReachedOver,
-    /// Another sender is active beside this one.
-    TwoActive {
-        /// The other one.
-        other: SessionId,
-        /// Since when.
-        since: Time,
-    },
-    /// No longer.
-    TwoActiveOver,
-}
-
-/// What an admin wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoleCommand {
-    /// Stop sending.
-    Pause,
-    /// Go on as after a start.
-    Resume,
-    /// Finish what is sent, then stop.
-    Drain,
-}
-
-#[derive(Debug)]
-struct Inquiry {
-    began: Time,
-    tries: u32,
-    next: Time,
 }
 
 /// The machine.
@@ -437,13 +291,17 @@ impl RoleMachine {
         if standing.session == self.session {
             return;
         }
-        if path == Path::NackPort {
-            let fresh = |(drawn, at): &(u64, Time)| *drawn == nonce && now.since(*at) <= NONCE_AGE_MAX;
-            if !self.nonces.iter().any(fresh) {
-                return;
+        let (at, took) = match path {
+            Path::NackPort => {
+                let fresh = |(drawn, at): &(u64, Time)| *drawn == nonce && now.since(*at) <= NONCE_AGE_MAX;
+                if !self.nonces.iter().any(fresh) {
+                    return;
+                }
+                (now, None)
             }
-        }
-        self.peers.on_answer(now, from, standing);
+            Path::Quic { came, took } => (came.min(now), Some(took)),
+        };
+        self.peers.on_answer(at, from, standing, took);
         self.advance(now);
     }
 
@@ -513,327 +371,4 @@ impl RoleMachine {
     fn overlap_max(&self) -> Duration {
         overlap_max(self.config.drain_limit)
     }
-
-    fn enter(&mut self, now: Time, to: State, why: &'static str) {
-        let from = std::mem::replace(&mut self.state, to);
-        if from == to {
-            return;
-        }
-        self.inquiry = None;
-        self.inquire_at = match to {
-            State::HoldingOff { .. } => Some(now + HOLD_PROBE_EVERY),
-            State::Active | State::Penalty { .. } => Some(now + PROBE_EVERY),
-            _ => None,
-        };
-        if !matches!(to, State::Probing) {
-            self.pending.clear();
-        }
-        if from.told() != to.told() {
-            self.actions.push_back(Action::Become(to.told()));
-        }
-        self.events.push_back(RoleEvent::Changed { from, to, why });
-    }
-
-    /// Asks everybody who is known, unless that goes on already.
-    fn inquire(&mut self, now: Time) {
-        if self.inquiry.is_none() {
-            self.inquiry = Some(Inquiry { began: now, tries: 0, next: now });
-        }
-    }
-
-    fn targets(&self, now: Time) -> Vec<SocketAddr> {
-        let mut targets = self.config.peers.clone();
-        for address in self.peers.addresses(now) {
-            if !targets.contains(&address) {
-                targets.push(address);
-            }
-        }
-        targets
-    }
-
-    fn ask(&mut self, now: Time, targets: &[SocketAddr]) {
-        self.nonces_drawn += 1;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.config.seed.to_be_bytes()).update(&self.nonces_drawn.to_be_bytes());
-        let bytes = hasher.finalize();
-        let nonce = bytes.as_bytes().first_chunk().map_or(1, |first| u64::from_be_bytes(*first)).max(1);
-        self.nonces.push_back((nonce, now));
-        if self.nonces.len() > NONCES_MAX {
-            self.nonces.pop_front();
-        }
-        self.actions.extend(targets.iter().map(|to| Action::Probe { to: *to, nonce }));
-    }
-
-    fn advance(&mut self, now: Time) {
-        match self.state {
-            // A lone sender goes on trying: nobody would take over.
-            State::Active if !(self.can_read && self.can_send) && self.peers.addresses(now).next().is_some() => {
-                self.enter(now, State::Blind, "its disk or its network fails");
-            }
-            State::Penalty { until } if now >= until => {
-                let until = now + self.config.hold_base();
-                self.enter(now, State::HoldingOff { until }, "its time is over");
-                self.inquire(now);
-            }
-            State::HoldingOff { until } if now >= until => {
-                if self.is_preceded(now, now.before(HOLD_PROBE_EVERY)) {
-                    self.enter(now, State::Standby, "another sender serves, and goes first");
-                } else {
-                    self.enter(now, State::Active, "it held off long enough");
-                }
-            }
-            State::Draining { until, for_good } if now >= until => {
-                self.end_drain(now, for_good, "time to finish is over");
-            }
-            _ => {}
-        }
-        if self.inquiry.is_none() && self.inquire_at.is_some_and(|at| now >= at) {
-            self.inquire_at = None;
-            self.inquire(now);
-        }
-        self.question(now);
-        self.watch_overlap(now);
-        if self.reached.is_over(now) {
-            self.events.push_back(RoleEvent::OnlyBackupReachedOver);
-        }
-    }
-
-    /// Moves an inquiry on, and ends it when it is decided.
-    fn question(&mut self, now: Time) {
-        let Some(inquiry) = &mut self.inquiry else { return };
-        let began = inquiry.began;
-        let mut is_over = false;
-        if now >= inquiry.next {
-            if inquiry.tries >= PROBE_TRIES {
-                is_over = true;
-                inquiry.next = now + PROBE_TIMEOUT;
-            } else {
-                inquiry.tries += 1;
-                inquiry.next = now + PROBE_TIMEOUT;
-                let targets = self.targets(now);
-                if targets.is_empty() {
-                    is_over = true;
-                } else {
-                    self.ask(now, &targets);
-                }
-            }
-        }
-        let answered = |address: SocketAddr| {
-            let here = |peer: &Peer| peer.address == address && peer.answered.is_some_and(|(at, _)| at >= began);
-            self.peers.iter().any(here)
-        };
-        let is_over = is_over || self.targets(now).into_iter().all(answered);
-        if self.decide(now, began, is_over) {
-            self.inquiry = None;
-            match self.state {
-                State::HoldingOff { .. } => self.inquire_at = Some(now + HOLD_PROBE_EVERY),
-                State::Penalty { .. } => self.inquire_at = Some(now + PROBE_EVERY),
-                State::Active if self.config.role == Role::Backup || self.both_since.is_some() => {
-                    self.inquire_at = Some(now + PROBE_EVERY);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// What the answers of an inquiry mean; true when it is at its end.
-    fn decide(&mut self, now: Time, began: Time, is_over: bool) -> bool {
-        match self.state {
-            State::Asking => {
-                if self.is_preceded(now, began) {
-                    self.enter(now, State::Standby, "another sender serves, and goes first");
-                    return true;
-                }
-                if self.sending_after_us(now, began) && !planted(Mutation::HoldOffIgnored) {
-                    let base = self.config.hold_base();
-                    if self.config.hold_off > base {
-                        let until = now + (self.config.hold_off - base);
-                        self.enter(now, State::Penalty { until }, "a backup serves, and the last return failed soon");
-                    } else {
-                        self.enter(now, State::HoldingOff { until: now + base }, "a backup serves");
-                    }
-                    return true;
-                }
-                if is_over {
-                    self.enter(now, State::Active, "no other sender is active");
-                }
-                is_over
-            }
-            // Whoever served instead may be gone: then nobody else is there.
-            State::Penalty { .. } => {
-                if self.is_preceded(now, began) {
-                    self.enter(now, State::Standby, "another sender serves, and goes first");
-                    return true;
-                }
-                if is_over && !self.sending_after_us(now, began) {
-                    self.enter(now, State::Active, "no other sender is active");
-                }
-                is_over
-            }
-            State::HoldingOff { .. } => {
-                if self.is_preceded(now, began) {
-                    self.enter(now, State::Standby, "another sender serves, and goes first");
-                    return true;
-                }
-                if is_over && !self.sending_after_us(now, began) {
-                    self.enter(now, State::Active, "the backup is done");
-                }
-                is_over
-            }
-            State::Probing => {
-                if let Some(serving) = self.serving(now, began) {
-                    self.disregard(now, serving);
-                    return true;
-                }
-                // What was advertised just before may still be true.
-                let undecided = self.peers.iter().filter(|peer| {
-                    let silent = peer.answered.is_none_or(|(at, _)| at < began);
-                    silent && peer.heard_young(now).is_some_and(|(_, says)| says.serves())
-                });
-                let until = undecided.filter_map(Peer::young_until).max();
-                match until {
-                    Some(until) if is_over => {
-                        if let Some(inquiry) = &mut self.inquiry {
-                            inquiry.next = until;
-                        }
-                        false
-                    }
-                    None if is_over => {
-                        self.take_over(now);
-                        true
-                    }
-                    Some(_) | None => false,
-                }
-            }
-            State::Active => {
-                let is_back =
-                    |says: Says| says.is_able && matches!(says.state, SenderState::Active | SenderState::Starting);
-                let answers = |peer: &&Peer| peer.answered.is_some_and(|(at, says)| at >= began && is_back(says));
-                let is_silent = |peer: &Peer| peer.answered.is_none_or(|(at, _)| at < began);
-                let advertises = |peer: &&Peer| {
-                    is_over
-                        && is_silent(peer)
-                        && peer
-                            .heard_young(now)
-                            .is_some_and(|(at, says)| at >= began.before(PROBE_EVERY) && is_back(says))
-                };
-                let before: Vec<_> = self.peers.iter().filter(|peer| self.is_before_us(peer)).collect();
-                if before.iter().any(answers) || before.iter().any(advertises) {
-                    self.yield_to(now);
-                    return true;
-                }
-                is_over
-            }
-            _ => true,
-        }
-    }
-
-    /// A sender that serves instead of us, or will in a moment: any that is active, and any that goes before us and
-    /// is ready.
-    fn serving(&self, now: Time, began: Time) -> Option<Serving> {
-        let serves = |peer: &&Peer| match peer.answered.filter(|(at, _)| *at >= began) {
-            Some((_, says)) => {
-                let ready = says.is_able && matches!(says.state, SenderState::Standby | SenderState::Starting);
-                says.serves() || (ready && self.is_before_us(peer))
-            }
-            // Heard since we asked: it is there, although no answer comes.
-            None => peer.heard_young(now).is_some_and(|(at, says)| says.serves() && at >= began),
-        };
-        let active = |peer: &Peer| peer.says(now, began).is_some_and(Says::serves);
-        let best = self
-            .peers
-            .iter()
-            .filter(serves)
-            .min_by_key(|peer| (!self.is_before_us(peer), !active(peer), peer.precedence))?;
-        let (sequence, time, at) = best.echo;
-        Some(Serving { precedence: best.precedence, address: best.address, sequence, time, at })
-    }
-
-    /// Whether a sender that goes before us serves, or is starting. One that stands by waits for a NACK: two of them
-    /// would leave the channel to nobody.
-    fn is_preceded(&self, now: Time, began: Time) -> bool {
-        let goes_on = |peer: &Peer| match peer.answered.filter(|(at, _)| *at >= began) {
-            Some((_, says)) => says.is_able && matches!(says.state, SenderState::Active | SenderState::Starting),
-            None => peer.heard_young(now).is_some_and(|(at, says)| says.serves() && at >= began),
-        };
-        self.peers.iter().any(|peer| self.is_before_us(peer) && goes_on(peer))
-    }
-
-    /// Whether a sender that goes after us sends.
-    fn sending_after_us(&self, now: Time, began: Time) -> bool {
-        let sends = |peer: &Peer| peer.says(now, began).is_some_and(Says::sends);
-        self.peers.iter().any(|peer| !self.is_before_us(peer) && sends(peer))
-    }
-
-    fn disregard(&mut self, now: Time, serving: Serving) {
-        let asked = std::mem::take(&mut self.pending);
-        self.actions.push_back(Action::Disregard(serving));
-        self.enter(now, State::Standby, "another sender serves");
-        let peer = self.peers.iter().find(|peer| peer.precedence == serving.precedence);
-        let is_settled = peer.and_then(|peer| peer.active_since).is_some_and(|since| now >= since + GRACE);
-        if now < self.grace_until || !is_settled {
-            return;
-        }
-        let saw = || peer.map_or_else(String::new, |peer| describe(now, peer));
-        if let Some(told) = self.reached.on_disregarded(now, &asked, saw) {
-            self.events.push_back(RoleEvent::OnlyBackupReached(told));
-        }
-    }
-
-    fn take_over(&mut self, now: Time) {
-        self.enter(now, State::Active, "a receiver asked, and no other sender serves");
-        self.actions.push_back(Action::ServeHeld);
-    }
-
-    fn yield_to(&mut self, now: Time) {
-        if planted(Mutation::DrainForgotten) {
-            return;
-        }
-        let until = now + self.config.drain_limit;
-        self.enter(now, State::Draining { until, for_good: false }, "a sender that goes first is there");
-    }
-
-    fn end_drain(&mut self, now: Time, for_good: bool, why: &'static str) {
-        if for_good {
-            self.enter(now, State::Drained, why);
-        } else {
-            self.grace_until = now + GRACE;
-            self.enter(now, State::Standby, why);
-        }
-    }
-
-    /// Two that are active longer than a hand-over takes.
-    fn watch_overlap(&mut self, now: Time) {
-        let active = |peer: &&Peer| {
-            peer.says(now, now.before(PROBE_EVERY * 2)).is_some_and(|says| says.state == SenderState::Active)
-        };
-        let other = self.peers.iter().find(active).map(|peer| peer.precedence.session);
-        match (self.state == State::Active, other) {
-            (true, Some(other)) => {
-                let (since, other) = *self.both_since.get_or_insert((now, other));
-                if !self.both_told && now >= since + self.overlap_max() {
-                    self.both_told = true;
-                    self.events.push_back(RoleEvent::TwoActive { other, since });
-                }
-            }
-            _ => {
-                self.both_since = None;
-                if std::mem::take(&mut self.both_told) {
-                    self.events.push_back(RoleEvent::TwoActiveOver);
-                }
-            }
-        }
-    }
-}
-
-/// What each path said of a sender, for people.
-fn describe(now: Time, peer: &Peer) -> String {
-    let said = |path: &str, said: Option<(Time, Says)>| match said {
-        Some((at, says)) => {
-            let able = if says.is_able { "" } else { ", not able to serve" };
-            format!("{path} {} ms ago: {:?}{able}", now.since(at).as_millis(), says.state)
-        }
-        None => format!("{path}: never"),
-    };
-    format!("{} {}, {}", peer.address, said("answered", peer.answered), said("advertised", peer.heard))
 }

@@ -31,8 +31,8 @@ pub(crate) struct Desk {
     kept: Kept,
     /// Wakes those who follow, with how often the book changed.
     changes: watch::Sender<u64>,
-    /// What the log last said of each alert in the book.
-    said: Mutex<BTreeMap<u64, Said>>,
+    /// What the log last said of each alert in the book, and when.
+    said: Mutex<BTreeMap<u64, (Said, u64)>>,
 }
 
 /// Why a channel did not answer.
@@ -118,13 +118,15 @@ impl Desk {
 
     fn log(&self, book: &Book, changed: &[u64]) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ms = Clock::wall_ms();
         for id in changed {
             let Some(alert) = book.get(*id) else {
                 said.remove(id);
                 continue;
             };
             let news = (alert.count, alert.is_raised(), alert.acknowledged_ms.is_some());
-            if said.insert(*id, news) != Some(news) {
+            if is_worth_a_line(said.get(id), news, now_ms) {
+                said.insert(*id, (news, now_ms));
                 log(alert);
             }
         }
@@ -226,6 +228,16 @@ impl Desk {
 /// What of an alert is news to a log: its numbers may change twice a second.
 type Said = (u64, bool, bool);
 
+/// Between two lines that say only that it happened again: somebody may make it happen all the time.
+const AGAIN_MS: u64 = 60_000;
+
+fn is_worth_a_line(before: Option<&(Said, u64)>, news: Said, now_ms: u64) -> bool {
+    before.is_none_or(|((count, raised, acknowledged), at)| {
+        let is_again = *count != news.0 && now_ms.abs_diff(*at) >= AGAIN_MS;
+        is_again || (*raised, *acknowledged) != (news.1, news.2)
+    })
+}
+
 fn log(alert: &Alert) {
     let Alert { id, kind, channel, text, .. } = alert;
     if alert.acknowledged_ms.is_some() {
@@ -234,5 +246,22 @@ fn log(alert: &Alert) {
         tracing::warn!("{channel}: alert {id} ({kind}): {text}; {}", kind.check());
     } else {
         tracing::info!("{channel}: alert {id} ({kind}) is over");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_all_the_time_gets_a_line_a_minute() {
+        let before = Some(&((1, true, false), 5_000));
+        assert!(is_worth_a_line(None, (1, true, false), 0));
+        assert!(!is_worth_a_line(before, (9, true, false), 5_000 + AGAIN_MS - 1));
+        assert!(is_worth_a_line(before, (9, true, false), 5_000 + AGAIN_MS));
+        assert!(!is_worth_a_line(before, (1, true, false), 5_000 + AGAIN_MS), "nothing new");
+        assert!(is_worth_a_line(before, (1, false, false), 5_001), "it is over");
+        assert!(is_worth_a_line(before, (1, true, true), 5_001));
+        assert!(is_worth_a_line(Some(&((1, true, false), 90_000)), (2, true, false), 5_000), "the clock was set back");
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nackcast_proto::rpc::FILE_DESCRIPTOR_SET;
 use nackcast_proto::rpc::admin_server::AdminServer;
@@ -27,6 +28,8 @@ use crate::places::ADMIN_SOCKET;
 
 /// Clients at once, on each of the two.
 const CONNECTIONS_MAX: usize = 64;
+/// Who has not shown a certificate by then has to go: until then it holds a place.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Requests that one connection may have open.
 const STREAMS_MAX: u32 = 64;
 
@@ -111,7 +114,10 @@ pub(super) fn check(offer: &Offer) -> Result<(), Failure> {
 fn tls_config(files: &TlsFiles) -> Result<ServerTlsConfig, Failure> {
     let read = |path: &Path| fs::read(path).or_usage(format_args!("{} cannot be read", path.display()));
     let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
-    Ok(ServerTlsConfig::new().identity(identity).client_ca_root(Certificate::from_pem(read(&files.ca)?)))
+    Ok(ServerTlsConfig::new()
+        .timeout(HANDSHAKE)
+        .identity(identity)
+        .client_ca_root(Certificate::from_pem(read(&files.ca)?)))
 }
 
 /// The services, with health and reflection.

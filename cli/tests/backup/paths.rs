@@ -1,9 +1,12 @@
 //! Ways that firewalls close: what still says that a sender is there counts.
 
+use std::time::Duration;
+
+use nackcast_testbed::fabric::{Direction, Link};
 use nackcast_testbed::netns::with_namespaces;
 
 use super::{Pair, states, with_another};
-use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, assert_ends, receiver_name};
+use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, assert_ends, receiver_name, until};
 
 impl Pair {
     /// A host drops what arrives and matches one of these rules.
@@ -30,6 +33,20 @@ impl Pair {
     }
 }
 
+/// Both ways between primary and backup.
+const WAYS: [(&str, &str); 2] = [("backup", "sender"), ("sender", "backup")];
+
+impl Pair {
+    /// Between primary and backup neither multicast nor the NACK ports pass.
+    fn leave_quic_only(&self) {
+        for (host, from) in WAYS {
+            let from = format!("ip saddr {} udp", self.site.network.host(from).addr_v4());
+            let multicast = format!("{from} dport {{ {GROUP_PORT}, {} }}", GROUP_PORT + 1);
+            self.forbid(host, &[multicast, format!("{from} dport {NACK_PORT}"), format!("{from} sport {NACK_PORT}")]);
+        }
+    }
+}
+
 #[test]
 fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
     let _turn = with_another();
@@ -37,13 +54,7 @@ fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
         let pair = Pair::new(2);
         let (mut primary, mut backup) = pair.serving();
         backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
-        // Between primary and backup neither multicast nor the NACK ports pass.
-        let other = [("backup", "sender"), ("sender", "backup")];
-        for (host, from) in other {
-            let from = format!("ip saddr {} udp", pair.site.network.host(from).addr_v4());
-            let multicast = format!("{from} dport {{ {GROUP_PORT}, {} }}", GROUP_PORT + 1);
-            pair.forbid(host, &[multicast, format!("{from} dport {NACK_PORT}"), format!("{from} sport {NACK_PORT}")]);
-        }
+        pair.leave_quic_only();
         pair.cut_off(true);
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
@@ -57,11 +68,35 @@ fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
         primary.wait_for_stderr("to=holding-off", PATIENCE).unwrap();
         backup.wait_for_stderr("to=draining", PATIENCE).unwrap();
         primary.wait_for_stderr("to=active", PATIENCE).unwrap();
-        for (host, _) in other {
+        for (host, _) in WAYS {
             pair.allow(host);
         }
         pair.cut_off(false);
         pair.assert_received(&mut receivers);
+    });
+}
+
+/// Further away than three questions last: the first answer comes late, and ends the backup's turn; the next is waited for.
+#[test]
+fn a_primary_that_is_far_away_on_quic_is_alive() {
+    let _turn = with_another();
+    with_namespaces(|| {
+        let pair = Pair::new(3);
+        let (_primary, mut backup) = pair.serving();
+        backup.wait_for_stderr("to=standby", PATIENCE).unwrap();
+        pair.leave_quic_only();
+        for direction in [Direction::ToHost, Direction::FromHost] {
+            let far = Link { delay: Duration::from_millis(250), ..Link::default() };
+            pair.site.network.fabric().set_link("sender", direction, far).unwrap();
+        }
+        (1..=3).for_each(|receiver| pair.cut(&receiver_name(receiver), "sender", true));
+        let _first = pair.site.receive_on(1, &["--pull", "never"]);
+        backup.wait_for_stderr("to=active", PATIENCE).unwrap();
+        until("the backup yields", || states(&backup).ends_with(&["Active", "Draining", "Standby"].map(str::to_owned)));
+        let _others: Vec<_> = (2..=3).map(|receiver| pair.site.receive_on(receiver, &["--pull", "never"])).collect();
+        backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
+        let turns = states(&backup).iter().filter(|state| *state == "Active").count();
+        assert_eq!(turns, 1, "the primary serves\n{}", backup.tail());
     });
 }
 

@@ -72,7 +72,8 @@ pub trait Service: Send + Sync {
 
 /// Answers the requests of one connection.
 pub trait Session: Send + Sync {
-    /// Whether the peer proved something. Else it stays a stranger, which has a few seconds and goes when others come.
+    /// Whether the peer proved something that still counts. Else it stays a stranger, which has a few seconds for one
+    /// question and goes when others come; a member that is none any more is shown out when it asks.
     fn is_member(&self) -> bool {
         true
     }

@@ -16,7 +16,7 @@ pub const REPLY_LEN_MAX: usize = 256;
 const SECRETS_MAX: usize = HELD_MAX;
 
 /// Why nothing is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum JoinRefusal {
     /// The identity is not on the channel's list.
     #[error("this node's key is not on the channel's list")]

@@ -82,6 +82,14 @@ impl Membership {
         self.member(epoch)
     }
 
+    /// As whom else, where that one is refused: by the other secrets that it was given, the newest first. Whoever is called
+    /// may not have the newest yet.
+    #[must_use]
+    pub fn others(&self) -> Vec<Member> {
+        let held: Vec<_> = self.lock().epochs.held().map(|(epoch, _)| epoch).collect();
+        held.into_iter().rev().skip(1).filter_map(|epoch| self.member(epoch)).collect()
+    }
+
     fn member(&self, epoch: Epoch) -> Option<Member> {
         let secret = self.lock().epochs.secret(epoch)?;
         let (channel, publisher) = (self.channel, self.publisher);

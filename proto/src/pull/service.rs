@@ -75,13 +75,13 @@ struct ChannelSession {
 
 impl quic::Session for ChannelSession {
     fn is_member(&self) -> bool {
-        matches!(self.greeted, Greeted::Member(..))
+        // An epoch may have ended since the greeting.
+        matches!(self.greeted, Greeted::Member(..)) && self.membership.still_takes(&self.greeted)
     }
 
     fn answer(&self, request: &[u8]) -> Option<quic::Replies> {
         let one = |reply: Vec<u8>| -> quic::Replies { Box::new(std::iter::once(Bytes::from(reply))) };
         let request = Request::decode(request).ok()?;
-        // An epoch may have ended since the greeting.
         let Greeted::Member(peer, _) = Some(self.greeted).filter(|greeted| self.membership.still_takes(greeted))?
         else {
             return (request == Request::Join).then(|| one(self.shelf.join(&self.identity).encode()));

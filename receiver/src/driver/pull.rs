@@ -14,7 +14,7 @@ use nackcast_common::ids::Epoch;
 use nackcast_common::keys::{Side, SigningKey, VerifyingKey};
 use nackcast_common::net::quic::{Client, Connection, QuicError};
 use nackcast_proto::pull::hello::{check_introduction, join_hello};
-use nackcast_proto::pull::{Block, HelloError, JoinRefusal, Joined, Membership, Offer, Request, join};
+use nackcast_proto::pull::{Block, HelloError, JoinRefusal, Joined, Member, Membership, Offer, Request, join};
 use nackcast_proto::wire::WireError;
 use nackcast_proto::wire::limits::ROOT_LEN_MAX;
 use tokio::sync::mpsc;
@@ -40,10 +40,10 @@ pub(super) enum Reply {
     Offer(Offer),
     Over(RequestId, PullEnd),
     Joined(JoinEnd),
+    /// A source takes none of our secrets, for people.
+    TurnedAway(String),
     /// A source was reached, or was not, for which reason.
     Reached(Arc<str>, Result<(), String>),
-    /// For people.
-    Trouble(String),
 }
 
 /// Why a request broke.
@@ -54,8 +54,9 @@ enum PullError {
     #[error(transparent)]
     Quic(#[from] QuicError),
     #[error(
-        "{0} is a node of nackcast that does not take this ticket: it is of another channel, or an old one; compare it \
-         with what `nackcast channel ticket FILE` prints at the sender"
+        "{0} is a node of nackcast that takes none of the secrets of this node: its ticket is of another channel, or the \
+         epoch is over; a newer secret is asked for where the channel has a list, else compare the ticket with what \
+         `nackcast channel ticket FILE` prints at the sender"
     )]
     Refused(SocketAddr),
     #[error("not of this channel: {0}")]
@@ -165,7 +166,7 @@ impl Puller {
                 Err(error) => {
                     tracing::info!("cannot pull from {source}: {error}");
                     if let PullError::Refused(_) = error {
-                        drop(replies.send(Reply::Trouble(error.to_string())).await);
+                        drop(replies.send(Reply::TurnedAway(error.to_string())).await);
                     }
                     PullEnd::Broken
                 }
@@ -205,8 +206,8 @@ impl Puller {
                 self.running.remove(&request);
                 node.handle_pull_over(clock.now(), request, end);
             }
+            Reply::TurnedAway(line) => node.handle_turned_away(clock.now(), &line),
             Reply::Reached(source, reached) => node.handle_reached(clock.now(), &source, reached),
-            Reply::Trouble(line) => node.trouble(clock.now(), &line),
         }
     }
 }
@@ -309,7 +310,7 @@ impl Shared {
         Err(last)
     }
 
-    /// On a connection of its own: as whom we speak is said once for each.
+    /// On a connection of its own, too.
     async fn join_at_address(&self, address: SocketAddr) -> Result<Joined, PullError> {
         let connection = self.client.connect(address).await?;
         let (channel, publisher) = (self.membership.channel(), self.membership.publisher());
@@ -330,7 +331,21 @@ impl Shared {
             return Ok(Arc::clone(connection));
         }
         *place = None;
-        let member = self.membership.newest().ok_or(PullError::NoSecret)?;
+        let mut greeted = self.greet(address, &self.membership.newest().ok_or(PullError::NoSecret)?).await;
+        for member in self.membership.others() {
+            // It may be in an earlier epoch than we are.
+            if !matches!(greeted, Err(PullError::Refused(_))) {
+                break;
+            }
+            greeted = self.greet(address, &member).await;
+        }
+        let connection = Arc::new(greeted?);
+        *place = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// A new connection: as whom we speak is said once for each.
+    async fn greet(&self, address: SocketAddr, member: &Member) -> Result<Connection, PullError> {
         let connection = self.client.connect(address).await?;
         let hello = member.hello(Side::Client, connection.binding());
         let refused = |error| match error {
@@ -340,8 +355,6 @@ impl Shared {
         let reply = connection.greet(&hello).await.map_err(refused)?;
         let peer = member.check(Side::Server, connection.binding(), &reply)?;
         tracing::info!("pulling from {address}, {}", if peer.sender.is_some() { "a sender" } else { "a receiver" });
-        let connection = Arc::new(connection);
-        *place = Some(Arc::clone(&connection));
         Ok(connection)
     }
 }
@@ -355,3 +368,6 @@ async fn addresses(source: &Arc<str>) -> Result<Vec<SocketAddr>, PullError> {
 fn no_address(source: &Arc<str>) -> PullError {
     PullError::Name(Arc::clone(source), std::io::Error::from(std::io::ErrorKind::NotFound))
 }
+
+#[cfg(test)]
+mod tests;

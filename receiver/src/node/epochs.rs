@@ -111,6 +111,14 @@ impl ReceiverNode {
         }
     }
 
+    /// A source takes none of the secrets that are held: the channel may be in a later epoch. `line` is for people.
+    pub fn handle_turned_away(&mut self, now: Time, line: &str) {
+        self.notes.say(now, line);
+        if let Some(joining) = &mut self.joining {
+            joining.on_unopened(now);
+        }
+    }
+
     /// It was refused, and hears nothing that it can open.
     pub(super) fn is_kept_out(&self) -> bool {
         self.joining.as_ref().is_some_and(super::Joining::is_refused)

@@ -5,6 +5,7 @@
 //! | a start without a secret | at once |
 //! | a sender announces an epoch whose secret is not held | at a random time before that epoch begins |
 //! | advertisements come in an epoch whose secret is not held | after a random moment; anybody may send such bytes, so what brought nothing is tried less and less often |
+//! | a source refuses what is held | the same: it may be in a later epoch, of which who only pulls hears nothing else |
 //! | no sender could be asked | again, less and less often |
 //! | a sender refused | again, seldom: somebody may put the node on the list |
 
@@ -77,7 +78,8 @@ impl Joining {
         self.ask_at(now + within * share / 100);
     }
 
-    /// An advertisement came in an epoch whose secret is not held. Whatever bytes come so, they never make a wait shorter.
+    /// An advertisement came in an epoch whose secret is not held, or a source refused what is. Whatever bytes come so, they
+    /// never make a wait shorter.
     pub(super) fn on_unopened(&mut self, now: Time) {
         if self.asks_at.is_some() || self.is_asking {
             return;

@@ -1,24 +1,29 @@
 //! Other senders, asked over QUIC: firewalls treat it in another way than the NACK port.
 //!
 //! - QUIC is on the port after that of NACKs, by which a sender is known.
-//! - One connection to each, made when the first question needs it; it ends when it is idle.
+//! - One connection to each, made when the first question needs it; it ends when it is idle. Far senders have
+//!   [`CONNECTING`] for it, since it takes several round trips.
 //! - One question to each at a time. It has [`PATIENCE`]; then the connection ends, too: the sender may have started
-//!   anew, and know nothing of it.
+//!   anew, and know nothing of it. For the same reason one that is still connecting then does not keep the next from trying.
+//! - An answer is of when it came, however late it is looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nackcast_common::clock::{Clock, Time};
 use nackcast_common::keys::{Side, SigningKey};
 use nackcast_common::net::quic::{Client, Connection, MESSAGE_LEN_MAX, QuicError};
 use nackcast_proto::pull::{HelloError, Membership, Peer, ProbeReply, Request};
 use nackcast_proto::wire::{Standing, WireError};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 /// What is answered later is of another inquiry.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Three round trips of a second: an address that proves itself, the handshake, and the first message.
+const CONNECTING: Duration = Duration::from_secs(3);
 
 /// Why nothing was answered.
 #[derive(Debug, thiserror::Error)]
@@ -40,22 +45,42 @@ enum CallError {
 }
 
 /// A connection with who is at its other end.
-type Line = (Connection, Peer);
+#[derive(Debug)]
+struct Line {
+    connection: Connection,
+    peer: Peer,
+    /// How long it took to have it.
+    connecting: Duration,
+}
+
+/// What a sender answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Where it takes NACKs.
+    pub(crate) from: SocketAddr,
+    pub(crate) standing: Standing,
+    pub(crate) came: Time,
+    /// With the connection that it needed, also when that was there from before: the next time it may not be.
+    pub(crate) took: Duration,
+}
 
 /// What a question came to.
 #[derive(Debug)]
 struct Called {
     to: SocketAddr,
-    line: Option<Line>,
-    standing: Option<Standing>,
+    asked: Time,
+    came: Time,
+    answer: Option<(Line, Standing, Duration)>,
 }
 
 /// Asks the other senders of a channel.
 #[derive(Debug)]
 pub(crate) struct Caller {
     shared: Arc<Shared>,
+    clock: Clock,
     calls: JoinSet<Called>,
-    asked: BTreeSet<SocketAddr>,
+    /// Who is being asked, since when.
+    asked: BTreeMap<SocketAddr, Time>,
     lines: BTreeMap<SocketAddr, Line>,
 }
 
@@ -67,63 +92,92 @@ struct Shared {
 
 impl Caller {
     /// Asks as this node, which is a sender of the channel.
-    pub(crate) fn new(identity: &SigningKey, membership: Arc<Membership>) -> Result<Self, QuicError> {
+    pub(crate) fn new(identity: &SigningKey, membership: Arc<Membership>, clock: Clock) -> Result<Self, QuicError> {
         let shared = Arc::new(Shared { client: Client::new(identity)?, membership });
-        Ok(Self { shared, calls: JoinSet::new(), asked: BTreeSet::new(), lines: BTreeMap::new() })
+        Ok(Self { shared, clock, calls: JoinSet::new(), asked: BTreeMap::new(), lines: BTreeMap::new() })
     }
 
-    /// Asks the sender that takes NACKs at `to` what it does, and says what we do; unless it is being asked.
+    /// Asks the sender that takes NACKs at `to` what it does, and says what we do; unless it was asked just now.
     pub(crate) fn call(&mut self, to: SocketAddr, ours: Standing) {
-        if !self.asked.insert(to) {
+        let asked = self.clock.now();
+        if self.asked.get(&to).is_some_and(|at| asked.since(*at) < PATIENCE) {
             return;
         }
-        self.lines.retain(|_, (connection, _)| !connection.is_closed());
-        let (shared, line) = (Arc::clone(&self.shared), self.lines.remove(&to));
+        self.asked.insert(to, asked);
+        self.lines.retain(|_, line| !line.connection.is_closed());
+        let (shared, clock, line) = (Arc::clone(&self.shared), self.clock, self.lines.remove(&to));
         self.calls.spawn(async move {
-            let answered = timeout(PATIENCE, shared.ask(to, line, ours)).await;
-            match answered.unwrap_or(Err(CallError::Late)) {
-                Ok((line, standing)) => Called { to, line: Some(line), standing: Some(standing) },
-                Err(error) => {
-                    tracing::debug!(%to, "another sender was asked over QUIC: {error}");
-                    Called { to, line: None, standing: None }
-                }
-            }
+            let answer = shared.ask(clock, to, line, ours).await;
+            let answer =
+                answer.inspect_err(|error| tracing::debug!(%to, "another sender was asked over QUIC: {error}"));
+            Called { to, asked, came: clock.now(), answer: answer.ok() }
         });
     }
 
-    /// What a sender answered, and where it takes NACKs. Pending while nobody is asked.
-    pub(crate) async fn answered(&mut self) -> (SocketAddr, Standing) {
+    /// What a sender answered. Pending while nobody is asked.
+    pub(crate) async fn answered(&mut self) -> Answer {
         loop {
             match self.calls.join_next().await {
-                Some(Ok(Called { to, line, standing })) => {
-                    self.asked.remove(&to);
-                    self.lines.extend(line.map(|line| (to, line)));
-                    if let Some(standing) = standing {
-                        return (to, standing);
+                Some(called) => {
+                    if let Some(answer) = self.take(called) {
+                        return answer;
                     }
                 }
-                // Its panic was printed. Who was asked is not known: nobody is taken for being asked any more.
-                Some(Err(_)) => self.asked.clear(),
                 None => std::future::pending().await,
             }
         }
     }
+
+    /// The same, of what is here already.
+    pub(crate) fn try_answered(&mut self) -> Option<Answer> {
+        while let Some(called) = self.calls.try_join_next() {
+            let answer = self.take(called);
+            if answer.is_some() {
+                return answer;
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, called: Result<Called, JoinError>) -> Option<Answer> {
+        let Ok(Called { to, asked, came, answer }) = called else {
+            // Its panic was printed. Who was asked is not known: nobody is taken for being asked any more.
+            self.asked.clear();
+            return None;
+        };
+        if self.asked.get(&to) == Some(&asked) {
+            self.asked.remove(&to);
+        }
+        let (line, standing, took) = answer?;
+        self.lines.insert(to, line);
+        Some(Answer { from: to, standing, came, took })
+    }
 }
 
 impl Shared {
-    async fn ask(&self, to: SocketAddr, line: Option<Line>, ours: Standing) -> Result<(Line, Standing), CallError> {
+    async fn ask(
+        &self,
+        clock: Clock,
+        to: SocketAddr,
+        line: Option<Line>,
+        ours: Standing,
+    ) -> Result<(Line, Standing, Duration), CallError> {
         let line = match line {
             Some(line) => line,
-            None => self.connect(to).await?,
+            None => {
+                let began = clock.now();
+                let connected = timeout(CONNECTING, self.connect(to)).await;
+                let (connection, peer) = connected.unwrap_or(Err(CallError::Late))?;
+                Line { connection, peer, connecting: clock.now().since(began) }
+            }
         };
-        let (connection, peer) = &line;
-        let mut replies = connection.ask(&Request::Probe { asker: Some(ours) }.encode()).await?;
-        let reply = replies.next(MESSAGE_LEN_MAX).await?.ok_or(CallError::Nobody)?;
-        let standing = ProbeReply::decode(&reply, peer)?.standing.ok_or(CallError::Nobody)?;
-        Ok((line, standing))
+        let began = clock.now();
+        let standing = timeout(PATIENCE, question(&line, ours)).await.unwrap_or(Err(CallError::Late))?;
+        let took = line.connecting + clock.now().since(began);
+        Ok((line, standing, took))
     }
 
-    async fn connect(&self, to: SocketAddr) -> Result<Line, CallError> {
+    async fn connect(&self, to: SocketAddr) -> Result<(Connection, Peer), CallError> {
         // The same address, of which an IPv6 scope is a part.
         let mut quic = to;
         quic.set_port(to.port().checked_add(1).ok_or(CallError::Port)?);
@@ -134,6 +188,12 @@ impl Shared {
         let peer = member.check(Side::Server, connection.binding(), &reply)?;
         Ok((connection, peer))
     }
+}
+
+async fn question(Line { connection, peer, .. }: &Line, ours: Standing) -> Result<Standing, CallError> {
+    let mut replies = connection.ask(&Request::Probe { asker: Some(ours) }.encode()).await?;
+    let reply = replies.next(MESSAGE_LEN_MAX).await?.ok_or(CallError::Nobody)?;
+    ProbeReply::decode(&reply, peer)?.standing.ok_or(CallError::Nobody)
 }
 
 #[cfg(test)]
@@ -209,11 +269,12 @@ mod tests {
     async fn a_sender_answers_again_and_again_and_hears_who_asks() {
         let says = standing(2, SenderState::Active);
         let (server, nacks, heard) = sender(Some(says));
-        let mut caller = Caller::new(&SigningKey::from_seed([3; 32]), membership(3)).unwrap();
+        let mut caller = Caller::new(&SigningKey::from_seed([3; 32]), membership(3), Clock::start()).unwrap();
         for state in [SenderState::Starting, SenderState::Active] {
             caller.call(nacks, standing(3, state));
             caller.call(nacks, standing(3, SenderState::Paused));
-            assert_eq!(caller.answered().await, (nacks, says));
+            let answer = caller.answered().await;
+            assert_eq!((answer.from, answer.standing), (nacks, says));
         }
         let states: Vec<_> = heard.lock().unwrap().iter().map(|asker| asker.state).collect();
         assert_eq!(states, [SenderState::Starting, SenderState::Active], "one question at a time");
@@ -229,13 +290,35 @@ mod tests {
         let (_liar, lies, _) = sender(Some(standing(4, SenderState::Active)));
         let (gone, dead, _) = sender(Some(says));
         drop(gone);
-        let mut caller = Caller::new(&SigningKey::from_seed([3; 32]), membership(3)).unwrap();
+        let mut caller = Caller::new(&SigningKey::from_seed([3; 32]), membership(3), Clock::start()).unwrap();
         for to in [still, lies, dead] {
             caller.call(to, standing(3, SenderState::Standby));
         }
-        assert!(timeout(PATIENCE * 2, caller.answered()).await.is_err());
+        assert!(timeout(CONNECTING + PATIENCE, caller.answered()).await.is_err());
         assert!(caller.asked.is_empty() && caller.lines.is_empty());
         caller.call(nacks, standing(3, SenderState::Standby));
-        assert_eq!(caller.answered().await, (nacks, says), "the others hold up nothing");
+        let answer = caller.answered().await;
+        assert_eq!((answer.from, answer.standing), (nacks, says), "the others hold up nothing");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_waited_for_is_there_and_is_of_when_it_came() {
+        let (_server, nacks, _) = sender(Some(standing(2, SenderState::Active)));
+        let clock = Clock::start();
+        let mut caller = Caller::new(&SigningKey::from_seed([3; 32]), membership(3), clock).unwrap();
+        let asked = clock.now();
+        caller.call(nacks, standing(3, SenderState::Standby));
+        let (answer, before) = loop {
+            let before = clock.now();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if let Some(answer) = caller.try_answered() {
+                break (answer, before);
+            }
+        };
+        assert!(answer.came >= asked && answer.came < clock.now().before(Duration::from_millis(1)));
+        assert!(answer.took <= clock.now().since(asked) && before >= asked);
+        let connecting = caller.lines[&nacks].connecting;
+        caller.call(nacks, standing(3, SenderState::Standby));
+        assert!(caller.answered().await.took > connecting, "the connection was there, and may not be the next time");
     }
 }

@@ -21,15 +21,16 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::caller::Caller;
+use super::caller::{Answer, Caller};
 use super::origin::Origin;
 use super::outlet::{Outlet, Sockets};
-use super::peers::HeardPeer;
+use super::peers::{self, HeardPeer};
 use super::shelf::Served;
 use crate::gate::Gate;
 use crate::library;
 use crate::node::{Ending, Heard, Made, Order, ScanResult, SenderNode, Trouble, Work};
 use crate::report::{ChannelSummary, Progress};
+use crate::role::Path;
 use crate::scanner::{self, Scanned};
 use crate::state::NodeState;
 use crate::strangers::Strangers;
@@ -141,8 +142,8 @@ enum Wake {
     Addresses,
     /// A sender asks.
     Call(Box<Standing>),
-    /// A sender answered; where it takes NACKs.
-    Answer(SocketAddr, Box<Standing>),
+    /// A sender answered.
+    Answer(Box<Answer>),
     Asked(Ask),
     Made(Made),
     Recorded(Vec<ObjectId>),
@@ -191,6 +192,7 @@ impl Channel {
 
     /// Runs until it is done or told to end.
     pub(crate) async fn run(mut self) -> ChannelEnd {
+        self.node.set_list(self.ports.gate.list_name());
         self.node.handle_timeout(self.clock.now());
         loop {
             let is_more = self.drain_outputs();
@@ -222,7 +224,7 @@ impl Channel {
             Some(heard) = self.ports.peers.recv() => Wake::Peer(Box::new(heard)),
             Ok(()) = self.ports.addresses.changed() => Wake::Addresses,
             Some(asker) = self.ports.askers.recv() => Wake::Call(Box::new(asker)),
-            (from, standing) = self.caller.answered() => Wake::Answer(from, Box::new(standing)),
+            answer = self.caller.answered() => Wake::Answer(Box::new(answer)),
             Some(ask) = self.ports.asked.recv() => Wake::Asked(ask),
             Some(made) = self.making.join_next() => Wake::Made(flat(made.and_then(|inner| inner))),
             Some(objects) = self.ports.recorded.recv() => Wake::Recorded(objects),
@@ -238,13 +240,10 @@ impl Channel {
         match wake {
             Wake::Shutdown => self.drain(now),
             Wake::Heard(heard) => self.on_heard(now, &heard),
-            Wake::Peer(heard) => self.node.handle_advertisement(now, heard.from, &heard.advertisement),
-            Wake::Addresses => {
-                let addresses = self.ports.addresses.borrow_and_update().clone();
-                self.node.handle_peers(now, addresses);
-            }
+            Wake::Peer(heard) => self.on_peer(now, &heard),
+            Wake::Addresses => self.learn_addresses(now),
             Wake::Call(asker) => self.node.handle_call(now, &asker),
-            Wake::Answer(from, standing) => self.node.handle_standing(now, from, &standing),
+            Wake::Answer(answer) => self.on_answer(now, &answer),
             Wake::Asked(ask) => self.answer(now, ask),
             Wake::Made(made) => self.node.handle_made(now, made),
             Wake::Recorded(objects) => self.node.handle_recorded(now, &objects),
@@ -261,6 +260,7 @@ impl Channel {
             let Ok(heard) = self.ports.nacks.try_recv() else { break };
             self.on_heard(now, &heard);
         }
+        self.hear_senders(now);
         if let Ok(ask) = self.ports.asked.try_recv() {
             self.answer(now, ask);
         }
@@ -288,6 +288,38 @@ impl Channel {
         if !self.is_draining && self.ports.shutdown.is_cancelled() {
             self.drain(now);
         }
+    }
+
+    /// What is here of other senders. A node that sends all the time must not wait for a pause to hear them.
+    fn hear_senders(&mut self, now: Time) {
+        for _ in 0..peers::QUEUE_LEN {
+            let Ok(heard) = self.ports.peers.try_recv() else { break };
+            self.on_peer(now, &heard);
+        }
+        if self.ports.addresses.has_changed().is_ok_and(|changed| changed) {
+            self.learn_addresses(now);
+        }
+        while let Ok(asker) = self.ports.askers.try_recv() {
+            self.node.handle_call(now, &asker);
+        }
+        while let Some(answer) = self.caller.try_answered() {
+            self.on_answer(now, &answer);
+        }
+    }
+
+    fn on_peer(&mut self, now: Time, HeardPeer { from, advertisement }: &HeardPeer) {
+        self.ports.gate.hear_list(now, SocketAddr::new(from.ip(), advertisement.nack_port), advertisement.list);
+        self.node.handle_advertisement(now, *from, advertisement);
+    }
+
+    fn learn_addresses(&mut self, now: Time) {
+        let addresses = self.ports.addresses.borrow_and_update().clone();
+        self.node.handle_peers(now, addresses);
+    }
+
+    fn on_answer(&mut self, now: Time, answer: &Answer) {
+        let Answer { from, standing, came, took } = answer;
+        self.node.handle_standing(now, *from, Path::Quic { came: *came, took: *took }, standing);
     }
 
     /// What an admin asks. Whoever asked may be gone by now.
@@ -331,6 +363,7 @@ impl Channel {
             tracing::info!(channel = self.name, %epoch, "the key file was read: {} receivers are let in", receivers.len());
         }
         self.ports.gate.admit(admission);
+        self.node.set_list(self.ports.gate.list_name());
         if self.publishes && epoch > self.node.epoch() {
             self.ports.gate.announce(epoch);
             self.node.announce_epoch(now, epoch, self.ports.epoch_overlap);

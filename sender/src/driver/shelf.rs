@@ -71,7 +71,7 @@ impl Shelf for SenderShelf {
     }
 
     fn join(&self, identity: &VerifyingKey) -> Joined {
-        self.gate.join(identity)
+        self.gate.join(self.clock.now(), identity)
     }
 }
 

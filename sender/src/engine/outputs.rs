@@ -129,9 +129,10 @@ impl SenderEngine {
             data_packets: self.data_packets,
             manifest_sent: self.schedule.manifest_sent(),
             rank: 0,
-            // The node knows the wall clock, and what is announced.
+            // The node knows the wall clock, what is announced, and who is let in.
             wall_ms: 0,
             next_epoch: None,
+            list: 0,
         }))
     }
 

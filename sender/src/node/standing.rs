@@ -131,10 +131,10 @@ impl SenderNode {
         self.settle(now);
     }
 
-    /// What another sender answered on a connection ([`Work::Call`]), from the address where it takes
-    /// NACKs: it is of now, and proved to be that sender's.
-    pub fn handle_standing(&mut self, now: Time, from: SocketAddr, standing: &Standing) {
-        self.role.handle_answer(now, Path::Quic, from, 0, standing);
+    /// What another sender answered on a connection ([`Work::Call`], `path` says when), from the address where it takes
+    /// NACKs: it proved to be that sender's.
+    pub fn handle_standing(&mut self, now: Time, from: SocketAddr, path: Path, standing: &Standing) {
+        self.role.handle_answer(now, path, from, 0, standing);
         self.settle(now);
     }
 
@@ -143,6 +143,11 @@ impl SenderNode {
     pub fn handle_call(&mut self, now: Time, asker: &Standing) {
         self.role.handle_question(now, asker);
         self.settle(now);
+    }
+
+    /// Names the list of receivers, for other senders; 0: there is none.
+    pub const fn set_list(&mut self, list: u64) {
+        self.list = list;
     }
 
     /// Where the other senders take NACKs; more of them are known than before.

@@ -437,7 +437,8 @@ fn a_backup_whose_primary_answers_over_quic_only_does_not_take_over() {
     backup.run(Duration::from_millis(5));
     assert_eq!(backup.calls, [address(1)]);
     primary.node.handle_call(primary.now, &backup.node.standing(backup.now));
-    backup.node.handle_standing(backup.now, address(1), &primary.node.standing(primary.now));
+    let path = crate::role::Path::Quic { came: backup.now, took: Duration::ZERO };
+    backup.node.handle_standing(backup.now, address(1), path, &primary.node.standing(primary.now));
     backup.run(Duration::from_secs(10));
     assert_eq!(backup.node.role_state(), crate::role::State::Standby);
     assert_eq!(backup.packet_numbers(12, Flow::Data), [0; 0]);

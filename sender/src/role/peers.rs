@@ -80,6 +80,8 @@ pub(super) struct Peer {
     interval: Duration,
     /// What a NACK to it must echo: sequence, its clock, and when that was so.
     pub(super) echo: (u64, u64, Time),
+    /// How long its last answer on a connection took.
+    took: Duration,
 }
 
 impl Peer {
@@ -135,11 +137,15 @@ impl Peers {
         peer.echo = (advertisement.sequence, advertisement.time, now);
     }
 
-    /// A fresh answer of another sender.
-    pub(super) fn on_answer(&mut self, now: Time, from: SocketAddr, standing: &Standing) {
+    /// A fresh answer of another sender; how long it took, on a connection.
+    pub(super) fn on_answer(&mut self, now: Time, from: SocketAddr, standing: &Standing, took: Option<Duration>) {
         let says = Says { state: standing.state, is_able: standing.can_read && standing.can_send };
         let precedence = Precedence::of_standing(standing);
         let Some(peer) = self.entry(now, standing.certificate.sender_key, precedence, from) else { return };
+        peer.took = took.unwrap_or(peer.took);
+        if peer.answered.is_some_and(|(at, _)| at > now) {
+            return; // another path was faster, and says something newer
+        }
         peer.note(now, says);
         peer.answered = Some((now, says));
         peer.address = from;
@@ -171,12 +177,20 @@ impl Peers {
         }
         let interval = Duration::from_secs(1);
         let echo = (0, 0, now);
-        let new = Peer { key, precedence, address, answered: None, heard: None, active_since: None, interval, echo };
+        let (answered, heard, active_since, took) = (None, None, None, Duration::ZERO);
+        let new = Peer { key, precedence, address, answered, heard, active_since, interval, echo, took };
         Some(self.peers.entry(session).or_insert(new))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.peers.values()
+    }
+
+    /// How long an answer on a connection may take, by what it took before; with half as much again, since no two ways are
+    /// the same.
+    pub(super) fn takes(&self, now: Time) -> Duration {
+        let lately = self.peers.values().filter(|peer| now.since(peer.last()) < FORGET);
+        lately.map(|peer| peer.took * 3 / 2).max().unwrap_or_default()
     }
 
     /// Where others of which something was heard lately can be asked.

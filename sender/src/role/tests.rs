@@ -92,6 +92,7 @@ fn advertisement(node: &Node, now: Time) -> Advertisement {
         finished: Vec::new(),
         data_packets: 0,
         manifest_sent: true,
+        list: 0,
         rank: node.rank,
     }
 }
@@ -241,7 +242,7 @@ impl World {
                 let path = match self.no_unicast.contains(&(from, to)) {
                     _ if !self.nodes[to].runs() => continue,
                     false => Path::NackPort,
-                    true if self.has_quic => Path::Quic,
+                    true if self.has_quic => Path::Quic { came: now, took: STEP * 2 },
                     true => continue,
                 };
                 let machine = &mut self.nodes[to].machine;
@@ -736,8 +737,58 @@ fn recordings_of_answers_and_questions_change_nothing() {
     world.run(Duration::from_secs(5));
     assert_eq!(world.state(BACKUP), State::Active, "the question made it ask, and nobody answered");
     // On a connection an answer needs no nonce.
-    world.nodes[BACKUP].machine.handle_answer(world.now, Path::Quic, address(PRIMARY), 0, &old);
+    let quic = Path::Quic { came: world.now, took: STEP };
+    world.nodes[BACKUP].machine.handle_answer(world.now, quic, address(PRIMARY), 0, &old);
     world.nodes[BACKUP].machine.handle_question(world.now, &old);
     world.run(Duration::from_secs(1));
     assert_ne!(world.state(BACKUP), State::Active);
+}
+
+#[test]
+fn a_primary_that_is_far_away_on_quic_is_waited_for_once_it_was_heard() {
+    let mut world = World::settled(2);
+    world.cut(PRIMARY, BACKUP);
+    world.run(Duration::from_secs(5));
+    let answer = |world: &mut World, asked: Time| {
+        let (now, standing) = (world.now, world.nodes[PRIMARY].standing(world.now));
+        let quic = Path::Quic { came: now, took: now.since(asked) };
+        world.nodes[BACKUP].machine.handle_answer(now, quic, address(PRIMARY), 0, &standing);
+        world.drain(BACKUP);
+    };
+    let far = Duration::from_millis(900);
+    // Nobody knows yet how far away it is: the answer comes late, and is not forgotten.
+    world.nack(BACKUP, 1);
+    let asked = world.now;
+    world.run(far);
+    assert_eq!(world.state(BACKUP), State::Active);
+    answer(&mut world, asked);
+    world.run(PROBE_EVERY);
+    answer(&mut world, asked + PROBE_EVERY);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state(BACKUP), State::Standby);
+    // Now it is waited for.
+    world.nack(BACKUP, 2);
+    let asked = world.now;
+    world.run(far);
+    assert_eq!(world.state(BACKUP), State::Probing);
+    answer(&mut world, asked);
+    assert_eq!((world.state(BACKUP), world.nodes[BACKUP].served), (State::Standby, 1));
+    // And not for ever.
+    world.run(STEP);
+    world.nack(BACKUP, 3);
+    world.run(far * 3 / 2 + STEP * 2);
+    assert_eq!((world.state(BACKUP), world.nodes[BACKUP].served), (State::Active, 2));
+}
+
+#[test]
+fn an_answer_that_was_left_lying_is_of_when_it_came() {
+    let mut world = World::settled(2);
+    let (came, old) = (world.now, world.nodes[PRIMARY].standing(world.now));
+    world.nodes[PRIMARY].is_up = false;
+    world.run(Duration::from_secs(2));
+    world.nack(BACKUP, 1);
+    let quic = Path::Quic { came, took: STEP };
+    world.nodes[BACKUP].machine.handle_answer(world.now, quic, address(PRIMARY), 0, &old);
+    world.run(PROBE_TIMEOUT * (PROBE_TRIES + 1));
+    assert_eq!(world.state(BACKUP), State::Active);
 }

@@ -1,6 +1,7 @@
 //! Answers nodes, within bounds, on threads of its own that give way to everything else on the machine.
 //!
 //! - A connection is a *stranger's* until its hello was accepted. It has [`PATIENCE`] for that, from its first packet on.
+//! - Who proved nothing may ask one thing, within the same time, and has to go when that is answered.
 //! - Strangers have a part of the places ([`Limits::strangers`]). When these are taken, or all of an address or in all,
 //!   the eldest of them makes room for the next one: whoever belongs here says so in less time than that takes.
 
@@ -25,7 +26,7 @@ use crate::keys::SigningKey;
 use crate::pacing::{Pacer, default_burst};
 use crate::units::RateLimit;
 
-/// Handshake and hello, or a request, take no longer.
+/// Handshake and hello, or a request, take no longer; nor does anything that a stranger does.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pieces in which replies are paced.
 const PIECE: usize = 16 << 10;
@@ -333,20 +334,20 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             continue;
         };
         tokio::spawn(async move {
+            let until = tokio::time::Instant::now() + PATIENCE;
             let greeted = tokio::select! {
                 greeted = within(PATIENCE, greet(incoming, &place)) => greeted,
                 _ = &mut left => Err(QuicError::Broken("others wait for its place".to_owned())),
             };
             let shared = &place.shared;
             match greeted {
-                Ok((connection, session)) => {
+                Ok((connection, session, is_member)) => {
                     shared.counters.greeted.fetch_add(1, Ordering::Relaxed);
-                    if session.is_member() {
+                    if is_member {
                         serve(&connection, session, &place).await;
                     } else {
-                        let answers = tokio::time::timeout(PATIENCE, serve(&connection, session, &place));
                         tokio::select! {
-                            _ = answers => {}
+                            _ = tokio::time::timeout_at(until, serve_once(&connection, session, &place)) => {}
                             _ = &mut left => {}
                         }
                     }
@@ -361,30 +362,47 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     }
 }
 
-/// A stranger's connection, up to its hello. Dropped, it is closed.
-async fn greet(incoming: Incoming, place: &Place) -> Result<(quinn::Connection, Arc<dyn Session>), QuicError> {
+/// A stranger's connection, up to its hello; and whether it is a stranger's no more. Dropped, it is closed.
+async fn greet(incoming: Incoming, place: &Place) -> Result<(quinn::Connection, Arc<dyn Session>, bool), QuicError> {
     let broken = |e: quinn::ConnectionError| QuicError::Broken(e.to_string());
     let connection = incoming.accept().map_err(broken)?.await.map_err(broken)?;
     let (identity, binding) = (identity_of(&connection)?, binding_of(&connection)?);
     let (mut send, mut receive) = connection.accept_bi().await.map_err(broken)?;
     let hello = frame::read(&mut receive, MESSAGE_LEN_MAX).await?.unwrap_or_default();
     let (reply, session) = place.shared.service.greet(&identity, &binding, &hello).map_err(QuicError::Broken)?;
-    // Who only asks to join proved nothing.
-    if session.is_member() && !place.greet() {
-        return Err(QuicError::Broken("others waited for its place".to_owned()));
-    }
     frame::write(&mut send, &reply).await?;
     send.finish().map_err(|e| QuicError::Broken(e.to_string()))?;
-    Ok((connection, session))
+    // Who only asks to join proved nothing. Last, and nothing is waited for after it: that the place is no stranger's any
+    // more looks to whoever waits on it as if others wanted it.
+    let is_member = session.is_member();
+    if is_member && !place.greet() {
+        return Err(QuicError::Broken("others waited for its place".to_owned()));
+    }
+    Ok((connection, session, is_member))
+}
+
+/// One answer to a stranger, until it has it.
+async fn serve_once(connection: &quinn::Connection, session: Arc<dyn Session>, place: &Place) {
+    let Ok((mut send, receive)) = connection.accept_bi().await else { return };
+    match answer(&place.shared, &place.peer, session, &mut send, receive).await {
+        // Nothing is to be done when it did not want to have it all.
+        Ok(()) => drop(send.stopped().await),
+        Err(error) => tracing::debug!(peer = %place.peer.address, %error, "a stranger was not answered"),
+    }
 }
 
 /// A connection that was greeted, to its end.
 async fn serve(connection: &quinn::Connection, session: Arc<dyn Session>, place: &Place) {
     while let Ok((mut send, receive)) = connection.accept_bi().await {
         let (session, shared, peer) = (Arc::clone(&session), Arc::clone(&place.shared), Arc::clone(&place.peer));
+        let connection = connection.clone();
         tokio::spawn(async move {
-            if let Err(error) = answer(&shared, &peer, session, &mut send, receive).await {
+            if let Err(error) = answer(&shared, &peer, Arc::clone(&session), &mut send, receive).await {
                 tracing::debug!(peer = %peer.address, %error, "a request was not answered to the end");
+                if !session.is_member() {
+                    // What it proved is worth nothing any more: it has to say again who it is.
+                    connection.close(VarInt::from_u32(1), b"");
+                }
                 // Else the stream would end as if all had been said. It may be closed already.
                 drop(send.reset(VarInt::from_u32(1)));
             }

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -234,16 +234,57 @@ async fn a_guest_is_answered_and_stays_a_stranger() {
     let guest = async || {
         let connection = client.connect(server.local_addr()).await.unwrap();
         connection.greet(b"guest").await.unwrap();
-        assert!(!all(&connection, b"\x01x").await.unwrap().is_empty());
         connection
     };
     let (first, friend) = (guest().await, greeted(&client, &server).await.unwrap());
     let second = guest().await;
-    while !first.is_closed() || !second.is_closed() {
-        // The first makes room, the second's time is over.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    // It makes room.
+    closed(&first).await;
+    let answer = all(&second, b"\x01x").await.unwrap();
+    assert!(!answer.is_empty() && all(&second, b"\x01x").await.is_err(), "a stranger has one question");
+    closed(&second).await;
+    let third = guest().await;
+    closed(&third).await;
     assert!(!friend.is_closed());
+}
+
+async fn closed(connection: &Connection) {
+    while !connection.is_closed() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Takes everybody until it is told not to.
+#[derive(Clone, Default)]
+struct Fickle(Arc<AtomicBool>);
+
+impl Service for Fickle {
+    fn greet(&self, _: &VerifyingKey, binding: &[u8; 32], _: &[u8]) -> Result<(Vec<u8>, Arc<dyn Session>), String> {
+        Ok((binding.to_vec(), Arc::new(self.clone())))
+    }
+}
+
+impl Session for Fickle {
+    fn is_member(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
+
+    fn answer(&self, request: &[u8]) -> Option<Replies> {
+        self.is_member().then(|| EchoSession.answer(request))?
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_member_any_more_has_to_greet_anew() {
+    let (fickle, identity) = (Fickle::default(), SigningKey::generate());
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let server = Server::start(listen, &identity, Arc::new(fickle.clone()), limits()).unwrap();
+    let client = Client::new(&identity).unwrap();
+    let connection = greeted(&client, &server).await.unwrap();
+    assert!(all(&connection, b"\x01x").await.is_ok());
+    fickle.0.store(true, Ordering::Relaxed);
+    assert!(all(&connection, b"\x01x").await.is_err());
+    closed(&connection).await;
 }
 
 #[test]

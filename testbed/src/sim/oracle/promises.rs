@@ -186,6 +186,7 @@ mod tests {
             finished: Vec::new(),
             data_packets: 0,
             manifest_sent: true,
+            list: 0,
             rank: 0,
             wall_ms: 0,
             next_epoch: None,
