@@ -513,6 +513,7 @@ pub fn verify(directory: &Path, state: &Path, deep: bool) -> Result<ScanReport, 
         mode_mask: 0o777,
         known: &known,
         chaining: &|_| None,
+        make_chaining: false,
         progress: &ScanProgress::default(),
     };
     let comparison = scan(&target, &manifest, options).map_err(|error| match CompareError::from(error) {

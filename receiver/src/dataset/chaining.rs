@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nackcast_common::ids::Digest;
+use nackcast_common::ids::{Digest, ObjectId};
 use nackcast_common::manifest::{Chaining, ChainingValue, INLINE_CHAINING_MAX, Manifest, ObjectKind, ObjectRecord};
 
 use super::{Dataset, Report};
 use crate::disk::install::InstallError;
 use crate::disk::part::PartError;
+use crate::disk::scan::Comparison;
 
 impl Dataset {
     /// Chaining values must merge to their owners' digests; they are kept for the next start.
@@ -30,12 +31,28 @@ impl Dataset {
                 return Err(wrong());
             }
         }
-        if let Err(error) = self.record.keep_chaining(record.id, &bytes) {
+        self.hold_chaining(record.id, &bytes, values);
+        Ok(())
+    }
+
+    /// Of files that were here already a scan made the values: nobody needs to send them, and they can be given to others.
+    pub(super) fn keep_made_chaining(&mut self, manifest: &Manifest, comparison: &mut Comparison) {
+        for (owner, values) in std::mem::take(&mut comparison.chaining) {
+            let Some(Chaining::Object(id)) = manifest.object(owner).map(|owner| &owner.chaining) else { continue };
+            let list = manifest.index_of(*id).and_then(|index| manifest.object(index));
+            let bytes = values.concat();
+            if list.is_some_and(|list| Digest::of(&bytes) == list.digest) {
+                self.hold_chaining(*id, &bytes, values);
+            }
+        }
+    }
+
+    fn hold_chaining(&mut self, id: ObjectId, bytes: &[u8], values: Arc<[ChainingValue]>) {
+        if let Err(error) = self.record.keep_chaining(id, bytes) {
             tracing::warn!(%error, "block hashes are not kept for the next start");
         }
-        self.tell(Report::Chaining(record.id, Arc::clone(&values)));
-        self.chaining.insert(record.id, values);
-        Ok(())
+        self.tell(Report::Chaining(id, Arc::clone(&values)));
+        self.chaining.insert(id, values);
     }
 
     pub(super) fn load_chaining(&mut self) {

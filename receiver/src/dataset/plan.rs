@@ -76,6 +76,7 @@ impl Dataset {
             mode_mask: self.settings.mode_mask,
             known: &known,
             chaining: &chaining,
+            make_chaining: true,
             progress: &Progress::default(),
         };
         Ok(scan::scan(&self.target, manifest, options)?)
@@ -102,6 +103,7 @@ impl Dataset {
             self.clear_the_way(&manifest)?;
             comparison = self.look(&manifest, depth)?;
         }
+        self.keep_made_chaining(&manifest, &mut comparison);
         self.readmit(&manifest, &comparison);
         let report = ScanReport::new(&manifest, &comparison);
         self.check_ours(&manifest, &comparison)?;

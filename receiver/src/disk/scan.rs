@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nackcast_common::files::{Errno, Facts, How, Kind, Opened};
+use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{Digest, ObjectIndex};
 use nackcast_common::manifest::{Chaining, ChainingValue, Content, Entry, EntryKind, Manifest, ObjectRecord};
 use nackcast_common::path::{DatasetPath, PART_DIRECTORY};
@@ -54,6 +55,9 @@ pub struct Options<'a> {
     pub known: &'a KnownStamps<'a>,
     /// Chaining values that are objects of their own.
     pub chaining: &'a ChainingValues<'a>,
+    /// Chaining values that are objects of their own, and are not at hand, are made from files that are sound: whoever
+    /// gives blocks to others needs them.
+    pub make_chaining: bool,
     /// Counters, and the way to end early.
     pub progress: &'a Progress,
 }
@@ -126,6 +130,8 @@ pub struct Comparison {
     pub stamps: Vec<(usize, FileStamp)>,
     /// Sound blocks of objects whose file is damaged or cut, where chaining values were at hand (deep only).
     pub sound_blocks: BTreeMap<ObjectIndex, RangeSet>,
+    /// Chaining values that were made, by the object that they are of.
+    pub chaining: BTreeMap<ObjectIndex, Arc<[ChainingValue]>>,
 }
 
 impl Comparison {
@@ -188,11 +194,12 @@ struct Verdict {
     status: Status,
     stamp: Option<FileStamp>,
     sound: Option<(ObjectIndex, RangeSet)>,
+    chaining: Option<(ObjectIndex, Arc<[ChainingValue]>)>,
 }
 
 impl Verdict {
     const fn of(index: usize, status: Status) -> Self {
-        Self { index, status, stamp: None, sound: None }
+        Self { index, status, stamp: None, sound: None, chaining: None }
     }
 }
 
@@ -309,15 +316,17 @@ impl Scan<'_> {
             if facts.size != wanted.size {
                 return Verdict::of(wanted.index, Status::Differs(Difference::Size(facts.size)));
             }
-            if let Some(stamp) = (self.options.known)(wanted.path).filter(|s| s.holds(facts, wanted.digest)) {
+            if let Some(stamp) = (self.options.known)(wanted.path).filter(|s| s.holds(facts, wanted.digest))
+                && self.unchained(wanted).is_none()
+            {
                 let stamp = (!same).then_some(stamp);
                 return Verdict { stamp, ..Verdict::of(wanted.index, metadata) };
             }
         }
         match self.content(open, name, wanted, facts) {
-            Ok(Read::Right(stamp)) => {
+            Ok(Read::Right(stamp, chaining)) => {
                 let changed = stamp.filter(|stamp| !same || (self.options.known)(wanted.path).as_ref() != Some(stamp));
-                Verdict { stamp: changed, ..Verdict::of(wanted.index, metadata) }
+                Verdict { stamp: changed, chaining, ..Verdict::of(wanted.index, metadata) }
             }
             Ok(Read::Wrong(sound)) => {
                 let size_differs = facts.size != wanted.size;
@@ -342,10 +351,27 @@ impl Scan<'_> {
         if deep && let Some((index, object, values)) = self.by_blocks(wanted) {
             let sound = hashing.sound_blocks(&object.layout, &values)?;
             let right = before.size == wanted.size && sound.count() == u64::from(object.layout.block_count());
-            return if right { Ok(Read::Right(stamp()?)) } else { Ok(Read::Wrong(Some((index, sound)))) };
+            return if right { Ok(Read::Right(stamp()?, None)) } else { Ok(Read::Wrong(Some((index, sound)))) };
         }
-        let right = before.size == wanted.size && hashing.digest(wanted.size)? == *wanted.digest;
-        if right { Ok(Read::Right(stamp()?)) } else { Ok(Read::Wrong(None)) }
+        if before.size != wanted.size {
+            return Ok(Read::Wrong(None));
+        }
+        let (digest, chaining) = match self.unchained(wanted) {
+            Some((index, layout)) => {
+                let values = hashing.values(layout)?;
+                (nackcast_common::hash::merge(&values), Some((index, values.into())))
+            }
+            None => (hashing.digest(wanted.size)?, None),
+        };
+        if digest == *wanted.digest { Ok(Read::Right(stamp()?, chaining)) } else { Ok(Read::Wrong(None)) }
+    }
+
+    /// The file's object, if its chaining values are to be made.
+    fn unchained(&self, wanted: &Wanted<'_>) -> Option<(ObjectIndex, &Layout)> {
+        let Content::Object(index) = wanted.content else { return None };
+        let object = self.manifest.object(index).filter(|_| self.options.make_chaining)?;
+        let is_unchained = matches!(object.chaining, Chaining::Object(_)) && (self.options.chaining)(object).is_none();
+        is_unchained.then_some((index, &object.layout))
     }
 
     /// The object and its chaining values, if the file is one of several blocks.
@@ -380,6 +406,7 @@ impl Scan<'_> {
         for verdict in found.entries {
             comparison.entries[verdict.index] = verdict.status;
             comparison.stamps.extend(verdict.stamp.map(|stamp| (verdict.index, stamp)));
+            comparison.chaining.extend(verdict.chaining);
             if let Some((object, sound)) = verdict.sound {
                 // Several entries may share the object: what one of them has can be taken from there.
                 comparison.sound_blocks.entry(object).or_default().union(&sound);
@@ -403,8 +430,8 @@ struct Wanted<'a> {
 
 /// What reading a file showed.
 enum Read {
-    /// The right bytes; the stamp, if the file did not change meanwhile.
-    Right(Option<FileStamp>),
+    /// The right bytes; the stamp, if the file did not change meanwhile, and chaining values that were made.
+    Right(Option<FileStamp>, Option<(ObjectIndex, Arc<[ChainingValue]>)>),
     /// Other bytes; of large objects, the sound blocks.
     Wrong(Option<(ObjectIndex, RangeSet)>),
 }

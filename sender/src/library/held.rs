@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nackcast_common::ids::{Digest, ObjectId, ObjectIndex};
-use nackcast_common::manifest::{Content as Place, EntryKind, Manifest, ObjectKind};
+use nackcast_common::manifest::{Chaining, Content as Place, EntryKind, Manifest, ObjectKind};
 
 use super::content::{Content, Member, ObjectSource};
 use super::root::Root;
@@ -72,6 +72,16 @@ pub(crate) fn held(
         let end = members.iter().try_fold(0, |end, m| (m.offset == end).then_some(end + m.size));
         if end == Some(object.layout.size()) {
             *source = ObjectSource::Pack(members);
+        }
+    }
+    // Blocks without hashes cannot be verified, and are as good as not there.
+    for at in 0..sources.len() {
+        let list = manifest.objects().get(at).and_then(|object| match object.chaining {
+            Chaining::Object(list) => manifest.index_of(list),
+            Chaining::Digest | Chaining::Inline(_) => None,
+        });
+        if list.is_some_and(|list| matches!(sources.get(list.as_usize()), Some(ObjectSource::Absent))) {
+            sources[at] = ObjectSource::Absent;
         }
     }
     let absent = |(_, source): &(_, &ObjectSource)| matches!(source, ObjectSource::Absent);

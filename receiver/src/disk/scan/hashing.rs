@@ -40,6 +40,16 @@ impl Hashing<'_> {
         Ok(merge(&values?))
     }
 
+    /// The chaining values of an object's blocks, which the file must have whole.
+    pub(super) fn values(&self, layout: &Layout) -> Result<Vec<ChainingValue>, Errno> {
+        let value = |buffer: &mut Vec<u8>, at: usize| {
+            let block = u32::try_from(at).map_err(|_| Errno::FBIG)?;
+            self.read(buffer, layout.block_offset(block), layout.block_len(block).into())?;
+            Ok(chaining_value(buffer, layout.block_offset(block)))
+        };
+        map_all(self.parallel, layout.block_count() as usize, Vec::new, value)
+    }
+
     /// The blocks that have their chaining values; a block that the file does not have whole is not sound.
     pub(super) fn sound_blocks(&self, layout: &Layout, values: &[ChainingValue]) -> Result<RangeSet, Errno> {
         let blocks: Vec<_> = (0..layout.block_count()).zip(values).collect();

@@ -18,6 +18,7 @@ fn compare(place: &Place, built: &Built, depth: Depth, stamps: &Stamps) -> (Comp
         mode_mask: 0o777,
         known: &|path| stamps.get(path).copied(),
         chaining: &|_| None,
+        make_chaining: false,
         progress: &progress,
     };
     let comparison = scan(&place.target, &built.manifest, options).unwrap();
@@ -139,6 +140,7 @@ fn chaining_values_are_asked_for_and_those_of_another_object_not_believed() {
             mode_mask: 0o777,
             known: &|_| None,
             chaining: &|_| Some(Arc::clone(&values)),
+            make_chaining: false,
             progress: &progress,
         };
         scan(&place.target, &built.manifest, options).unwrap()
@@ -152,6 +154,33 @@ fn chaining_values_are_asked_for_and_those_of_another_object_not_believed() {
     let sound = found.sound_blocks.values().next().unwrap();
     assert_eq!((0..21).filter(|b| !sound.contains(*b)).collect::<Vec<_>>(), [9]);
     assert!(deep(wrong).sound_blocks.is_empty());
+}
+
+#[test]
+fn chaining_values_that_are_not_at_hand_are_made_from_sound_files() {
+    let bytes: Vec<u8> = (0..20 * 1024 + 1_u32).map(|i| (i / 5).to_le_bytes()[0]).collect();
+    let (place, built) = (Place::new(), Dataset::default().file(b"large", &bytes, 0o644).build());
+    place.install(&built, Policy::default());
+    let stamps = stamps_of(&built, &compare(&place, &built, Depth::Quick, &Stamps::new()).0);
+    let made = |depth, at_hand: bool| {
+        let progress = Progress::default();
+        let options = Options {
+            depth,
+            mode_mask: 0o777,
+            known: &|path| stamps.get(path).copied(),
+            chaining: &|_| at_hand.then(|| chaining_values(&bytes)),
+            make_chaining: true,
+            progress: &progress,
+        };
+        let found = scan(&place.target, &built.manifest, options).unwrap();
+        (found.is_complete(), found.chaining.into_values().next(), progress.bytes.into_inner())
+    };
+    let (size, values) = (bytes.len() as u64, chaining_values(&bytes));
+    assert_eq!(made(Depth::Quick, false), (true, Some(Arc::clone(&values)), size), "though its stamp is known");
+    assert_eq!(made(Depth::Deep, false), (true, Some(values), size));
+    assert_eq!(made(Depth::Quick, true), (true, None, 0));
+    flip(&place, "large", 9 * BLOCK as u64);
+    assert_eq!(made(Depth::Deep, false), (false, None, size));
 }
 
 #[test]
@@ -236,8 +265,14 @@ fn a_scan_can_be_ended() {
     place.install(&built, Policy::default());
     let progress = Progress::default();
     progress.cancel.store(true, Ordering::Relaxed);
-    let options =
-        Options { depth: Depth::Deep, mode_mask: 0o777, known: &|_| None, chaining: &|_| None, progress: &progress };
+    let options = Options {
+        depth: Depth::Deep,
+        mode_mask: 0o777,
+        known: &|_| None,
+        chaining: &|_| None,
+        make_chaining: false,
+        progress: &progress,
+    };
     assert_eq!(scan(&place.target, &built.manifest, options).unwrap_err(), ScanError::Cancelled);
 }
 
