@@ -303,8 +303,7 @@ impl Scanner {
         let unsettled = problems.iter().any(|(_, kind)| *kind == Kind::Changing);
         if unsettled {
             // Whoever writes to it needs some time.
-            self.due = Some(Instant::now() + self.retry);
-            self.retry = (self.retry * 2).min(RETRY.1);
+            self.try_again();
         } else {
             self.retry = RETRY.0;
         }
@@ -318,9 +317,16 @@ impl Scanner {
         (Scanned { content: Some(content), published, problems, answers: self.answers, lacks: Vec::new() }, outcome)
     }
 
+    fn try_again(&mut self) {
+        self.due = Some(Instant::now() + self.retry);
+        self.retry = (self.retry * 2).min(RETRY.1);
+    }
+
     fn failed(&mut self, error: &RunError) -> (Scanned, Scan) {
         tracing::warn!("{error}; the last generation stays as it is");
         self.futile += 1;
+        // A disk that is back tells nobody, and a watch ended with what it watched.
+        self.try_again();
         // It begins as soon as the directory can be read.
         self.next_epoch = self.next_epoch.map(|(epoch, _)| (epoch, Instant::now() + RETRY.0));
         let generation = self.publisher.as_ref().and_then(Publisher::generation).unwrap_or_default().0;

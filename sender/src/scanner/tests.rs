@@ -166,3 +166,15 @@ async fn a_first_scan_that_gives_nothing_to_serve_ends_it() {
     let error = bench.task.await.unwrap().unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("is it mounted"), "{error}");
 }
+
+#[tokio::test]
+async fn a_directory_that_is_back_is_scanned_without_being_asked() {
+    let mut bench = Bench::new(false);
+    bench.next().await;
+    let [content, away] = ["content", "away"].map(|name| bench.place.path().join(name));
+    fs::rename(&content, &away).unwrap();
+    assert!(bench.ask().await.problems[0].contains("cannot read directory"));
+    assert!(bench.next().await.content.is_none());
+    fs::rename(&away, &content).unwrap();
+    while bench.next().await.content.is_none() {}
+}
