@@ -72,7 +72,7 @@ impl Listed {
         let mut arguments = vec!["standby".into(), "--channel".into(), source, "--state".into()];
         arguments.extend([self.site.state("backup").into_os_string(), "--peer".into(), peer.into()]);
         arguments.extend(["--interface", "eth0", "--json", "--progress-json", "--rate", "200mbit"].map(Into::into));
-        self.site.start("backup", arguments)
+        self.site.start("backup", arguments, &[])
     }
 
     /// Changes both key files, and lets both senders read them again.

@@ -2,9 +2,11 @@
 """A gRPC client that is not ours: asks a node through reflection only, with no generated code.
 
     grpc_client.py NACKCAST [DIRECTORY]
+    grpc_client.py --alert ADDRESS KIND
 
 NACKCAST is the program. It starts a sender on the loopback interface, finds out by server reflection what the node
 offers, reads status and health, makes something go wrong, and reads, follows and acknowledges the alert.
+With --alert it reads one alert of a node that runs, and prints it.
 Needs: pip install grpcio grpcio-reflection
 """
 
@@ -107,7 +109,18 @@ def served(node):
     return status if status.channels[0].state == "idle" else None
 
 
+def read_alert(address, kind):
+    # A socket's path is no authority.
+    with grpc.insecure_channel(address, options=[("grpc.default_authority", "localhost")]) as channel:
+        node = Node(channel)
+        found = [alert for alert in node.alerts("List").alerts if alert.kind == kind]
+    assert found and found[0].text and found[0].check, found
+    print(found[0].kind, found[0].text)
+
+
 def main():
+    if sys.argv[1] == "--alert":
+        return read_alert(*sys.argv[2:])
     program = pathlib.Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as place:
         place = pathlib.Path(place)

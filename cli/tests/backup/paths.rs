@@ -92,10 +92,10 @@ fn a_primary_that_is_far_away_on_quic_is_alive() {
         (1..=3).for_each(|receiver| pair.cut(&receiver_name(receiver), "sender", true));
         let _first = pair.site.receive_on(1, &["--pull", "never"]);
         backup.wait_for_stderr("to=active", PATIENCE).unwrap();
-        until("the backup yields", || states(&backup).ends_with(&["Active", "Draining", "Standby"].map(str::to_owned)));
+        until("the backup yields", || states(&backup).ends_with(&["active", "draining", "standby"].map(str::to_owned)));
         let _others: Vec<_> = (2..=3).map(|receiver| pair.site.receive_on(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
-        let turns = states(&backup).iter().filter(|state| *state == "Active").count();
+        let turns = states(&backup).iter().filter(|state| *state == "active").count();
         assert_eq!(turns, 1, "the primary serves\n{}", backup.tail());
     });
 }

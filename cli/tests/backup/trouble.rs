@@ -25,7 +25,7 @@ impl Pair {
         arguments.extend(["--state".into(), self.site.state("second").into_os_string()]);
         arguments.extend(["--interface", "eth0", "--no-watch", "--json", "--drain-limit", "3s"].map(Into::into));
         arguments.extend(RATE.map(Into::into));
-        self.site.start("backup", arguments)
+        self.site.start("backup", arguments, &[])
     }
 }
 
@@ -38,8 +38,14 @@ fn a_primary_whose_disk_is_gone_is_replaced() {
         pair.site.until_sent(pair.tree.bytes() / 4);
         std::fs::remove_dir_all(pair.site.source()).unwrap();
         primary.wait_for_stderr("to=blind", PATIENCE).unwrap();
+        // One names the directory, the other says that the sender does not serve.
+        pair.until_alerted_at("sender", "content-left-out");
+        pair.until_alerted_at("sender", "role-changed");
         backup.wait_for_stderr("to=active", PATIENCE).unwrap();
+        pair.until_alerted("role-changed");
         pair.assert_received(&mut receivers);
+        copy_tree(&pair.site.path("copy"), &pair.site.source());
+        pair.until_primary_serves(&primary, &backup);
     });
 }
 
@@ -53,6 +59,7 @@ fn multicast_that_does_not_reach_receivers_is_an_alert_and_no_take_over() {
         pair.block_multicast_of_primary(true);
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &["--pull", "never"])).collect();
         backup.wait_for_stderr("network alert: receivers reach only this sender", PATIENCE).unwrap();
+        pair.until_alerted("backup-asked");
         assert!(!backup.stderr().contains("to=active"), "the primary serves\n{}", backup.tail());
         pair.block_multicast_of_primary(false);
         pair.assert_received(&mut receivers);
@@ -76,6 +83,8 @@ fn a_primary_in_a_crash_loop_leaves_the_channel_to_the_backup() {
         }
         let mut primary = pair.primary();
         primary.wait_for_stderr("to=penalty", PATIENCE).unwrap();
+        pair.until_alerted_at("sender", "role-changed");
+        pair.until_alerted("role-changed");
         pair.assert_received(&mut receivers);
         assert!(!states(&primary).contains(&"active".to_owned()), "{:?}", states(&primary));
     });
@@ -216,8 +225,7 @@ fn a_primary_whose_disk_hangs_is_replaced_until_it_answers() {
         backup.wait_for_stderr("to=active", PATIENCE).unwrap();
         pair.assert_received(&mut receivers);
         std::fs::remove_file(&flag).unwrap();
-        until("the primary serves again", || states(&primary).last().map(String::as_str) == Some("active"));
-        until("the backup stands by", || states(&backup).last().map(String::as_str) == Some("standby"));
+        pair.until_primary_serves(&primary, &backup);
     });
 }
 

@@ -121,12 +121,8 @@ impl Site {
         self.network.host("sender").addr_v4()
     }
 
-    pub(crate) fn start(&self, name: &str, arguments: Vec<std::ffi::OsString>) -> Process {
-        self.start_with(name, arguments, &[])
-    }
-
-    /// The same with more in its environment.
-    fn start_with(&self, name: &str, arguments: Vec<std::ffi::OsString>, more: &[(&str, &str)]) -> Process {
+    /// Starts a node with more in its environment.
+    pub(crate) fn start(&self, name: &str, arguments: Vec<std::ffi::OsString>, more: &[(&str, &str)]) -> Process {
         let (host, environment) = (self.network.host(name), [&[("RUST_LOG", "nackcast=info")], more].concat());
         Process::spawn(host, name, program(), arguments, &environment, self.place.path()).unwrap()
     }
@@ -148,7 +144,7 @@ impl Site {
             arguments.extend(["--rate".into(), format!("{}mbit", RATE / 1_000_000).into()]);
         }
         arguments.extend(more.iter().map(Into::into));
-        self.start_with("sender", arguments, environment)
+        self.start("sender", arguments, environment)
     }
 
     /// Starts a receiver on its state, which ends when it has everything.
@@ -158,13 +154,18 @@ impl Site {
 
     /// Starts a receiver on its state, which goes on.
     pub(crate) fn receive_on(&self, receiver: usize, more: &[&str]) -> Process {
+        self.receive_with(receiver, more, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn receive_with(&self, receiver: usize, more: &[&str], environment: &[(&str, &str)]) -> Process {
         let name = receiver_name(receiver);
         let ticket = format!("@{}", self.path("site.ticket").display());
         let mut arguments = vec!["receive".into(), "--ticket".into(), ticket.into(), "--into".into()];
         arguments.extend([self.target(receiver).into_os_string(), "--state".into(), self.state(&name).into()]);
         arguments.extend(["--interface", "eth0", "--json", "--progress-json"].map(Into::into));
         arguments.extend(more.iter().map(Into::into));
-        self.start(&name, arguments)
+        self.start(&name, arguments, environment)
     }
 
     /// Where a receiver can be found that serves others.
