@@ -4,6 +4,7 @@
 //! but a scan that cannot be interrupted.
 
 mod doors;
+mod pulls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -323,8 +324,6 @@ struct Tasks {
     set: JoinSet<Result<Ended, RunError>>,
     doors: Doors,
     ends: Vec<Option<Box<ChannelEnd>>>,
-    /// Serves until the node ends.
-    _pulls: Server,
     /// Looks for other senders until then.
     _names: Names,
 }
@@ -355,7 +354,12 @@ impl Tasks {
             epoch_overlap: config.epoch_overlap,
         };
         let (set, doors, ends) = (JoinSet::new(), Doors::new(config.epoch_overlap), Vec::new());
-        let mut tasks = Self { set, doors, ends, _pulls: pulls, _names: names };
+        let mut tasks = Self { set, doors, ends, _names: names };
+        let (most, seen) = (config.unicast_rate, progress.subscribe());
+        tasks.set.spawn(async move {
+            pulls::keep(pulls, most, seen).await;
+            Ok(Ended::Service)
+        });
         let mut routes = Vec::new();
         let Config { channels: configs, role, schedule, once, rescan, watch, .. } = config;
         for (index, (channel, (opened, ports))) in configs.into_iter().zip(channels).enumerate() {

@@ -94,6 +94,8 @@ pub struct Server {
     endpoint: Endpoint,
     local: SocketAddr,
     counters: Arc<Counters>,
+    clock: Clock,
+    pacer: Arc<Mutex<Pacer>>,
     runtime: Option<Runtime>,
 }
 
@@ -124,24 +126,29 @@ impl Server {
                 .map_err(setup("listen for QUIC"))?
         };
         let counters = Arc::new(Counters::default());
-        let clock = Clock::start();
+        let (clock, pacer) = (Clock::start(), Arc::new(Mutex::new(pacer(limits.rate))));
         let shared = Arc::new(Shared {
             service,
             limits,
             counters: Arc::clone(&counters),
             clock,
-            pacer: Mutex::new(pacer(limits.rate)),
+            pacer: Arc::clone(&pacer),
             replies: Semaphore::new(limits.replies),
             doors: Mutex::default(),
         });
         runtime.spawn(accept(endpoint.clone(), shared));
-        Ok(Self { endpoint, local, counters, runtime: Some(runtime) })
+        Ok(Self { endpoint, local, counters, clock, pacer, runtime: Some(runtime) })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// From now on so much leaves in all.
+    pub fn set_rate(&self, rate: RateLimit) {
+        lock(&self.pacer).set_rate(self.clock.now(), rate, burst(rate));
     }
 
     /// What it did so far.
@@ -168,7 +175,11 @@ fn give_way() {
 }
 
 fn pacer(rate: RateLimit) -> Pacer {
-    Pacer::new(rate, default_burst(rate).max(PIECE as u64))
+    Pacer::new(rate, burst(rate))
+}
+
+fn burst(rate: RateLimit) -> u64 {
+    default_burst(rate).max(PIECE as u64)
 }
 
 /// What all connections share.
@@ -177,7 +188,7 @@ struct Shared {
     limits: Limits,
     counters: Arc<Counters>,
     clock: Clock,
-    pacer: Mutex<Pacer>,
+    pacer: Arc<Mutex<Pacer>>,
     replies: Semaphore,
     doors: Mutex<Doors>,
 }
