@@ -118,6 +118,17 @@ pub struct Sender {
     inbox: usize,
     wants: VecDeque<Want>,
     buffer: Vec<u8>,
+    /// What lives before this one sent.
+    sent_before: Volume,
+}
+
+/// What was sent to the data group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Bytes of datagrams.
+    pub bytes: u64,
+    /// Of these, repair.
+    pub repair: u64,
 }
 
 impl Sender {
@@ -146,6 +157,7 @@ impl Sender {
             inbox: 0,
             wants: VecDeque::new(),
             buffer: Vec::new(),
+            sent_before: Volume::default(),
         }
     }
 
@@ -246,6 +258,7 @@ impl Sender {
 
     /// The process is gone.
     pub fn kill(&mut self) {
+        self.sent_before = self.sent();
         (self.node, self.server) = (None, None);
         self.life += 1;
         (self.inbox, self.paused) = (0, false);
@@ -262,6 +275,14 @@ impl Sender {
     #[must_use]
     pub const fn node(&self) -> Option<&SenderNode> {
         self.node.as_ref()
+    }
+
+    /// What it sent in all its lives.
+    #[must_use]
+    pub fn sent(&self) -> Volume {
+        let snapshot = self.node().map(SenderNode::snapshot).unwrap_or_default();
+        let Volume { bytes, repair } = self.sent_before;
+        Volume { bytes: bytes + snapshot.sent_bytes, repair: repair + snapshot.repair_bytes }
     }
 
     /// The process stands still, or goes on.

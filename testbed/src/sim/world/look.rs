@@ -26,7 +26,7 @@ impl World {
                 self.complete_at[at] = Some(self.now);
                 self.check_whole(number);
             }
-            all &= complete;
+            all &= complete || self.receivers[at].has_left;
             self.look_for_silence(number, complete);
             self.look_at_promises(number);
             self.look_at_bounds(number);
@@ -186,12 +186,12 @@ impl World {
             let snapshot = receiver.node().map(|node| node.engine().snapshot()).unwrap_or_default();
             if snapshot.bytes == 0 { 0.0 } else { snapshot.bytes_done as f32 / snapshot.bytes as f32 }
         });
-        let snapshot = self.sender.node().map(|node| node.snapshot()).unwrap_or_default();
+        let sent = self.sender.sent();
         let sample = Sample {
             at: self.now,
             progress: progress.collect(),
-            sent_bytes: snapshot.sent_bytes,
-            repair_bytes: snapshot.repair_bytes,
+            sent_bytes: sent.bytes,
+            repair_bytes: sent.repair,
             nacks: self.nacks,
         };
         if self.trace.samples.last().is_none_or(|last| last.at < sample.at || sample.at == Time::ZERO) {
@@ -207,7 +207,7 @@ impl World {
             Some(node) => lines.push(format!("sender: {:?}", node.snapshot())),
             None => lines.push("sender: down".to_owned()),
         }
-        for (number, receiver) in self.receivers.iter().enumerate() {
+        for (number, receiver) in self.receivers.iter().enumerate().filter(|(_, receiver)| !receiver.has_left) {
             match receiver.node() {
                 None => lines.push(format!("receiver {number}: down (life {}): {:?}", receiver.life, receiver.refusal)),
                 Some(node) => {
