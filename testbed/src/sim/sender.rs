@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nackcast_common::clock::Time;
+use nackcast_common::control::Steer;
 use nackcast_common::epochs::Epochs;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
@@ -296,6 +297,18 @@ impl Sender {
         let publication = self.publication(self.role.role == Role::Primary, false);
         let Some(node) = &mut self.node else { return };
         node.handle_scanned(now, ScanResult { publication: Some(publication), is_read: true, ..ScanResult::default() });
+        self.drain(now);
+    }
+
+    /// An admin's command; nobody hears it while the process does not run, or stands still.
+    pub fn steer(&mut self, now: Time, steer: Steer) {
+        if self.paused {
+            return;
+        }
+        let Some(node) = &mut self.node else { return };
+        if let Err(refusal) = node.steer(now, steer) {
+            debug_assert!(false, "a node that does not end takes commands: {refusal}");
+        }
         self.drain(now);
     }
 
