@@ -331,4 +331,33 @@ mod tests {
             assert!(matches!(check(&scenario), Err(RealError::Refused(_))));
         }
     }
+
+    #[test]
+    fn the_book_names_what_is_refused() {
+        let book = include_str!("../../../docs/src/testing.md");
+        let (receiver, for_ms) = (0, 1);
+        let refused = [
+            What::PowerCut { receiver, after_calls: 1, for_ms },
+            What::Skew { receiver, ppm: 1 },
+            What::Full { receiver, bytes_left: 1 },
+            What::Rot { receiver, bits: 1 },
+            What::Edit { receiver, files: 1, keep_time: true },
+            What::WriteBackError { receiver, for_ms },
+            What::Publish,
+            What::RollSender,
+            What::StepSenderClock { by_ms: 1 },
+            What::BadMemory { for_ms },
+            What::SenderBlind { for_ms },
+            What::LoseSender,
+            What::Spoil { receiver: None, for_ms },
+            What::Mute { receiver: None, for_ms },
+            What::Bar { receiver: None, for_ms },
+            What::BreakPulls,
+        ];
+        for what in refused {
+            let scenario = Scenario { happenings: vec![Happening { at_ms: 1, what }], ..Scenario::default() };
+            let Err(RealError::Refused(name)) = check(&scenario) else { panic!("not refused") };
+            assert!(book.contains(&format!("`{name}`")), "{name}");
+        }
+    }
 }
