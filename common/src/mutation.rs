@@ -21,6 +21,8 @@ pub enum Mutation {
     PromiseForEver,
     /// The NACK window only grows.
     WindowNeverReset,
+    /// A receiver asks again before the window is over.
+    WindowIgnored,
     /// Packet numbers of control datagrams begin again.
     NonceRestarts,
     /// A session's roll keeps its id.
@@ -59,7 +61,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BitmapOffByOne,
         Self::InstallBeforeSync,
         Self::MapBeforeData,
@@ -67,6 +69,7 @@ impl Mutation {
         Self::BlockNotChecked,
         Self::PromiseForEver,
         Self::WindowNeverReset,
+        Self::WindowIgnored,
         Self::NonceRestarts,
         Self::RollKeepsSession,
         Self::PoolLosesObject,

@@ -18,33 +18,34 @@ use self::seeds::{on_all, sample};
 /// A planted fault must be found by so many.
 const FOUND_BY: u64 = 500;
 
-/// Each planted fault, and a seed that finds it. `cargo test -p nackcast-testbed --test sim -- --ignored --nocapture`
+/// Each planted fault, a seed that finds it, and the oracle. `cargo test -p nackcast-testbed --test sim -- --ignored --nocapture`
 /// searches anew, and prints these lines.
-const FOUND: [(Mutation, u64); 24] = [
-    (Mutation::BitmapOffByOne, 1),
-    (Mutation::InstallBeforeSync, 116),
-    (Mutation::MapBeforeData, 9),
-    (Mutation::SideFileReused, 168),
-    (Mutation::BlockNotChecked, 377),
-    (Mutation::PromiseForEver, 12),
-    (Mutation::WindowNeverReset, 6),
-    (Mutation::NonceRestarts, 0),
-    (Mutation::RollKeepsSession, 5),
-    (Mutation::PoolLosesObject, 1),
-    (Mutation::PassNotCounted, 1),
-    (Mutation::RepairRepeats, 24),
-    (Mutation::SlotLeaks, 21),
-    (Mutation::StampNotChecked, 243),
-    (Mutation::SilenceNotSeen, 1),
-    (Mutation::ProbeSkipped, 8),
-    (Mutation::DrainForgotten, 6),
-    (Mutation::AlertAtFirstNack, 8),
-    (Mutation::HoldOffIgnored, 134),
-    (Mutation::PullsAtOnce, 0),
-    (Mutation::PermitForAll, 0),
-    (Mutation::PermitStays, 240),
-    (Mutation::PulledNotChecked, 132),
-    (Mutation::SourceNotDropped, 132),
+const FOUND: [(Mutation, u64, &str); 25] = [
+    (Mutation::BitmapOffByOne, 1, "bitmap"),
+    (Mutation::InstallBeforeSync, 9, "whole"),
+    (Mutation::MapBeforeData, 9, "bitmap"),
+    (Mutation::SideFileReused, 27, "side file"),
+    (Mutation::BlockNotChecked, 377, "installed"),
+    (Mutation::PromiseForEver, 12, "promises"),
+    (Mutation::WindowNeverReset, 6, "window"),
+    (Mutation::WindowIgnored, 37, "nacks"),
+    (Mutation::NonceRestarts, 0, "nonce"),
+    (Mutation::RollKeepsSession, 5, "nonce"),
+    (Mutation::PoolLosesObject, 1, "pool"),
+    (Mutation::PassNotCounted, 1, "passes"),
+    (Mutation::RepairRepeats, 24, "liveness"),
+    (Mutation::SlotLeaks, 21, "liveness"),
+    (Mutation::StampNotChecked, 243, "installed"),
+    (Mutation::SilenceNotSeen, 0, "promises"),
+    (Mutation::ProbeSkipped, 8, "take over"),
+    (Mutation::DrainForgotten, 6, "two active"),
+    (Mutation::AlertAtFirstNack, 8, "alert"),
+    (Mutation::HoldOffIgnored, 134, "take over"),
+    (Mutation::PullsAtOnce, 0, "last resort"),
+    (Mutation::PermitForAll, 0, "last resort"),
+    (Mutation::PermitStays, 240, "last resort"),
+    (Mutation::PulledNotChecked, 132, "false source"),
+    (Mutation::SourceNotDropped, 132, "false source"),
 ];
 
 /// What fails with a seed, in the world where a mutation would show.
@@ -133,12 +134,16 @@ fn the_senders_tables_do_not_grow_with_the_number_of_receivers() {
     }
 }
 
-/// Where each was found the last time; if the code has changed, the search below finds another seed.
+/// Where each was found the last time, by which oracle, and nothing without it; if the code has changed, the search below
+/// finds another seed.
 #[test]
 fn planted_faults_are_found() {
-    let missed: Vec<_> = FOUND.into_iter().filter(|(mutation, seed)| finds(*mutation, *seed).is_none()).collect();
+    let is_found = |(mutation, seed, oracle): &(Mutation, u64, &str)| {
+        finds(*mutation, *seed) == Some(*oracle) && fails(*seed, *mutation).is_none()
+    };
+    let missed: Vec<_> = FOUND.into_iter().filter(|found| !is_found(found)).collect();
     assert_eq!(missed, [], "search for other seeds: see FOUND");
-    assert_eq!(FOUND.map(|(mutation, _)| mutation), Mutation::ALL);
+    assert_eq!(FOUND.map(|(mutation, ..)| mutation), Mutation::ALL);
 }
 
 /// The search for [`FOUND`]; `.ci/soak mutations` runs it, and `SIM_MUTATION` names a single one.
@@ -157,7 +162,7 @@ fn planted_faults_are_found_by_few_seeds() {
             fails(seed, mutation).is_none().then_some(oracle)
         });
         match found.first() {
-            Some((seed, oracle)) => println!("    (Mutation::{mutation:?}, {seed}), // by the oracle `{oracle}`"),
+            Some((seed, oracle)) => println!("    (Mutation::{mutation:?}, {seed}, {oracle:?}),"),
             None => missed.push(mutation),
         }
     }

@@ -493,7 +493,7 @@ impl ReceiverEngine {
         self.cycle.looked_at = now;
         let Some(base) = self.nack_base(now) else { return };
         let quiet = now + self.config.nack_retry.max(window).max(grtt);
-        self.cycle.hold_until = now + window;
+        self.cycle.hold_until = if planted(Mutation::WindowIgnored) { now } else { now + window };
         let mut asked = RangeSet::new();
         for _ in 0..self.config.nack_budget {
             if ids.is_empty() && short.is_empty() && missing.is_empty() {

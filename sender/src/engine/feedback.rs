@@ -9,7 +9,8 @@
 //! - What is kept about single receivers is bounded: of a group larger than [`RECEIVERS_MAX`] a sample of known
 //!   share, chosen by run id, from which sizes are scaled up.
 
-use std::collections::BTreeMap;
+mod rows;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use nackcast_common::mutation::{Mutation, planted};
 
 use super::answers::ECHO_AGE_MAX;
 use super::foresight::Loss;
+use rows::Rows;
 
 /// Before anything was measured.
 const GRTT_START: Duration = Duration::from_millis(20);
@@ -102,7 +104,7 @@ pub(super) struct Feedback {
     ceiling: Duration,
     /// When GRTT was last measured, or halved for want of an echo.
     grtt_at: Time,
-    receivers: BTreeMap<RunId, Row>,
+    receivers: Rows,
     /// Sum of the loss that they report, in millionths.
     loss_sum: u64,
     /// How many of them are counted, and when that was looked at.
@@ -114,6 +116,12 @@ pub(super) struct Feedback {
     last_new: Time,
     /// Since when more NACKs come than the window should let through.
     flooded_since: Option<Time>,
+}
+
+/// One in 2^`level` of the receivers has a row.
+const fn has_row(level: u32, run: RunId) -> bool {
+    // Run ids are random; a round of multiplication spreads those that are not.
+    (run.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).trailing_zeros() >= level
 }
 
 /// What a NACK did to the table.
@@ -128,7 +136,7 @@ pub(super) enum Heard {
 }
 
 impl Feedback {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             grtt: GRTT_START,
             peak: Duration::ZERO,
@@ -137,7 +145,7 @@ impl Feedback {
             nacks_in_window: 0,
             ceiling: Duration::from_millis(2 * 20),
             grtt_at: Time::ZERO,
-            receivers: BTreeMap::new(),
+            receivers: Rows::new(),
             loss_sum: 0,
             counted: 0,
             counted_at: Time::ZERO,
@@ -168,11 +176,6 @@ impl Feedback {
     /// So many rows stand for so many receivers.
     fn scaled(&self, rows: u32) -> u32 {
         u32::try_from(u64::from(rows) << self.level.min(32)).unwrap_or(u32::MAX)
-    }
-
-    fn has_row(&self, run: RunId) -> bool {
-        // Run ids are random; a round of multiplication spreads those that are not.
-        (run.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).trailing_zeros() >= self.level
     }
 
     /// By the loss that is reported, somebody's first report was probably lost.
@@ -216,10 +219,10 @@ impl Feedback {
 
     /// A NACK arrived: notes its sender; says whether it was seen before.
     pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, loss_ppm: u32) -> Heard {
-        if !self.has_row(run) {
+        if !has_row(self.level, run) {
             return Heard::Known;
         }
-        let Some(row) = self.receivers.get_mut(&run) else {
+        let Some(row) = self.receivers.get_mut(run) else {
             self.last_new = now;
             let row = Row {
                 last_heard: now,
@@ -271,12 +274,11 @@ impl Feedback {
         if self.receivers.len() <= RECEIVERS_MAX {
             return;
         }
-        self.receivers.retain(|_, r| now.since(r.last_heard) < RECEIVER_FORGOTTEN);
+        self.receivers.retain(|_, row| now.since(row.last_heard) < RECEIVER_FORGOTTEN);
         while self.receivers.len() > RECEIVERS_MAX {
             self.level += 1;
-            let mut rows = std::mem::take(&mut self.receivers);
-            rows.retain(|run, _| self.has_row(*run));
-            self.receivers = rows;
+            let level = self.level;
+            self.receivers.retain(|run, _| has_row(level, run));
         }
         self.loss_sum = self.receivers.values().map(|row| u64::from(row.loss_ppm)).sum();
         self.counted = self.count(|row| row.counted);
@@ -284,7 +286,7 @@ impl Feedback {
 
     /// Which manifest a receiver holds, and whether its dataset is whole; true when that is news.
     pub(super) fn on_report(&mut self, run: RunId, manifest: u64, complete: bool) -> bool {
-        let Some(row) = self.receivers.get_mut(&run) else { return false };
+        let Some(row) = self.receivers.get_mut(run) else { return false };
         let complete = complete.then_some(manifest);
         let news = complete.is_some() && row.complete != complete;
         (row.holds, row.complete) = (manifest, complete);
@@ -293,14 +295,14 @@ impl Feedback {
 
     /// What a receiver says that it lacks.
     pub(super) fn on_lack(&mut self, run: RunId, generation: Generation, objects: u64, bytes: u64) {
-        if let Some(row) = self.receivers.get_mut(&run) {
+        if let Some(row) = self.receivers.get_mut(run) {
             (row.generation, row.objects_missing, row.bytes_missing) = (generation, objects, bytes);
         }
     }
 
     /// All rows, and how many receivers one of them stands for.
     pub(super) fn each(&self) -> impl Iterator<Item = (RunId, &Row)> {
-        self.receivers.iter().map(|(run, row)| (*run, row))
+        self.receivers.iter()
     }
 
     /// So many rows stand for so many receivers.

@@ -72,6 +72,7 @@ impl Oracles {
     /// The sender stood still, or is a new one: it need not keep what was said before.
     pub fn excuse_sender(&mut self) {
         self.pool.on_excuse();
+        self.passes.on_excuse();
         self.window.on_excuse();
     }
 

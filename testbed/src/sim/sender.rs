@@ -266,6 +266,11 @@ impl Sender {
         self.wants.clear();
     }
 
+    /// Whether what was being stored when the process ended is lost.
+    pub fn loses_write(&mut self) -> bool {
+        self.random.random_range(0..2) == 0
+    }
+
     /// Whether the process runs.
     #[must_use]
     pub const fn is_up(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What happened: a hash over all of it, a timeline of what somebody asked about, and samples for a plot.
 //!
-//! Two runs are the same when their hashes are. The hash covers every datagram that was sent or delivered, every
-//! order to a disk, every event of an engine, each with its time.
+//! Two runs are the same when their hashes are. The hash covers every datagram that was sent, delivered or read, with
+//! its bytes, whatever a disk finished, every step of unicast and all that happens to nodes, each with its time.
 
 use std::fmt::Write as _;
 
@@ -36,8 +36,6 @@ pub enum Kind {
     Heard,
     /// A disk finished an order.
     Disk,
-    /// An engine reported something.
-    Event,
     /// Something happened to a node or a link.
     Happening,
     /// Something of unicast.
@@ -96,6 +94,14 @@ impl Trace {
             self.hasher.update(&self.pending);
             self.pending.clear();
         }
+    }
+
+    /// Adds a datagram to the hash.
+    pub fn add_bytes(&mut self, now: Time, kind: Kind, node: u32, bytes: &[u8]) {
+        self.add(now, kind, node, bytes.len() as u64);
+        self.hasher.update(&self.pending);
+        self.pending.clear();
+        self.hasher.update(bytes);
     }
 
     /// Adds a line to the timeline, if it is about what is watched.
@@ -160,5 +166,11 @@ mod tests {
         for other in [&[(4, 5, 6), (1, 2, 3)][..], &[(1, 2, 3)], &[(1, 2, 3), (4, 5, 7)], &[(1, 2, 3), (5, 5, 6)]] {
             assert_ne!(base, of(other));
         }
+        let of = |bytes: &[u8]| {
+            let mut trace = Trace::new(None);
+            trace.add_bytes(Time(1), Kind::Sent, 2, bytes);
+            trace.hash()
+        };
+        assert_ne!(of(b"one"), of(b"two"));
     }
 }

@@ -313,7 +313,7 @@ impl World {
         let now = self.now;
         match event {
             Event::ToReceiver(receiver, socket, datagram) => {
-                self.trace.add(now, Kind::Delivered, receiver, datagram.len() as u64);
+                self.trace.add_bytes(now, Kind::Delivered, receiver, &datagram);
                 self.receivers[receiver as usize].take(now, sender_address(), socket, datagram);
                 self.settle_receiver(receiver);
             }

@@ -148,7 +148,7 @@ impl Heard {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use nackcast_common::ids::{ChannelId, Epoch, StartNumber};
     use nackcast_common::keys::SigningKey;
     use nackcast_proto::wire::{DigestBody, NackAnswer, Role, SenderCertificate, SenderState};
@@ -157,6 +157,14 @@ mod tests {
 
     const CHANNEL: ChannelId = ChannelId([1; 16]);
     const OBJECT: ObjectId = ObjectId(7);
+
+    /// A sender announces this NACK window.
+    pub(in crate::sim::oracle) fn advertisement_with(nack_window: Duration) -> Said {
+        match advertisement(1) {
+            Said::Advertisement(said) => Said::Advertisement(Box::new(Advertisement { nack_window, ..*said })),
+            other => other,
+        }
+    }
 
     fn advertisement(session: u64) -> Said {
         let key = SigningKey::from_seed([1; 32]);

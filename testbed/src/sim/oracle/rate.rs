@@ -17,8 +17,8 @@ const MOST: u64 = 3_000;
 const BITS: u64 = 233_333;
 /// The longest window.
 const WINDOW_MAX: Duration = Duration::from_secs(4);
-/// So many windows pass until the shortest has become the longest, each half as long again.
-const WINDOWS: u64 = 16;
+/// The shortest; each is at most half as long again as the one before.
+const WINDOW_MIN: Duration = Duration::from_millis(10);
 
 /// The oracle.
 #[derive(Debug)]
@@ -33,9 +33,14 @@ impl Rate {
     pub fn new(rate_bps: u64, receivers: u32, budget: usize) -> Self {
         let share = (rate_bps / BITS).clamp(LEAST, MOST) * SPAN.as_secs();
         let all = u64::from(receivers) * budget as u64;
-        let windows = WINDOWS + SPAN.as_secs() / WINDOW_MAX.as_secs();
+        // In the window that gives them their share, or in the longest, they come at that rate.
+        let enough =
+            (SPAN * u32::try_from(all).unwrap_or(u32::MAX) / u32::try_from(share).unwrap_or(1)).min(WINDOW_MAX);
+        let longer = |window: &Duration| Some(*window * 3 / 2).filter(|next| *next < enough * 3 / 2);
+        let growing = std::iter::successors(Some(WINDOW_MIN), longer).count() as u64;
+        let in_longest = all * (SPAN.as_millis() / enough.max(WINDOW_MIN).as_millis()) as u64;
         // Some more than the share come before the window grows.
-        let most = share * 3 / 2 + all * windows;
+        let most = share.max(in_longest) * 3 / 2 + all * growing;
         Self { most: usize::try_from(most).unwrap_or(usize::MAX), heard: VecDeque::new() }
     }
 

@@ -15,13 +15,13 @@ impl World {
         while let Some(want) = self.receivers[at].poll() {
             match want {
                 Want::Send(_, datagram) => {
-                    self.trace.add(self.now, Kind::Nack, number, datagram.len() as u64);
+                    self.trace.add_bytes(self.now, Kind::Nack, number, &datagram);
                     let verdict = self.oracles.nonce.on_sealed(&datagram);
                     self.oracles.judge(self.now, "nonce", verdict);
-                    let verdict = self.oracles.nacks.on_nack(self.now, number);
-                    self.oracles.judge(self.now, "nacks", verdict);
                     self.oracles.silence.on_life(self.now, number);
                     let local = self.receivers[at].local(self.now);
+                    let verdict = self.oracles.nacks.on_nack(local, number);
+                    self.oracles.judge(self.now, "nacks", verdict);
                     let verdict = self.oracles.promises.on_nack(local, number);
                     self.oracles.judge(self.now, "promises", verdict);
                     if let Some(pulls) = &mut self.pulls {
@@ -35,6 +35,7 @@ impl World {
                     if let Some(said) = self.wiretap.heard(&datagram) {
                         let local = self.receivers[at].local(self.now);
                         self.oracles.promises.on_heard(local, number, &said);
+                        self.oracles.nacks.on_heard(local, number, &said);
                         if let Some(pulls) = &mut self.pulls {
                             pulls.witness.on_heard(local, number, &said);
                         }

@@ -31,7 +31,7 @@ impl World {
             return;
         }
         self.nacks += 1;
-        self.trace.add(self.now, Kind::Heard, receiver, datagram.len() as u64);
+        self.trace.add_bytes(self.now, Kind::Heard, receiver, datagram);
         let heard = self.sender.read(self.now, address(receiver), datagram);
         if let Some(heard) = &heard {
             if !heard.nack.is_report() {
@@ -40,7 +40,9 @@ impl World {
                 self.oracles.judge(self.now, "rate", verdict);
             }
             let manifest = self.editions.iter().find(|e| e.encoded.reference.hash.prefix() == heard.nack.manifest);
-            self.oracles.pool.on_nack(heard.run, heard.packet, &heard.nack, manifest.map(|e| &*e.manifest));
+            let table = manifest.map(|e| &*e.manifest);
+            self.oracles.pool.on_nack(heard.run, heard.packet, &heard.nack, table);
+            self.oracles.passes.on_nack(heard.run, heard.packet, &heard.nack, table);
             if let Some(pulls) = &mut self.pulls {
                 pulls.witness.on_nack(heard, manifest.map(|e| &e.manifest));
             }
@@ -53,12 +55,15 @@ impl World {
     }
 
     pub(super) fn sender_done(&mut self, life: u32, task: Task) {
+        if self.sender.life != life && matches!(task, Task::Recorded(..)) && self.sender.loses_write() {
+            return;
+        }
         if let Task::Recorded(object, count) = &task {
             let verdict = self.oracles.passes.on_pass(self.now, *object, *count);
             self.oracles.judge(self.now, "passes", verdict);
             self.trace.line(self.now, None, Some(*object), || format!("pass {count} of object {object}"));
         }
-        // What was being stored is stored, also for a process that is gone.
+        // What was being stored may be stored, also for a process that is gone.
         if self.sender.life == life || matches!(task, Task::Recorded(..)) {
             self.sender.done(self.now, task);
             self.settle_sender();
@@ -77,7 +82,7 @@ impl World {
                 let verdict = self.oracles.nonce.on_sealed(&datagram);
                 self.oracles.judge(now, "nonce", verdict);
                 self.overhear(&datagram);
-                self.trace.add(now, Kind::Sent, u32::MAX, datagram.len() as u64);
+                self.trace.add_bytes(now, Kind::Sent, u32::MAX, &datagram);
                 self.sent.see(&datagram);
                 match datagrams.to {
                     Destination::Advertised => self.multicast(Socket::Advertisement, &datagram),
@@ -89,9 +94,6 @@ impl World {
                     }
                 }
             }
-        }
-        if let Some(node) = self.sender.node() {
-            self.oracles.nacks.on_window(node.snapshot().nack_window);
         }
         if let Some(at) = self.sender.deadline(now)
             && at < self.sender_due
@@ -106,9 +108,14 @@ impl World {
     pub(super) fn overhear(&mut self, datagram: &Bytes) {
         let Some(said) = self.wiretap.on_sent(datagram) else { return };
         match &*said {
-            Said::Symbol(symbol) => self.oracles.pool.on_symbol(symbol.object),
+            Said::Symbol(symbol) => {
+                self.oracles.pool.on_symbol(symbol.object);
+                let verdict = self.oracles.passes.on_symbol(symbol.object);
+                self.oracles.judge(self.now, "passes", verdict);
+            }
             Said::Answer(answer) => {
                 let manifest = self.editions.last().map(|edition| &*edition.manifest);
+                self.oracles.passes.on_answer(self.now, answer, manifest);
                 let verdict = self.oracles.pool.on_answer(self.now, answer, manifest);
                 self.oracles.judge(self.now, "pool", verdict);
             }
