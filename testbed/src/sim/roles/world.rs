@@ -261,7 +261,7 @@ impl World {
         let now = self.now;
         match event {
             Event::ToReceiver(number, from, socket, datagram) => {
-                self.trace.add(now, Kind::Delivered, self.node(number), datagram.len() as u64);
+                self.trace.add_bytes(now, Kind::Delivered, self.node(number), &datagram);
                 self.receivers[number].take(now, from, socket, datagram);
                 self.settle_receiver(number);
             }
@@ -280,7 +280,7 @@ impl World {
                 self.queue.push(now + LATER, event);
             }
             Event::Read(number, _, from, datagram) => {
-                self.trace.add(now, Kind::Heard, place(number), datagram.len() as u64);
+                self.trace.add_bytes(now, Kind::Heard, place(number), &datagram);
                 if let Some(heard) = self.senders[number].read(now, from, &datagram) {
                     if !heard.nack.is_report() {
                         self.alert.on_nack(now, number);
@@ -363,7 +363,7 @@ impl World {
                 let datagram = bytes.slice(start..(start + datagrams.len).min(bytes.len()));
                 let verdict = self.nonce.on_sealed(&datagram);
                 self.judge("nonce", verdict);
-                self.trace.add(now, Kind::Sent, place(number), datagram.len() as u64);
+                self.trace.add_bytes(now, Kind::Sent, place(number), &datagram);
                 self.witness_sent(number, datagrams.to, &datagram);
                 match datagrams.to {
                     Destination::Advertised => {
@@ -434,7 +434,7 @@ impl World {
                 Want::Send(to, datagram) => {
                     let verdict = self.nonce.on_sealed(&datagram);
                     self.judge("nonce", verdict);
-                    self.trace.add(self.now, Kind::Nack, self.node(number), datagram.len() as u64);
+                    self.trace.add_bytes(self.now, Kind::Nack, self.node(number), &datagram);
                     self.witness_asked(number, &datagram);
                     self.unicast(self.senders.len() + number, to, &datagram);
                 }
