@@ -472,10 +472,9 @@ impl SenderNode {
         self.engine.snapshot()
     }
 
-    /// How full the engine's tables are: the name, how much is in it, how much may be.
-    #[must_use]
-    pub fn bounds(&self) -> [(&'static str, usize, usize); 12] {
-        self.engine.bounds()
+    /// How full all tables are: the name, how much is in it, how much may be.
+    pub fn bounds(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        self.engine.bounds().into_iter().chain(self.role.bounds()).chain(self.waiting.bounds())
     }
 
     /// Takes everything that the engine wants done or said.

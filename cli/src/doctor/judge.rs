@@ -91,7 +91,7 @@ pub(super) fn of_hearing(facts: &Facts) -> Vec<Finding> {
     match (facts.part, &facts.heard.advertisement) {
         (Part::Receives, _) => of_receiving(facts, link, &mut found),
         (Part::Sends, Some(told)) => {
-            found.fine("advertised", format!("a sender at {} advertises the channel ({:?})", told.from, told.state));
+            found.fine("advertised", format!("a sender at {} advertises the channel ({})", told.from, told.state));
         }
         (Part::Sends, None) => found.fine("advertised", "nobody advertises the channel here now".into()),
     }
@@ -229,7 +229,7 @@ fn of_receiving(facts: &Facts, link: &Link, found: &mut Findings) {
         found.wrong("ticket", text, NEW_TICKET.into());
         return;
     };
-    found.fine("advertised", format!("the sender at {} is heard ({:?})", told.from, told.state));
+    found.fine("advertised", format!("the sender at {} is heard ({})", told.from, told.state));
     of_clock("the sender", told.clock_ahead_ms, found);
     let data_came = passing.map_or(0, |passing| passing.data);
     if heard.data == 0 && data_came > 0 {

@@ -3,6 +3,7 @@
 //! Signed by the sender's key, which the publisher certified; the certificate travels along. Order comes
 //! from `sequence` inside the signed bytes, never from the packet number.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -43,6 +44,18 @@ pub enum SenderState {
     Paused,
     /// Finishing its jobs.
     Draining,
+}
+
+impl fmt::Display for SenderState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Standby => "standby",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+        })
+    }
 }
 
 /// Says that the publisher lets this key send on the channel.

@@ -225,9 +225,18 @@ impl Shared {
         let (shared, called, told) = (Arc::clone(self), Arc::clone(source), replies.clone());
         let call = tokio::spawn(async move {
             let connection = shared.connection(&called).await;
-            let reached = connection.as_ref().map(|_| ()).map_err(ToString::to_string);
-            // Nobody there: the node ended.
-            drop(told.send(Reply::Reached(called, reached)).await);
+            let reached = match &connection {
+                Ok(_) => Some(Ok(())),
+                Err(error @ (PullError::Name(..) | PullError::Quic(_) | PullError::Hello(_))) => {
+                    Some(Err(error.to_string()))
+                }
+                // It is there and refuses, or the fault is ours.
+                Err(_) => None,
+            };
+            if let Some(reached) = reached {
+                // Nobody there: the node ended.
+                drop(told.send(Reply::Reached(called, reached)).await);
+            }
             connection
         });
         let connection = call.await??;

@@ -342,9 +342,9 @@ impl Pull {
         Some((object, layout))
     }
 
-    /// The manifest that was asked for is followed: how the request ends says nothing more.
+    /// The manifest that was asked for is followed: nobody else is asked for it, and how the request ends says nothing more.
     pub(super) fn manifest_came(&mut self) {
-        self.flights.retain(|_, flight| flight.object.is_some());
+        self.cancel(|flight| flight.object.is_none());
     }
 
     /// A request is over.
