@@ -118,6 +118,13 @@ impl Pair {
         self.until_alerted_at("backup", kind);
     }
 
+    /// What a node says when it is asked so.
+    fn ask(&self, node: &str, verb: &str) -> serde_json::Value {
+        let mut ask = Command::new(program());
+        let output = ask.args([verb, "--json", "--node"]).arg(self.site.state(node)).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{verb}: {output:?}"))
+    }
+
     /// The same of another node.
     fn until_alerted_at(&self, node: &str, kind: &str) {
         let mut ask = Command::new(program());
@@ -249,6 +256,15 @@ fn a_primary_that_returns_has_the_channel_again() {
         assert!(states.iter().any(|state| state.starts_with("draining")), "it was handed over: {states:?}");
         backup.wait_for_stderr("what was sent is finished", PATIENCE).unwrap();
         pair.assert_received(&mut receivers);
+        // It follows, whatever its admin says.
+        let mut publish = Command::new(program());
+        let refused = publish.args(["publish", "--node"]).arg(pair.site.state("backup")).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains("publish at the primary"), "{refused:?}");
+        let row = &pair.ask("backup", "status")["channels"][0];
+        assert_eq!([&row["sender_role"], &row["role_state"]], ["backup", "standby"], "{row}");
+        let primary = format!("{}:{NACK_PORT}", pair.site.sender_addr());
+        until("it says who serves", || pair.ask("backup", "status")["channels"][0]["served_by"] == primary);
     });
 }
 

@@ -439,7 +439,16 @@ impl SenderNode {
         let is_published = self.published.is_some();
         let snapshot = self.engine.snapshot();
         let progress = self.tally.progress(now, &snapshot, self.role_in_words(), is_published);
-        ChannelProgress { findings: self.findings(now, &snapshot), ..progress }
+        let sender_role = match self.role_of_sender {
+            Role::Primary => "primary",
+            Role::Backup => "backup",
+        };
+        ChannelProgress {
+            findings: self.findings(now, &snapshot),
+            sender_role: sender_role.to_owned(),
+            role_state: self.role_state().to_string(),
+            ..progress
+        }
     }
 
     /// How it went, and whether that is a success.
