@@ -57,6 +57,11 @@ impl Asked {
     }
 }
 
+/// What a node is; of a sender also what for. All its channels have the same role.
+pub(super) fn role_in_words(role: &str, sender_role: &str) -> String {
+    if sender_role.is_empty() { role.to_owned() } else { format!("{sender_role} {role}") }
+}
+
 /// Reaches the node that is meant and does something with it.
 fn with_node<T>(args: &NodeArgs, work: impl AsyncFnOnce(Asked) -> Result<T, Failure>) -> Result<T, Failure> {
     let place = Place::of(args.node.as_deref())?;

@@ -75,6 +75,7 @@ max-passes = 16
 period = "2s"
 max-jobs = 4
 round-quiet = "10min"
+late-after = "10min"
 exclude = ["*.tmp"]
 priority = ["*.m3u8=10"]
 rescan = "10min"
@@ -115,6 +116,7 @@ once = false
 mode-mask = "0777"
 nack-retry = "200ms"
 nack-budget = 4
+unicast-alert = 5
 memory = "32MiB"
 json = false
 "#;

@@ -62,7 +62,7 @@ impl Site {
 pub(crate) fn run(args: &DemoArgs, app: &App) -> Result<(), Failure> {
     // First of all: a user namespace can only be entered with a single thread.
     let receivers: Vec<String> = (1..=args.receivers).map(|number| format!("receiver-{number}")).collect();
-    let stage = Stage::build(SENDER, &receivers, args.loss.0, args.loopback)?;
+    let stage = Stage::build(SENDER, &receivers, args.loss.share(), args.loopback)?;
     app.terminal.line(&stage.describe(args.loss, receivers.len()));
     let directory = tempfile::Builder::new().prefix("nackcast-demo-").tempdir();
     let directory = directory.or_running("a temporary directory cannot be made")?;

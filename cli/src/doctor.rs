@@ -92,6 +92,9 @@ async fn examine(args: &DoctorArgs, ticket: &Ticket, part: Part, report: &mut Re
         }
     };
     if part == Part::Sends {
+        if facts.port.is_some() {
+            facts.port_is_ours = reach::is_ours(ticket, machine::listen(args), args.wait).await;
+        }
         facts.sent = Some(machine::send_one(ticket, &interface, args.ttl).await);
     }
     report.tell(judge::of_machine(&facts))?;

@@ -150,7 +150,7 @@ async fn reload_on(
                     return;
                 }
             }
-            let ask = Ask::Scan { deep: false, allow_empty: false, reply: None };
+            let ask = Ask::Scan { deep: false, publish: false, allow_empty: false, reply: None };
             if asking.send(Request { channel, ask }).await.is_err() {
                 return;
             }

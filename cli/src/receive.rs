@@ -29,6 +29,7 @@ const DEFAULT_NACK_BUDGET: usize = 4;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7701);
 const DEFAULT_UNICAST_RATE: RateLimit = RateLimit::Fixed(BitRate(20_000_000));
 const DEFAULT_MEMORY: u64 = 32 << 20;
+const DEFAULT_UNICAST_ALERT: u8 = 5;
 /// Blocks of the default size for each of two channels fit, and little more makes no sense.
 const MEMORY_MIN: u64 = 1 << 20;
 /// A ticket is much shorter.
@@ -118,6 +119,7 @@ fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
         nack_retry: options.nack_retry.unwrap_or(DEFAULT_NACK_RETRY),
         nack_budget: options.nack_budget.unwrap_or(DEFAULT_NACK_BUDGET),
         memory: options.memory.map_or(DEFAULT_MEMORY, |size| size.0),
+        unicast_alert: options.unicast_alert.unwrap_or(DEFAULT_UNICAST_ALERT),
     };
     Ok((config, node))
 }
@@ -147,6 +149,7 @@ pub(crate) fn beside_sender(
         nack_retry: DEFAULT_NACK_RETRY,
         nack_budget: DEFAULT_NACK_BUDGET,
         memory: DEFAULT_MEMORY,
+        unicast_alert: DEFAULT_UNICAST_ALERT,
     }
 }
 
@@ -175,6 +178,9 @@ fn check_options(options: &ReceiveOptions) -> Result<(), Failure> {
     }
     if options.nack_retry == Some(Duration::ZERO) {
         return Err(Failure::usage("--nack-retry 0 would ask without end: give a time, such as 200ms"));
+    }
+    if options.unicast_alert.is_some_and(|percent| !(1..=100).contains(&percent)) {
+        return Err(Failure::usage("--unicast-alert: give hundredths, from 1 to 100"));
     }
     if options.memory.is_some_and(|size| size.0 < MEMORY_MIN) {
         return Err(Failure::usage("--memory: give at least 1MiB"));

@@ -39,6 +39,7 @@ const DEFAULT_RESCAN: Duration = Duration::from_secs(600);
 const DEFAULT_LINGER: Duration = Duration::from_secs(3);
 const DSCP_MAX: u8 = 63;
 const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(10);
+const DEFAULT_LATE_AFTER: Duration = Duration::from_secs(600);
 const DEFAULT_EPOCH_OVERLAP: Duration = Duration::from_secs(30);
 const EPOCH_OVERLAP_MAX: Duration = Duration::from_hours(1);
 /// State of the receiver beside a backup, in the backup's.
@@ -185,6 +186,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
         peers,
         drain_limit: options.drain_limit.unwrap_or(DEFAULT_DRAIN_LIMIT),
         epoch_overlap: options.epoch_overlap.unwrap_or(DEFAULT_EPOCH_OVERLAP),
+        late_after: options.late_after.unwrap_or(DEFAULT_LATE_AFTER),
         interface: options.interface,
         listen,
         identity: key.clone(),

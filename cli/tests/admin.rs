@@ -13,6 +13,8 @@ mod bridge;
 mod doctor;
 #[path = "admin/http.rs"]
 mod http;
+#[path = "admin/systemd.rs"]
+mod systemd;
 #[path = "admin/tls.rs"]
 mod tls;
 #[path = "admin/verbs.rs"]

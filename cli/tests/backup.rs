@@ -136,6 +136,13 @@ impl Pair {
         self.until_alerted_at("backup", kind);
     }
 
+    /// What a node says when it is asked so.
+    fn ask(&self, node: &str, verb: &str) -> serde_json::Value {
+        let mut ask = Command::new(program());
+        let output = ask.args([verb, "--json", "--node"]).arg(self.site.state(node)).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{verb}: {output:?}"))
+    }
+
     /// The same of another node.
     fn until_alerted_at(&self, node: &str, kind: &str) {
         let mut ask = Command::new(program());

@@ -393,6 +393,29 @@ fn asking_where_no_node_runs_says_what_to_do() {
 }
 
 #[test]
+fn a_simulated_failure_says_how_to_see_it_again() {
+    let place = Place::new();
+    place.write("short.toml", "liveness_ms = 1\nheal_at_ms = 1\n");
+    let failed = place.run(&["sim", "--scenario", "short.toml", "--receivers", "2", "--loss", "7%", "--no-shrink"]);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    let again = "replay it with `nackcast sim --scenario short.toml --receivers 2 --loss 7%`";
+    assert!(failed.stdout.contains(again), "{failed:?}");
+    place.run(&["sim", "--seed", "1", "--receivers", "0"]).is_usage_error(&["--receivers", "1..=10000"]);
+    place.run(&["sim", "--cast", "1", "--receivers", "3"]).is_usage_error(&["--cast", "--receivers"]);
+    place.run(&["sim", "--cast", "1", "--seed", "3"]).is_usage_error(&["--cast", "--seed"]);
+    let trace = |args: &[&str]| {
+        let ran = place.run(args);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()["results"][0]["trace"].clone()
+    };
+    let one = trace(&["sim", "--cast", "3", "--json"]);
+    assert!(one.is_string());
+    assert_eq!(one, trace(&["sim", "--cast", "3", "--json"]));
+    assert_ne!(one, trace(&["sim", "--cast", "4", "--json"]));
+    assert_eq!(place.run(&["sim", "--casts", "3..5", "--json"]).code, 0);
+}
+
+#[test]
 fn a_scenario_for_real_processes_must_be_one_that_they_can_run() {
     let place = Place::new();
     place.run(&["sim", "--real"]).is_usage_error(&["--scenario"]);

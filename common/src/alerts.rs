@@ -107,6 +107,10 @@ kinds! {
     /// A receiver hears no sender.
     NoSenderHeard = "no-sender-heard", Warning, WhileFound,
         "check that a sender of this channel runs; `nackcast doctor --ticket @FILE` finds out what is in the way";
+    /// A receiver hears senders, asks them, and none answers.
+    NoSenderAnswers = "no-sender-answers", Warning, WhileFound,
+        "check the way from this receiver to the sender's NACK port (UDP 7701 by default): firewalls, the route back; \
+         `nackcast doctor --ticket @FILE` looks at it";
     /// A receiver that was heard says nothing any more.
     ReceiverSilent = "receiver-silent", Warning, WhileFound,
         "check that these receivers run, and that their NACKs reach the sender's NACK port";

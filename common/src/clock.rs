@@ -110,6 +110,12 @@ impl Clock {
         since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// What the wall clock would have said at the origin, as it goes now: it may be set at any time.
+    #[must_use]
+    pub fn wall_origin_ms(&self) -> u64 {
+        Self::wall_ms().saturating_sub(self.now().0 / 1000)
+    }
+
     /// `time` as tokio counts it.
     #[must_use]
     pub fn instant(&self, time: Time) -> std::time::Instant {

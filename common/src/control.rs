@@ -32,6 +32,8 @@ pub enum Ask {
     Scan {
         /// Read every byte.
         deep: bool,
+        /// Only where it can publish what it finds: who does not publish refuses.
+        publish: bool,
         /// Publish the directory even if it became empty.
         allow_empty: bool,
         /// Nobody may want to know.

@@ -63,10 +63,19 @@ pub struct ChannelProgress {
     pub grtt_us: u64,
     /// See `grtt_us`.
     pub nack_window_us: u64,
+    /// What a sender is for: `primary` or `backup`; empty at a receiver.
+    pub sender_role: String,
+    /// What its role does: `active` serves, `standby` waits, and so on; empty at a receiver.
+    pub role_state: String,
+    /// Where the sender that serves takes NACKs; known to who receives.
+    pub served_by: String,
     /// What it does, in a word or two.
     pub state: String,
     /// What else is worth knowing, or the last trouble; for people.
     pub note: Option<String>,
+    /// Generations that became complete lately, the last one last; known to who receives. It is for the node itself.
+    #[serde(skip)]
+    pub completed: Vec<u64>,
     /// What is wrong now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,

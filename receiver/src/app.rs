@@ -421,7 +421,8 @@ fn prepare(
     let epochs = epochs(subscription, &state)?;
     let membership = Arc::new(Membership::new(epochs.clone(), Epoch(0), ticket.publisher, None));
     node.hold_epochs(clock.now(), epochs);
-    node.set_wall_clock(Clock::wall_ms().saturating_sub(clock.now().0 / 1000));
+    node.set_unicast_alert(config.unicast_alert);
+    node.set_wall_clock(clock.wall_origin_ms());
     let pull_from = config.sources.iter().chain(&ticket.senders).filter_map(|source| quic_of(source));
     node.allow_pull(clock.now(), config.pull, pull_from);
     let pull = PullSetup { identity: config.identity.clone(), membership, state };

@@ -43,6 +43,8 @@ pub struct Config {
     pub nack_budget: usize,
     /// Bytes of blocks held in memory; default 32 MiB.
     pub memory: u64,
+    /// From so many hundredths on, what comes by unicast is an alert; default 5.
+    pub unicast_alert: u8,
 }
 
 /// How blocks are given to other receivers.

@@ -112,6 +112,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             node.handle_timeout(clock.now());
         }
         if clock.now() >= progress_at {
+            node.set_wall_clock(clock.wall_origin_ms());
             progress.send_replace(told(&node));
             progress_at = clock.now() + PROGRESS_EVERY;
         }

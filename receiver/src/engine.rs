@@ -388,6 +388,8 @@ impl ReceiverEngine {
             complete: self.complete,
             finishing: self.finishing,
             senders: u32::try_from(self.sessions.len()).unwrap_or(u32::MAX),
+            unanswered: self.sessions.choice.is_unanswered() && !self.complete,
+            served_by: self.sessions.served_by(),
         }
     }
 }

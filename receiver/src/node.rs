@@ -349,6 +349,8 @@ impl ReceiverNode {
             loss_ppm: snapshot.loss_ppm,
             unicast_wanted: snapshot.unicast_wanted,
             senders: snapshot.senders.into(),
+            served_by: snapshot.served_by.map(|address| address.to_string()).unwrap_or_default(),
+            completed: self.watch.completed.iter().copied().collect(),
             pulled_bytes,
             pull_sources,
             state: state.into(),
@@ -396,7 +398,7 @@ impl ReceiverNode {
                 self.on_source_dropped(now, source, object);
             }
             self.notes.event(now, &event);
-            self.watch.on_event(&event);
+            self.watch.on_event(now, &event);
         }
         self.end_when_complete(now);
     }

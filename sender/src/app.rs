@@ -352,6 +352,7 @@ impl Tasks {
             rank: config.rank,
             drain_limit: config.drain_limit,
             epoch_overlap: config.epoch_overlap,
+            late_after: config.late_after,
         };
         let (set, doors, ends) = (JoinSet::new(), Doors::new(config.epoch_overlap), Vec::new());
         let mut tasks = Self { set, doors, ends, _names: names };
@@ -483,7 +484,8 @@ impl Tasks {
             },
             engine,
         });
-        node.set_wall_clock(Clock::wall_ms().saturating_sub(common.clock.now().0 / 1000));
+        node.set_limits(crate::node::Limits { late: common.late_after, ..Default::default() });
+        node.set_wall_clock(common.clock.wall_origin_ms());
         let route = Route { opener: node.opener(), queue };
         let task = Channel::new(ChannelParts {
             index,
@@ -523,6 +525,7 @@ struct Common {
     rank: u32,
     drain_limit: Duration,
     epoch_overlap: Duration,
+    late_after: Duration,
 }
 
 /// What the configuration says for every channel alike, and the channel's place.

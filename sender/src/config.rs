@@ -26,6 +26,8 @@ pub struct Config {
     pub epoch_overlap: Duration,
     /// A sender that yields to another one sends at most so long; default 10 s.
     pub drain_limit: Duration,
+    /// A generation that receivers lack for so long, beside the time that sending it takes, is late; default 10 min.
+    pub late_after: Duration,
     /// Name or address of the interface; none: the default route's.
     pub interface: Option<String>,
     /// Where NACKs arrive; default `[::]:7701`. QUIC is served on the next port, on any when this is 0.

@@ -439,7 +439,16 @@ impl SenderNode {
         let is_published = self.published.is_some();
         let snapshot = self.engine.snapshot();
         let progress = self.tally.progress(now, &snapshot, self.role_in_words(), is_published);
-        ChannelProgress { findings: self.findings(now, &snapshot), ..progress }
+        let sender_role = match self.role_of_sender {
+            Role::Primary => "primary",
+            Role::Backup => "backup",
+        };
+        ChannelProgress {
+            findings: self.findings(now, &snapshot),
+            sender_role: sender_role.to_owned(),
+            role_state: self.role_state().to_string(),
+            ..progress
+        }
     }
 
     /// How it went, and whether that is a success.
@@ -463,10 +472,9 @@ impl SenderNode {
         self.engine.snapshot()
     }
 
-    /// How full the engine's tables are: the name, how much is in it, how much may be.
-    #[must_use]
-    pub fn bounds(&self) -> [(&'static str, usize, usize); 12] {
-        self.engine.bounds()
+    /// How full all tables are: the name, how much is in it, how much may be.
+    pub fn bounds(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        self.engine.bounds().into_iter().chain(self.role.bounds()).chain(self.waiting.bounds())
     }
 
     /// Takes everything that the engine wants done or said.

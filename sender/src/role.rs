@@ -136,6 +136,16 @@ pub struct RoleMachine {
 }
 
 impl RoleMachine {
+    /// The name of each table, how much is in it, how much may be.
+    #[must_use]
+    pub fn bounds(&self) -> [(&'static str, usize, usize); 3] {
+        [
+            ("other senders", self.peers.len(), peers::PEERS_MAX),
+            ("questions to other senders", self.nonces.len(), inquiry::NONCES_MAX),
+            ("receivers whose NACKs are held", self.pending.len(), PENDING_MAX),
+        ]
+    }
+
     /// A machine that waits for content.
     #[must_use]
     pub fn new(config: RoleConfig, session: SessionId, start_number: StartNumber) -> Self {

@@ -88,6 +88,7 @@ impl Place {
             rank: 0,
             peers: Vec::new(),
             epoch_overlap: Duration::from_secs(1),
+            late_after: Duration::from_secs(600),
             drain_limit: Duration::from_secs(10),
             interface: Some("lo".to_owned()),
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -405,7 +406,7 @@ async fn only_what_changed_is_sent_in_the_next_generation() {
     let sent = listener.datagrams - before;
     assert!((215..250).contains(&sent), "{sent} datagrams for 300,000 bytes and a manifest");
     fs::rename(place.content().join("large"), place.content().join("renamed")).unwrap();
-    let ask = Ask::Scan { deep: false, allow_empty: false, reply: None };
+    let ask = Ask::Scan { deep: false, publish: false, allow_empty: false, reply: None };
     node.requests.send(control::Request { channel: 0, ask }).await.unwrap();
     let before = listener.datagrams;
     listener.until("the third generation", |l| l.dataset(manifest.head().generation)).await;
@@ -684,7 +685,7 @@ async fn an_epoch_is_announced_and_nothing_is_published_until_it_begins() {
     admitted.await.unwrap().unwrap();
     place.write("second", b"world");
     let (reply, refused) = tokio::sync::oneshot::channel();
-    ask(Ask::Scan { deep: false, allow_empty: false, reply: Some(reply) }).await;
+    ask(Ask::Scan { deep: false, publish: false, allow_empty: false, reply: Some(reply) }).await;
     assert!(matches!(refused.await.unwrap(), Err(control::Refusal::NotNow(_))), "the epoch is only announced");
     let announced = |l: &Listener| l.last.as_ref()?.0.next_epoch.map(|next| (next.epoch, l.last.clone()));
     let (epoch, last) = listener.until("the announcement", announced).await;

@@ -109,6 +109,10 @@ pub(crate) struct SendOptions {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde")]
     pub(crate) round_quiet: Option<Duration>,
+    /// A generation that receivers lack for so long, and twice the time that sending it takes, is an alert [default: 10min]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde")]
+    pub(crate) late_after: Option<Duration>,
     /// Paths that are not sent, as in '*.tmp'; may be repeated
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
@@ -252,6 +256,9 @@ pub(crate) struct ReceiveOptions {
     /// NACK datagrams in a window at most [default: 4]
     #[arg(long, value_name = "N")]
     pub(crate) nack_budget: Option<usize>,
+    /// From so many hundredths on, what comes by unicast is an alert [default: 5]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) unicast_alert: Option<u8>,
     /// Memory for unfinished blocks [default: 32MiB]
     #[arg(long, value_name = "SIZE")]
     #[serde(deserialize_with = "from_text")]
@@ -276,7 +283,7 @@ impl SendOptions {
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
             values: role rank drain_limit epoch_overlap overwrite interface listen rate unicast_rate ttl dscp max_passes period max_jobs
-                round_quiet rescan no_watch symbol_size block_size admin admin_cert admin_key admin_ca http state once
+                round_quiet late_after rescan no_watch symbol_size block_size admin admin_cert admin_key admin_ca http state once
                 expect linger json,
             lists: channel peer exclude priority)
     }
@@ -287,7 +294,7 @@ impl ReceiveOptions {
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
             values: interface pull serve_peers listen unicast_rate admin admin_cert admin_key admin_ca http on_complete
-                state scan prune overwrite once mode_mask nack_retry nack_budget memory json,
+                state scan prune overwrite once mode_mask nack_retry nack_budget unicast_alert memory json,
             lists: ticket into source)
     }
 }

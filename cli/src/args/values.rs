@@ -158,16 +158,23 @@ impl FromStr for ModeMask {
     }
 }
 
-/// A share between 0 and 1, written in percent.
+/// A share below 1, as it was written: in percent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Percent(pub(crate) f64);
+
+impl Percent {
+    /// Between 0 and 1.
+    pub(crate) fn share(self) -> f64 {
+        self.0 / 100.0
+    }
+}
 
 impl FromStr for Percent {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let number = text.trim().trim_end_matches('%').trim_end();
         match number.parse::<f64>() {
-            Ok(percent) if (0.0..100.0).contains(&percent) => Ok(Self(percent / 100.0)),
+            Ok(percent) if (0.0..100.0).contains(&percent) => Ok(Self(percent)),
             _ => Err(ValueError::Percent(text.to_owned())),
         }
     }
@@ -175,7 +182,7 @@ impl FromStr for Percent {
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} %", self.0 * 100.0)
+        write!(f, "{} %", self.0)
     }
 }
 
@@ -265,8 +272,9 @@ mod tests {
         for bad in ["", "8", "17777", "+7", "rwx"] {
             assert!(bad.parse::<ModeMask>().is_err(), "{bad}");
         }
-        assert_eq!("2%".parse(), Ok(Percent(0.02)));
+        assert_eq!("2%".parse(), Ok(Percent(2.0)));
         assert_eq!("0".parse(), Ok(Percent(0.0)));
+        assert_eq!("7 %".parse::<Percent>().unwrap().to_string(), "7 %");
         for bad in ["100%", "-1", "nan", "two"] {
             assert!(bad.parse::<Percent>().is_err(), "{bad}");
         }

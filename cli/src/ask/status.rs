@@ -7,7 +7,7 @@ use nackcast_proto::rpc::{
 use serde::Serialize;
 
 use super::alerts::{PrintedAlert, shown};
-use super::{ago, percent, table, with_node};
+use super::{ago, percent, role_in_words, table, with_node};
 use crate::args::StatusArgs;
 use crate::failure::{Failure, one_line};
 use crate::output::{print, print_json};
@@ -53,6 +53,9 @@ struct PrintedChannel {
     unicast_bytes: u64,
     pulled_bytes: u64,
     pull_sources: Vec<String>,
+    sender_role: String,
+    role_state: String,
+    served_by: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     note: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -113,6 +116,9 @@ impl PrintedChannel {
             unicast_bytes: channel.unicast_bytes,
             pulled_bytes: channel.pulled_bytes,
             pull_sources: channel.pull_sources,
+            sender_role: channel.sender_role,
+            role_state: channel.role_state,
+            served_by: channel.served_by,
             note: channel.note,
         }
     }
@@ -158,8 +164,9 @@ pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
 }
 
 fn to_text(status: &Printed) -> String {
+    let role = role_in_words(&status.role, status.channels.first().map_or("", |channel| &channel.sender_role));
     let mut parts =
-        vec![format!("{} on {}, version {}, up {}", status.role, status.node, status.version, ago(status.started_ms))];
+        vec![format!("{role} on {}, version {}, up {}", status.node, status.version, ago(status.started_ms))];
     let is_sender = status.role == "sender";
     let last = if is_sender { "COMPLETE" } else { "LOSS" };
     let mut channels = table(["CHANNEL", "STATE", "GENERATION", "OBJECTS", "SIZE", "RATE", "REPAIR", last]);
@@ -186,6 +193,11 @@ fn to_text(status: &Printed) -> String {
     parts.push(channels.trim_fmt());
     for channel in &status.channels {
         let name = one_line(&channel.name);
+        if channel.sender_role == "backup" && channel.role_state == "active" {
+            parts.push(format!("{name}: this backup serves"));
+        } else if !channel.served_by.is_empty() {
+            parts.push(format!("{name}: served by {}", one_line(&channel.served_by)));
+        }
         if channel.pulled_bytes > 0 {
             let (bytes, sources) = (ByteCount(channel.pulled_bytes), channel.pull_sources.join(", "));
             parts.push(format!("{name}: {bytes} pulled by unicast from {}", one_line(&sources)));

@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) buffer: Option<(usize, usize)>,
     /// Why the port for NACKs cannot be had, at a sender.
     pub(super) port: Option<String>,
+    /// A node of ours answers there.
+    pub(super) port_is_ours: bool,
     /// What became of one datagram to the group, at a sender.
     pub(super) sent: Option<Result<(), String>>,
     pub(super) heard: Heard,

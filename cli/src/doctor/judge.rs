@@ -170,10 +170,15 @@ fn of_buffer(facts: &Facts, found: &mut Findings) {
 
 fn of_sending(facts: &Facts, found: &mut Findings) {
     if let Some(error) = &facts.port {
-        let text = format!("the port for NACKs cannot be had: {error}");
-        let mend =
-            "a sender of this machine may have it, which is fine; ss -ulpn shows who; else choose another --listen";
-        found.note("port", text, mend.into());
+        if facts.port_is_ours {
+            let text = format!("the port for NACKs is taken by a nackcast node that runs here: {error}");
+            let mend = "if that is the sender of this channel, all is well; else choose another --listen";
+            found.note("port", text, mend.into());
+        } else {
+            let text = format!("the port for NACKs cannot be had, and no nackcast node answers there: {error}");
+            let mend = "ss -ulpn shows who has it; end that program, or choose another --listen";
+            found.wrong("port", text, mend.into());
+        }
     }
     match &facts.sent {
         Some(Err(error)) => {

@@ -16,7 +16,7 @@ use crate::args::DoctorArgs;
 pub(super) fn look(ticket: &Ticket, part: Part, interface: Option<&Interface>, args: &DoctorArgs) -> Facts {
     let group = ticket.advertise;
     let port = match part {
-        Part::Sends => UnicastSocket::bind(args.listen.map_or(crate::send::DEFAULT_LISTEN, |listen| listen.0)).err(),
+        Part::Sends => UnicastSocket::bind(listen(args)).err(),
         Part::Receives => None,
     };
     Facts {
@@ -28,11 +28,17 @@ pub(super) fn look(ticket: &Ticket, part: Part, interface: Option<&Interface>, a
         joined: joined(group.ip()),
         buffer: interface.and_then(|interface| buffer(group, interface)),
         port: port.map(|error| error.to_string()),
+        port_is_ours: false,
         sent: None,
         heard: Heard::default(),
         reached: Vec::new(),
         ttl: args.ttl,
     }
+}
+
+/// Where this machine's sender takes NACKs, or is to.
+pub(super) fn listen(args: &DoctorArgs) -> SocketAddr {
+    args.listen.map_or(crate::send::DEFAULT_LISTEN, |listen| listen.0)
 }
 
 /// Bytes in a datagram with a symbol of the default size.

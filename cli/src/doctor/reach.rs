@@ -1,7 +1,7 @@
 //! The way to another node, and back: datagrams that are too long or have too few hops, and whether a sender answers
 //! on its NACK port and on QUIC.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use nackcast_common::ids::RunId;
@@ -95,6 +95,16 @@ pub(super) async fn reach(
         });
     }
     all
+}
+
+/// Whether it is a node of ours that has this port of this machine, and the next one; of which channel does not matter.
+pub(super) async fn is_ours(ticket: &Ticket, mut listen: SocketAddr, wait: Duration) -> bool {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let wait = wait.min(PATIENCE);
+    matches!(echo(ticket, listen, wait).await, Echo::Answered { .. })
+        || matches!(quic(ticket, listen, wait).await, Quic::Answered(_) | Quic::Refused)
 }
 
 /// Whether blocks could be pulled from there: connects, and shows the ticket.

@@ -3,7 +3,7 @@
 //! What the receiver finds wrong stands beside what the sender does, and a scan that is asked for is the receiver's:
 //! the sender looks by itself at what is there.
 
-use nackcast_common::control::{Ask, Request};
+use nackcast_common::control::{Ask, Refusal, Request};
 use nackcast_common::report::Progress;
 use nackcast_sender::{Config, Control, Summary};
 use tokio::sync::{mpsc, watch};
@@ -13,6 +13,10 @@ use crate::node::{self, Ports};
 
 /// Requests that wait for one of the two.
 const REQUESTS_MAX: usize = 64;
+/// To whoever wants it to publish.
+const NEVER_PUBLISHES: &str = "this is a backup, which follows the primary and publishes nothing: publish at the \
+                               primary; if that is gone for good, end this node and run `nackcast send --role \
+                               primary` with the channel's own key file on this directory";
 
 /// Runs both: when one of the two ends, so does the other.
 pub(super) async fn run(sender: Config, receiver: nackcast_receiver::Config, ports: Ports) -> Result<Summary, Failure> {
@@ -57,7 +61,14 @@ async fn hand_on(
     to_receiver: mpsc::Sender<Request>,
 ) {
     while let Some(request) = requests.recv().await {
-        let to = if matches!(request.ask, Ask::Scan { .. }) { &to_receiver } else { &to_sender };
+        let to = match request.ask {
+            Ask::Scan { publish: true, reply, .. } => {
+                drop(reply.map(|reply| reply.send(Err(Refusal::NotNow(NEVER_PUBLISHES.to_owned())))));
+                continue;
+            }
+            Ask::Scan { .. } => &to_receiver,
+            _ => &to_sender,
+        };
         // Whoever asks one that takes no more loses the answer, and so hears of it.
         drop(to.try_send(request));
     }
@@ -89,6 +100,7 @@ fn together(sending: &Progress, receiving: &Progress) -> Progress {
             row.objects_done = row.objects_done.min(received.objects_done);
             row.bytes_done = row.bytes_done.min(received.bytes_done);
         }
+        row.served_by.clone_from(&received.served_by);
         for finding in &received.findings {
             // The same kind about the same thing would be one alert that is told in two ways.
             if row.findings.iter().all(|own| (own.kind, &own.subject) != (finding.kind, &finding.subject)) {
@@ -121,6 +133,23 @@ mod tests {
         assert_eq!(done(row(2, 9), row(2, 3)), (3, 30));
         assert_eq!(done(row(2, 4), row(2, 9)), (4, 40), "a first pass that it sends");
         assert_eq!(done(row(2, 9), row(3, 1)), (9, 90), "it still serves the one before");
+    }
+
+    #[tokio::test]
+    async fn a_backup_refuses_to_publish_and_scans() {
+        let (asking, requests) = mpsc::channel(2);
+        let (to_sender, _sender) = mpsc::channel(1);
+        let (to_receiver, mut receiver) = mpsc::channel(1);
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        for (publish, reply) in [(true, Some(reply)), (false, None)] {
+            let ask = Ask::Scan { deep: false, publish, allow_empty: false, reply };
+            asking.try_send(Request { channel: 0, ask }).unwrap();
+        }
+        tokio::select! {
+            () = hand_on(requests, to_sender, to_receiver) => unreachable!("it never ends"),
+            request = receiver.recv() => assert!(matches!(request.unwrap().ask, Ask::Scan { publish: false, .. })),
+        }
+        assert_eq!(answer.await.unwrap(), Err(Refusal::NotNow(NEVER_PUBLISHES.to_owned())));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nackcast_common::control::{Ask, ROWS_MAX, Refusal, Steer};
+use nackcast_common::control::{Ask, ROWS_MAX, Refusal, Reply, Scan, Steer};
 use nackcast_common::units::RateLimit;
 use nackcast_proto::rpc;
 use nackcast_proto::rpc::admin_server::Admin;
@@ -62,10 +62,10 @@ impl AdminService {
     }
 
     /// Scans one channel after the other is asked, all at once.
-    async fn scan_all(&self, channel: &str, deep: bool, allow_empty: bool) -> Result<rpc::ScanResponse, Status> {
-        let chosen = self.chosen(channel)?;
+    async fn scan_all(&self, channel: &str, ask: impl Fn(Reply<Scan>) -> Ask) -> Result<rpc::ScanResponse, Status> {
+        let (chosen, ask) = (self.chosen(channel)?, &ask);
         let scans = chosen.into_iter().map(|at| async move {
-            let scan = self.desk.ask(at, |reply| Ask::Scan { deep, allow_empty, reply: Some(reply) }).await;
+            let scan = self.desk.ask(at, ask).await;
             let scan = scan.map_err(|why| self.unanswered(at, why))?;
             Ok::<_, Status>(rpc::ScanResult {
                 channel: self.desk.name(at).to_owned(),
@@ -138,6 +138,9 @@ pub(super) fn status(desk: &Desk) -> rpc::StatusResponse {
         unicast_bytes: row.unicast_bytes,
         pulled_bytes: row.pulled_bytes,
         pull_sources: row.pull_sources,
+        sender_role: row.sender_role,
+        role_state: row.role_state,
+        served_by: row.served_by,
     });
     let (alerts, alerts_critical) = desk.wrong();
     rpc::StatusResponse {
@@ -244,7 +247,8 @@ impl Admin for AdminService {
             let why = "a sender has no deep scan: it checks each block that it sends";
             return Err(invalid("deep", why.to_owned()));
         }
-        self.scan_all(&channel, deep, false).await.map(Response::new)
+        let ask = |reply| Ask::Scan { deep, publish: false, allow_empty: false, reply: Some(reply) };
+        self.scan_all(&channel, ask).await.map(Response::new)
     }
 
     async fn publish(&self, request: Request<rpc::PublishRequest>) -> Result<Response<rpc::ScanResponse>, Status> {
@@ -252,7 +256,8 @@ impl Admin for AdminService {
         if self.desk.role() != "sender" {
             return Err(Status::unimplemented("this node receives: only a sender publishes"));
         }
-        self.scan_all(&channel, false, allow_empty).await.map(Response::new)
+        let ask = |reply| Ask::Scan { deep: false, publish: true, allow_empty, reply: Some(reply) };
+        self.scan_all(&channel, ask).await.map(Response::new)
     }
 
     async fn resend(&self, request: Request<rpc::ResendRequest>) -> Result<Response<rpc::ResendResponse>, Status> {

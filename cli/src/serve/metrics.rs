@@ -56,6 +56,9 @@ const NUMBERS: &[Number] = &[
     gauge("nackcast_unicast_wanted", "Objects that multicast no longer brings", |row| row.unicast_wanted),
     gauge("nackcast_grtt_us", "Group round-trip time in microseconds (sender)", |row| row.grtt_us),
     gauge("nackcast_nack_window_us", "NACK window in microseconds (sender)", |row| row.nack_window_us),
+    gauge("nackcast_serving", "1 when this node serves the channel (sender)", |row| {
+        u64::from(row.role_state == "active")
+    }),
     gauge("nackcast_complete", "1 when all of it is sent, or installed and verified", |row| {
         u64::from(row.generation > 0 && row.objects_done == row.objects)
     }),
@@ -78,6 +81,13 @@ impl Collector for Reports {
                     _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(one)?,
                 }
             }
+        }
+        let help = "What a sender is for, and what its role does";
+        let mut family = encoder.encode_descriptor("nackcast_sender_role", help, None, MetricType::Gauge)?;
+        for (channel, row) in channels.iter().filter(|(_, row)| !row.sender_role.is_empty()) {
+            let (role, state) = (row.sender_role.as_str(), row.role_state.as_str());
+            let labels = [("channel", channel.name.as_str()), ("sender_role", role), ("state", state)];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
         }
         let mut raised: BTreeMap<(Kind, String), i64> = BTreeMap::new();
         for alert in self.0.alerts(false) {

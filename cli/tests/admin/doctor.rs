@@ -57,6 +57,16 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
             assert!(fine.iter().any(|found| found == what), "{what}: {text}");
         }
         assert_eq!(code, Some(0), "{text}");
+        let (_, noted, text) = found(&stage, "receiver", "note", &[]);
+        assert!(noted.iter().any(|found| found == "join"), "no receiver runs: {text}");
+        // What the kernel grants is the machine's setting, and no namespace's; it tells twice of what it gives.
+        let granted: u64 = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
+        assert_eq!(noted.iter().any(|found| found == "buffer"), granted * 2 < 8 << 20, "{granted}: {text}");
+        let mut receiver = stage.receive(&[]);
+        stage.until_complete();
+        let (_, fine, text) = found(&stage, "receiver", "fine", &[]);
+        assert!(fine.iter().any(|found| found == "join"), "{text}");
+        end(&mut receiver);
 
         assert_wrong(&stage, "receiver", "interface", &["--interface", "eth9"]);
         assert_wrong(&stage, "receiver", "wrong-interface", &["--interface", "lo"]);
@@ -130,6 +140,16 @@ fn a_port_that_is_taken_and_a_wrong_ticket_are_found() {
         stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
         let (_, noted, text) = found(&stage, "sender", "note", &[]);
         assert!(noted.iter().any(|found| found == "port"), "{text}");
+        // Another program that answers nothing, in the sender's place.
+        let taken = stage.socket("sender", "0.0.0.0:7711");
+        assert_wrong(&stage, "sender", "port", &["--listen", "0.0.0.0:7711"]);
+        drop(taken);
+        let (code, wrong, text) = found(&stage, "sender", "wrong", &["--listen", "0.0.0.0:7711"]);
+        assert!(wrong.is_empty() && code == Some(0), "{text}");
+        // A program at a receiver that does not share the group's port.
+        let taken = stage.socket("receiver", "0.0.0.0:7600");
+        assert_wrong(&stage, "receiver", "port", &[]);
+        drop(taken);
         // On the same group, and on another one: of what follows from a wrong ticket nothing is blamed.
         let nacks = format!("{}:7701", stage.address("sender"));
         for group in [GROUP, "239.192.7.9"] {

@@ -31,7 +31,13 @@ fn metrics_are_read_by_a_plain_client() {
         stage.until_channel("sender", "its receiver has reported", |channel| channel["receivers_complete"] == 1);
         let (_, body) = stage.get("sender", 9100, "/metrics", "");
         let body = String::from_utf8(body).unwrap();
-        assert!(body.contains("nackcast_receivers_complete{channel=\"news\",role=\"sender\"} 1"), "{body}");
+        for line in [
+            "nackcast_receivers_complete{channel=\"news\",role=\"sender\"} 1",
+            "nackcast_serving{channel=\"news\",role=\"sender\"} 1",
+            "nackcast_sender_role{channel=\"news\",sender_role=\"primary\",state=\"active\"} 1",
+        ] {
+            assert!(body.contains(line), "no {line} in\n{body}");
+        }
         let (head, body) = stage.get("sender", 9100, "/healthz", "");
         assert!(head.starts_with("http/1.1 200") && body == b"ok\n", "{head}");
         assert!(stage.get("sender", 9100, "/", "").0.starts_with("http/1.1 404"));
@@ -54,6 +60,26 @@ fn metrics_are_read_by_a_plain_client() {
         std::fs::write(stage.target().join("second"), "damaged").unwrap();
         assert!(stage.get("receiver", 9100, "/content/news/second", "").0.starts_with("http/1.1 503"));
         assert!(stage.get("sender", 9100, "/content/news/first", "").0.starts_with("http/1.1 404"));
+        // Something critical: a file cannot be put where it belongs.
+        let place = stage.target().join("first");
+        std::fs::remove_file(&place).unwrap();
+        std::fs::create_dir_all(place.join("of somebody")).unwrap();
+        stage.json("receiver", &["scan"]);
+        until("the node is not well", || {
+            let (head, body) = stage.get("receiver", 9100, "/healthz", "");
+            (head.starts_with("http/1.1 503") && body == b"1 critical alerts\n").then_some(())
+        });
+        let (_, body) = stage.get("receiver", 9100, "/metrics", "");
+        let body = String::from_utf8(body).unwrap();
+        let line = "nackcast_alerts{kind=\"not-installed\",severity=\"critical\",channel=\"news\"} 1";
+        assert!(body.contains(line), "{body}");
+        std::fs::remove_dir_all(&place).unwrap();
+        stage.json("receiver", &["scan"]);
+        until("the node is well", || {
+            stage.get("receiver", 9100, "/healthz", "").0.starts_with("http/1.1 200").then_some(())
+        });
+        let (_, body) = stage.get("receiver", 9100, "/metrics", "");
+        assert!(!String::from_utf8(body).unwrap().contains("not-installed"));
         end(&mut receiver);
         end(&mut sender);
     });

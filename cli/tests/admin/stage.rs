@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -86,26 +86,31 @@ impl Stage {
         self.network.host(host).addr_v4()
     }
 
-    fn start(&self, host: &str, mut arguments: Vec<OsString>, more: &[&str]) -> Process {
+    fn start(&self, host: &str, mut arguments: Vec<OsString>, more: &[&str], also: &[(&str, &str)]) -> Process {
         arguments.extend(["--state".into(), self.path(host).into_os_string()]);
         arguments.extend(["--interface", "eth0", "--json"].map(Into::into));
         arguments.extend(more.iter().map(Into::into));
         let host_of = self.network.host(host);
-        Process::spawn(host_of, host, program(), arguments, &[("RUST_LOG", "nackcast=info")], self.place.path())
-            .unwrap()
+        let environment = [&[("RUST_LOG", "nackcast=info")], also].concat();
+        Process::spawn(host_of, host, program(), arguments, &environment, self.place.path()).unwrap()
     }
 
     pub(crate) fn send(&self, more: &[&str]) -> Process {
+        self.send_with(more, &[])
+    }
+
+    /// With these variables in its environment.
+    pub(crate) fn send_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut all = vec!["--rate", "200mbit"];
         all.extend(more);
-        self.start("sender", self.sender_arguments(), &all)
+        self.start("sender", self.sender_arguments(), &all, environment)
     }
 
     /// With the rate of a configuration file.
     pub(crate) fn send_with_file(&self, config: &Path) -> Process {
         let mut arguments = self.sender_arguments();
         arguments.extend(["--config".into(), config.into()]);
-        self.start("sender", arguments, &[])
+        self.start("sender", arguments, &[], &[])
     }
 
     fn sender_arguments(&self) -> Vec<OsString> {
@@ -118,7 +123,7 @@ impl Stage {
     pub(crate) fn receive(&self, more: &[&str]) -> Process {
         let ticket = format!("@{}", self.path("news.ticket").display());
         let arguments = ["receive".into(), "--ticket".into(), ticket.into(), "--into".into(), self.target().into()];
-        self.start("receiver", arguments.to_vec(), more)
+        self.start("receiver", arguments.to_vec(), more, &[])
     }
 
     /// Runs a command that asks the node with the state of this name.
@@ -169,6 +174,11 @@ impl Stage {
         stream.read_to_end(&mut answer).unwrap();
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
         (String::from_utf8_lossy(&answer[..end]).to_lowercase(), answer[end + 4..].to_vec())
+    }
+
+    /// Another program's socket on a host.
+    pub(crate) fn socket(&self, host: &str, address: &str) -> UdpSocket {
+        self.network.host(host).run(|| UdpSocket::bind(address).unwrap()).unwrap()
     }
 
     /// Runs a program on a host.

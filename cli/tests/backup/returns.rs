@@ -1,6 +1,7 @@
 //! Primaries that return, and senders that were lost and come back: at last one serves, the primary where there is one.
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use nackcast_sender::role::overlap_max;
@@ -8,7 +9,7 @@ use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::{Process, Signal};
 
 use super::{MIB, Pair, recorded, states, with_another};
-use crate::site::{PATIENCE, progress, receiver_name, until};
+use crate::site::{NACK_PORT, PATIENCE, program, progress, receiver_name, until};
 
 /// Symbols in a second at the rate of the senders, if all of it were content.
 const SYMBOLS_PER_SECOND: f64 = 40e6 / 8.0 / 1400.0;
@@ -46,6 +47,15 @@ fn a_primary_that_returns_has_the_channel_again() {
         let most = overlap_max(pair.drain_limit).as_secs_f64() * SYMBOLS_PER_SECOND;
         eprintln!("the backup sent {both} symbols after the first of the primary that returned; at most {most:.0}");
         assert!((both as f64) < most, "{both} symbols, {most:.0} allowed");
+        // It follows, whatever its admin says.
+        let mut publish = Command::new(program());
+        let refused = publish.args(["publish", "--node"]).arg(pair.site.state("backup")).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains("publish at the primary"), "{refused:?}");
+        let row = &pair.ask("backup", "status")["channels"][0];
+        assert_eq!([&row["sender_role"], &row["role_state"]], ["backup", "standby"], "{row}");
+        let primary = format!("{}:{NACK_PORT}", pair.site.sender_addr());
+        until("it says who serves", || pair.ask("backup", "status")["channels"][0]["served_by"] == primary);
     });
 }
 

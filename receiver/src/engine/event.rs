@@ -304,4 +304,8 @@ pub struct Snapshot {
     pub finishing: bool,
     /// Senders heard.
     pub senders: u32,
+    /// None of them answers, and something is lacking.
+    pub unanswered: bool,
+    /// Where the one that serves takes NACKs.
+    pub served_by: Option<SocketAddr>,
 }

@@ -151,6 +151,12 @@ impl Sessions {
         self.choice.of(self.sessions.iter())
     }
 
+    /// Where the sender that serves takes NACKs, as far as it is heard.
+    pub(super) fn served_by(&self) -> Option<SocketAddr> {
+        let (_, session) = self.chosen().filter(|(_, s)| s.advertisement.state == SenderState::Active)?;
+        Some(SocketAddr::new(session.from.ip(), session.advertisement.nack_port))
+    }
+
     /// Looks at the choice with what is heard now.
     pub(super) fn choose(&mut self, now: Time) {
         let mut choice = std::mem::take(&mut self.choice);

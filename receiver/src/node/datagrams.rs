@@ -112,7 +112,7 @@ impl ReceiverNode {
         if self.engine.advertisement(advertisement.session).is_some_and(|a| a.sequence == advertisement.sequence) {
             self.keys.keep(advertisement.session, advertisement.epoch);
             self.watch.on_heard(now);
-            self.watch.on_clock(now, from, advertisement.wall_ms);
+            self.watch.on_clock(now, advertisement.certificate.sender_key, from, advertisement.wall_ms);
             // A copy that a stranger sent from elsewhere names nobody.
             if advertisement.quic_port != 0 && self.engine.address_of(advertisement.session) == Some(from) {
                 let mut quic = from;

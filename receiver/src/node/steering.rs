@@ -15,7 +15,7 @@ impl ReceiverNode {
     /// What an admin asks. Whoever asked may be gone by now.
     pub fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Scan { deep, reply, allow_empty: _ } => self.scan(ScanRequest { deep, answer: reply }),
+            Ask::Scan { deep, reply, .. } => self.scan(ScanRequest { deep, answer: reply }),
             Ask::Objects { after, busy, limit, reply } => {
                 drop(reply.send(Ok(self.objects(after, busy, limit.min(ROWS_MAX)))));
             }

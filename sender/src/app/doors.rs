@@ -83,7 +83,7 @@ impl Doors {
         let ask = (!is_scan).then(|| door.asks.try_reserve()).transpose();
         let (Ok(scan), Ok(ask)) = (scan, ask) else { return Some(request) };
         match (request.ask, scan, ask) {
-            (Ask::Scan { allow_empty, reply, deep: _ }, Some(scan), _) => {
+            (Ask::Scan { allow_empty, reply, .. }, Some(scan), _) => {
                 // A sender verifies every block that it sends; what was hashed before is trusted by its times.
                 scan.send(scanner::Request::Now { allow_empty, reply });
             }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     const fn scan() -> Request {
-        Request { channel: 0, ask: Ask::Scan { deep: false, allow_empty: false, reply: None } }
+        Request { channel: 0, ask: Ask::Scan { deep: false, publish: false, allow_empty: false, reply: None } }
     }
 
     fn epoch_of(ask: &Ask) -> Option<u32> {
@@ -159,7 +159,10 @@ mod tests {
         doors.push(Door { scans, asks });
         doors.ask(scan());
         let (reply, answer) = oneshot::channel();
-        doors.ask(Request { channel: 0, ask: Ask::Scan { deep: false, allow_empty: false, reply: Some(reply) } });
+        doors.ask(Request {
+            channel: 0,
+            ask: Ask::Scan { deep: false, publish: false, allow_empty: false, reply: Some(reply) },
+        });
         assert!(answer.await.is_err() && !doors.is_waiting());
     }
 }

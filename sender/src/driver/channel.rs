@@ -520,6 +520,7 @@ impl Channel {
     }
 
     fn report(&mut self, now: Time) {
+        self.node.set_wall_clock(self.clock.wall_origin_ms());
         let mut channel = self.node.progress(now);
         channel.unicast_bytes = self.ports.given.load(Ordering::Relaxed);
         // The most urgent of what else is worth knowing.

@@ -19,7 +19,7 @@ const MISSED_MAX: Duration = Duration::from_secs(24 * 3600);
 /// a sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
-    /// Heard once, and silent for too long.
+    /// Heard once, not complete then, and silent for too long.
     pub silent: (Vec<String>, u64),
     /// Heard, and not complete with what is served.
     pub lagging: (Vec<String>, u64),
@@ -45,7 +45,9 @@ impl SenderEngine {
             let ip = row.address.ip();
             heard.range((ip, row.last_heard)..=(ip, Time::NEVER)).next().is_some()
         };
-        let is_silent = |row: &Row| !row.is_counted() && now.since(row.last_heard) < MISSED_MAX && !came_back(row);
+        // Who was complete when last heard may have ended as it was told (`receive --once`): nothing says that it has not.
+        let is_missed = |row: &Row| row.complete.is_none() && now.since(row.last_heard) < MISSED_MAX;
+        let is_silent = |row: &Row| !row.is_counted() && is_missed(row) && !came_back(row);
         let is_lagging = |row: &Row| row.is_counted() && serving.is_some() && row.complete != serving;
         Audience {
             silent: self.named(is_silent),

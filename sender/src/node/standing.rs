@@ -46,6 +46,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The name of each table, how much is in it, how much may be.
+    pub(super) fn bounds(&self) -> [(&'static str, usize, usize); 4] {
+        [
+            ("NACKs that wait for an inquiry", self.held.len(), HELD_MAX),
+            ("datagrams to other senders", self.outgoing.len(), OUTGOING_MAX),
+            ("events of the role", self.events.len(), EVENTS_MAX),
+            ("questions that were taken", self.known.len(), KNOWN_MAX),
+        ]
+    }
+
     /// Whether one more question may be answered: each costs signatures, and a recording of one is soon had. A
     /// recording takes no room from others.
     fn may_answer(&mut self, now: Time, question: (u64, u64)) -> bool {

@@ -73,7 +73,7 @@ impl Watch {
                     counted(told.count, "NACK"),
                     minutes(now.since(told.since)),
                     told.saw,
-                    name_some(receivers, told.receivers.len() as u64)
+                    name_some(receivers, told.receiver_count)
                 ));
             }
             RoleEvent::OnlyBackupReachedOver => self.asked = None,
@@ -105,7 +105,7 @@ impl Watch {
 
 impl SenderNode {
     /// What the wall clock said at the origin of the node's clock, in milliseconds since 1970. Receivers compare it
-    /// with theirs.
+    /// with theirs. To be told again and again: a wall clock may be set while the node runs.
     pub const fn set_wall_clock(&mut self, origin_ms: u64) {
         self.watch.wall_origin_ms = Some(origin_ms);
     }
@@ -192,6 +192,10 @@ const fn told_of_change(role: Role, from: State, to: State) -> Option<&'static s
         (Role::Primary, State::Active, State::Draining { for_good: false, .. }) => {
             Some("this primary yields to another one")
         }
+        (Role::Primary, State::Asking | State::HoldingOff { .. }, State::Standby) => Some(
+            "another primary of this channel serves, and this one stands by; end one of them, or start it with --role \
+             backup",
+        ),
         (_, _, State::Blind) => Some("this sender can no longer read its content, or cannot send"),
         _ => None,
     }

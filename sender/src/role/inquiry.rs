@@ -16,7 +16,7 @@ use super::{HOLD_PROBE_EVERY, PROBE_EVERY, PROBE_TIMEOUT, PROBE_TRIES, RoleMachi
 /// questions.
 const FAR_MAX: Duration = Duration::from_secs(3);
 /// Nonces that may be answered.
-const NONCES_MAX: usize = 32;
+pub(super) const NONCES_MAX: usize = 32;
 
 /// One that goes on.
 #[derive(Debug)]

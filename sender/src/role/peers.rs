@@ -13,7 +13,7 @@ use nackcast_common::keys::VerifyingKey;
 use nackcast_proto::wire::{Advertisement, Role, SenderState, Standing};
 
 /// Senders at once: a primary, a few backups, and their runs before a restart.
-const PEERS_MAX: usize = 16;
+pub(super) const PEERS_MAX: usize = 16;
 /// A peer of which nothing was heard for so long is forgotten.
 const FORGET: Duration = Duration::from_secs(60);
 /// Intervals after which an advertisement says nothing of now.
@@ -122,6 +122,10 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
     /// An advertisement of another sender.
     pub(super) fn on_advertisement(&mut self, now: Time, from: SocketAddr, advertisement: &Advertisement) {
         let says = Says { state: advertisement.state, is_able: advertisement.manifest.is_some() };

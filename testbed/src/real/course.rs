@@ -36,6 +36,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), RealError> {
             What::Cut { .. }
             | What::Kill { .. }
             | What::Absent { .. }
+            | What::Leave { .. }
             | What::Pause { .. }
             | What::KillSender { .. }
             | What::PauseSender { .. } => return Ok(()),
@@ -116,6 +117,8 @@ struct Receiver {
     /// Which way its cable is cut, and until when: from the sender, to it.
     cut_until: [Option<Time>; 2],
     complete_at: Option<Time>,
+    /// It does not come back, and nobody waits for it.
+    has_left: bool,
 }
 
 /// A run.
@@ -201,6 +204,11 @@ impl<'a> Course<'a> {
                     receiver.complete_at = None;
                     receiver.node.kill(later(*for_ms))?;
                 }
+                What::Leave { receiver } => {
+                    let receiver = &mut self.receivers[*receiver as usize];
+                    (receiver.complete_at, receiver.has_left) = (None, true);
+                    receiver.node.kill(Time::NEVER)?;
+                }
                 What::Pause { receiver, for_ms } => {
                     self.receivers[*receiver as usize].node.pause(later(*for_ms))?;
                 }
@@ -249,7 +257,9 @@ impl<'a> Course<'a> {
                     *until = None;
                 }
             }
-            receiver.node.settle(now, || self.stage.receive(number))?;
+            if !receiver.has_left {
+                receiver.node.settle(now, || self.stage.receive(number))?;
+            }
         }
         Ok(())
     }
@@ -259,11 +269,12 @@ impl<'a> Course<'a> {
         let mut all = true;
         for receiver in &mut self.receivers {
             if receiver.complete_at.is_none()
+                && !receiver.has_left
                 && receiver.node.process.as_ref().is_some_and(|process| process.stderr().contains(COMPLETE))
             {
                 receiver.complete_at = Some(now);
             }
-            all &= receiver.complete_at.is_some();
+            all &= receiver.complete_at.is_some() || receiver.has_left;
         }
         all
     }
@@ -287,7 +298,8 @@ impl<'a> Course<'a> {
     }
 
     fn incomplete(&self) -> RealError {
-        let lacking = self.receivers.iter().zip(0..).filter(|(receiver, _)| receiver.complete_at.is_none());
+        let lacks = |receiver: &Receiver| receiver.complete_at.is_none() && !receiver.has_left;
+        let lacking = self.receivers.iter().zip(0..).filter(|(receiver, _)| lacks(receiver));
         let (lacking, numbers): (Vec<&Receiver>, Vec<String>) =
             lacking.map(|(receiver, number): (_, u32)| (receiver, format!("receiver-{number}"))).unzip();
         RealError::Incomplete {
@@ -317,6 +329,35 @@ mod tests {
             Scenario { disk: DiskSpec { lies_ppm: 1, ..DiskSpec::default() }, ..Scenario::default() },
         ] {
             assert!(matches!(check(&scenario), Err(RealError::Refused(_))));
+        }
+    }
+
+    #[test]
+    fn the_book_names_what_is_refused() {
+        let book = include_str!("../../../docs/src/testing.md");
+        let (receiver, for_ms) = (0, 1);
+        let refused = [
+            What::PowerCut { receiver, after_calls: 1, for_ms },
+            What::Skew { receiver, ppm: 1 },
+            What::Full { receiver, bytes_left: 1 },
+            What::Rot { receiver, bits: 1 },
+            What::Edit { receiver, files: 1, keep_time: true },
+            What::WriteBackError { receiver, for_ms },
+            What::Publish,
+            What::RollSender,
+            What::StepSenderClock { by_ms: 1 },
+            What::BadMemory { for_ms },
+            What::SenderBlind { for_ms },
+            What::LoseSender,
+            What::Spoil { receiver: None, for_ms },
+            What::Mute { receiver: None, for_ms },
+            What::Bar { receiver: None, for_ms },
+            What::BreakPulls,
+        ];
+        for what in refused {
+            let scenario = Scenario { happenings: vec![Happening { at_ms: 1, what }], ..Scenario::default() };
+            let Err(RealError::Refused(name)) = check(&scenario) else { panic!("not refused") };
+            assert!(book.contains(&format!("`{name}`")), "{name}");
         }
     }
 }

@@ -104,9 +104,16 @@ fn slopes(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> Vec<(f64, f64)> {
     samples.windows(2).filter_map(slope).collect()
 }
 
+/// Of what was sent between two samples.
 fn repair_share(samples: &[Sample]) -> Vec<(f64, f64)> {
-    let share = |s: &Sample| (seconds(Some(s)), s.repair_bytes as f64 / (s.sent_bytes.max(1)) as f64);
-    samples.iter().map(share).collect()
+    let share = |pair: &[Sample]| {
+        let [before, after] = pair else { return None };
+        let grown = |of: fn(&Sample) -> u64| of(after).saturating_sub(of(before)) as f64;
+        let sent = grown(|s| s.sent_bytes);
+        let share = if sent > 0.0 { grown(|s| s.repair_bytes) / sent } else { 0.0 };
+        Some((seconds(Some(after)), share))
+    };
+    samples.windows(2).filter_map(share).collect()
 }
 
 #[cfg(test)]
@@ -128,5 +135,17 @@ mod tests {
         assert!(picture.starts_with("<svg") && picture.contains("three receivers"));
         assert!(picture.matches("<polyline").count() >= 3);
         assert!(svg("nothing", &[]).is_ok());
+    }
+
+    #[test]
+    fn repair_is_a_share_of_what_was_sent_meanwhile() {
+        let sample = |(n, sent_bytes, repair_bytes): (u64, u64, u64)| Sample {
+            at: Time(n * 1_000_000),
+            sent_bytes,
+            repair_bytes,
+            ..Sample::default()
+        };
+        let samples = [(0, 0, 0), (1, 900, 0), (2, 1000, 50), (3, 1000, 50), (4, 1100, 150)].map(sample);
+        assert_eq!(repair_share(&samples), [(1.0, 0.0), (2.0, 0.5), (3.0, 0.0), (4.0, 1.0)]);
     }
 }

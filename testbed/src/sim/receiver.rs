@@ -126,6 +126,8 @@ pub struct Receiver {
     rescan_at: Option<Time>,
     /// Why it did not start.
     pub refusal: Option<String>,
+    /// It does not come back.
+    pub has_left: bool,
 }
 
 #[derive(Debug)]
@@ -167,6 +169,7 @@ impl Receiver {
             scanning: None,
             rescan_at: None,
             refusal: None,
+            has_left: false,
         };
         receiver.join_power();
         receiver

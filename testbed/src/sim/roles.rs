@@ -10,7 +10,7 @@ pub mod cast;
 mod wires;
 pub mod world;
 
-pub use cast::Cast;
+pub use cast::{Cast, Turn};
 pub use world::{Outcome, World};
 
 /// Runs a cast to its end.

@@ -223,7 +223,8 @@ impl LinkSpec {
         }
     }
 
-    /// The link when faults have ended: it still delays, and loses a little.
+    /// The link when faults have ended: it still delays, and loses a little, but has no limit but
+    /// that of an Ethernet.
     #[must_use]
     pub fn healed(&self) -> Self {
         Self { loss: self.loss.min(0.01), delay_us: self.delay_us, jitter_us: self.jitter_us, ..Self::default() }
@@ -366,6 +367,11 @@ pub enum What {
         /// For so long.
         for_ms: u64,
     },
+    /// The receiver leaves for good: it is not started any more, and nobody waits for it.
+    Leave {
+        /// Who.
+        receiver: u32,
+    },
     /// The process stands still, and its socket's buffer fills.
     Pause {
         /// Whose.
@@ -477,6 +483,7 @@ impl What {
             Self::Kill { receiver, .. }
             | Self::PowerCut { receiver, .. }
             | Self::Absent { receiver, .. }
+            | Self::Leave { receiver }
             | Self::Pause { receiver, .. }
             | Self::Skew { receiver, .. }
             | Self::Full { receiver, .. }
@@ -593,6 +600,7 @@ mod tests {
         let what = [
             What::Cut { receivers: vec![0, 2], side: Side::Up, for_ms: 70 },
             What::PowerCut { receiver: 1, after_calls: 3, for_ms: 10 },
+            What::Leave { receiver: 2 },
             What::Publish,
             What::KillSender { for_ms: 5 },
             What::Spoil { receiver: None, for_ms: 7 },

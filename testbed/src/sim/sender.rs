@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nackcast_common::clock::Time;
+use nackcast_common::control::Steer;
 use nackcast_common::epochs::Epochs;
 use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Epoch, ObjectId, SessionId, StartNumber};
@@ -118,6 +119,17 @@ pub struct Sender {
     inbox: usize,
     wants: VecDeque<Want>,
     buffer: Vec<u8>,
+    /// What lives before this one sent.
+    sent_before: Volume,
+}
+
+/// What was sent to the data group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Bytes of datagrams.
+    pub bytes: u64,
+    /// Of these, repair.
+    pub repair: u64,
 }
 
 impl Sender {
@@ -146,6 +158,7 @@ impl Sender {
             inbox: 0,
             wants: VecDeque::new(),
             buffer: Vec::new(),
+            sent_before: Volume::default(),
         }
     }
 
@@ -246,6 +259,7 @@ impl Sender {
 
     /// The process is gone.
     pub fn kill(&mut self) {
+        self.sent_before = self.sent();
         (self.node, self.server) = (None, None);
         self.life += 1;
         (self.inbox, self.paused) = (0, false);
@@ -269,6 +283,14 @@ impl Sender {
         self.node.as_ref()
     }
 
+    /// What it sent in all its lives.
+    #[must_use]
+    pub fn sent(&self) -> Volume {
+        let snapshot = self.node().map(SenderNode::snapshot).unwrap_or_default();
+        let Volume { bytes, repair } = self.sent_before;
+        Volume { bytes: bytes + snapshot.sent_bytes, repair: repair + snapshot.repair_bytes }
+    }
+
     /// The process stands still, or goes on.
     pub fn pause(&mut self, paused: bool) {
         self.paused = paused && self.is_up();
@@ -280,6 +302,18 @@ impl Sender {
         let publication = self.publication(self.role.role == Role::Primary, false);
         let Some(node) = &mut self.node else { return };
         node.handle_scanned(now, ScanResult { publication: Some(publication), is_read: true, ..ScanResult::default() });
+        self.drain(now);
+    }
+
+    /// An admin's command; nobody hears it while the process does not run, or stands still.
+    pub fn steer(&mut self, now: Time, steer: Steer) {
+        if self.paused {
+            return;
+        }
+        let Some(node) = &mut self.node else { return };
+        if let Err(refusal) = node.steer(now, steer) {
+            debug_assert!(false, "a node that does not end takes commands: {refusal}");
+        }
         self.drain(now);
     }
 

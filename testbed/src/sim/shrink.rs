@@ -61,8 +61,9 @@ impl Candidates {
     }
 }
 
-const CALM: [fn(&mut Scenario); 20] = [
+const CALM: [fn(&mut Scenario); 22] = [
     |s| s.cables.clear(),
+    |s| drop(s.cables.pop()),
     |s| s.down = LinkSpec { loss: 0.0, ..LinkSpec::default() },
     |s| s.up = LinkSpec { loss: 0.0, ..LinkSpec::default() },
     |s| s.disk = DiskSpec::default(),
@@ -72,6 +73,7 @@ const CALM: [fn(&mut Scenario); 20] = [
     |s| s.down.duplicate = 0.0,
     |s| (s.down.reorder, s.down.jitter_us) = (0.0, 0),
     |s| s.down.rate_bps = 0,
+    |s| (s.down.mtu, s.up.mtu) = (LinkSpec::default().mtu, LinkSpec::default().mtu),
     |s| (s.up.loss, s.up.burst_loss, s.up.corrupt) = (0.0, 0.0, 0.0),
     |s| (s.up.duplicate, s.up.reorder, s.up.jitter_us, s.up.rate_bps) = (0.0, 0.0, 0, 0),
     |s| (s.disk.errors_ppm, s.disk.lies_ppm) = (0, 0),
@@ -104,6 +106,7 @@ impl Candidate {
                 });
                 let cabled = scenario.cables.iter_mut().map(|cable| &mut cable.receivers);
                 cut.chain(cabled).for_each(|receivers| receivers.retain(|receiver| *receiver < left));
+                scenario.cables.retain(|cable| !cable.receivers.is_empty());
             }
             Self::Calm(calm) => calm(&mut scenario),
             Self::Sooner => {
@@ -127,5 +130,6 @@ mod tests {
         assert_eq!(small.happenings.len(), 1);
         assert!(matches!(small.happenings[0].what, What::Pause { .. }));
         assert_eq!((small.down.loss, small.disk.errors_ppm, small.content.large_bytes), (0.0, 0, 1));
+        assert_eq!((small.down.mtu, small.cables.len()), (1_500, 0));
     }
 }

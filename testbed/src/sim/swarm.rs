@@ -3,6 +3,8 @@
 //! Each kind of fault is off, mild or wild, chosen anew for every seed: a run with everything at once hides faults
 //! that show only where most things work, so about half of all kinds are off in any one run.
 
+mod single;
+
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
@@ -83,10 +85,7 @@ pub fn scenario(seed: u64, fixed: Fixed) -> Scenario {
     let content = content(&mut dice, receivers);
     let sender = sender(&mut dice);
     let receiver = receiver(&mut dice);
-    let mut down = link(&mut dice);
-    if let Some(loss) = fixed.loss {
-        down.loss = loss;
-    }
+    let down = link(&mut dice);
     let up = link(&mut dice);
     let disk = disk(&mut dice);
     let heal_at_ms = dice.number(1_000..12_000);
@@ -111,7 +110,19 @@ pub fn scenario(seed: u64, fixed: Fixed) -> Scenario {
     if dice.number(0..PULL_ONE_IN) == 0 {
         pull(&mut dice, &mut scenario);
     }
+    // Likewise.
+    single::draw(&mut Dice(Xoshiro256PlusPlus::seed_from_u64(seed ^ 0xCAB1)), &mut scenario);
+    fixed.apply_loss(&mut scenario);
     scenario
+}
+
+impl Fixed {
+    /// Every receiver loses what is fixed, whatever its cable.
+    pub fn apply_loss(self, scenario: &mut Scenario) {
+        let Some(loss) = self.loss else { return };
+        let cables = scenario.cables.iter_mut().filter_map(|cable| cable.down.as_mut());
+        cables.chain([&mut scenario.down]).for_each(|down| down.loss = loss);
+    }
 }
 
 /// Some of it comes by unicast.
@@ -334,7 +345,36 @@ mod tests {
 
     #[test]
     fn what_is_fixed_stays() {
-        let one = scenario(9, Fixed { receivers: Some(3), loss: Some(0.5) });
-        assert_eq!((one.receivers, one.down.loss), (3, 0.5));
+        for seed in 0..100 {
+            let one = scenario(seed, Fixed { receivers: Some(3), loss: Some(0.5) });
+            assert_eq!(one.receivers, 3);
+            assert!((0..3).all(|receiver| one.cable(receiver)[0].loss == 0.5));
+        }
+    }
+
+    /// What no seed draws, no oracle ever sees.
+    #[test]
+    fn every_kind_of_fault_is_drawn_by_some_seed() {
+        let seeds: Vec<_> = (0..500).map(|seed| scenario(seed, Fixed::default())).collect();
+        let links = |s: &Scenario| (0..s.receivers).map(|r| s.cable(r).map(Clone::clone)).collect::<Vec<_>>();
+        let some = |is_so: fn(&What) -> bool| seeds.iter().any(|s| s.happenings.iter().any(|h| is_so(&h.what)));
+        assert!(seeds.iter().any(|s| links(s).windows(2).any(|two| two[0][0] != two[1][0])), "cables from the sender");
+        assert!(seeds.iter().any(|s| links(s).windows(2).any(|two| two[0][1] != two[1][1])), "cables to the sender");
+        for way in [0, 1] {
+            assert!(seeds.iter().any(|s| links(s).iter().any(|link| link[way].mtu < 600)), "a small MTU, way {way}");
+        }
+        assert!(
+            seeds.iter().any(|s| s.happenings.iter().any(|h| h.at_ms == 0 && matches!(h.what, What::Absent { .. })))
+        );
+        assert!(some(|what| matches!(what, What::Leave { .. })));
+        for one in seeds {
+            let left: std::collections::BTreeSet<_> = one
+                .happenings
+                .iter()
+                .filter(|h| matches!(h.what, What::Leave { .. }))
+                .map(|h| h.what.receiver())
+                .collect();
+            assert!(left.len() < one.receivers as usize, "somebody stays");
+        }
     }
 }

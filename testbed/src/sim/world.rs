@@ -287,7 +287,7 @@ impl World {
     fn finish(mut self) -> Outcome {
         self.sample();
         let diagnosis = if self.oracles.failure.is_some() { self.diagnosis() } else { Vec::new() };
-        let snapshot = self.sender.node().map(nackcast_sender::node::SenderNode::snapshot).unwrap_or_default();
+        let sent = self.sender.sent();
         let samples = std::mem::take(&mut self.trace.samples);
         Outcome {
             failure: self.oracles.failure,
@@ -295,8 +295,8 @@ impl World {
             hash: self.trace.hash(),
             events: self.trace.events(),
             end: self.now,
-            sent_bytes: snapshot.sent_bytes,
-            repair_bytes: snapshot.repair_bytes,
+            sent_bytes: sent.bytes,
+            repair_bytes: sent.repair,
             nacks: self.nacks,
             figures: Figures {
                 sent: self.sent,
@@ -401,3 +401,6 @@ fn number(address: SocketAddr) -> Option<u32> {
         SocketAddr::V6(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

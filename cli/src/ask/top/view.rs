@@ -8,7 +8,7 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 
-use super::super::{ago, percent};
+use super::super::{ago, percent, role_in_words};
 use super::Seen;
 use crate::failure::one_line;
 use crate::report::rate;
@@ -26,7 +26,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, seen: &Seen) {
     ];
     let [head, top, middle, bottom, help] = Layout::vertical(rows).areas(frame.area());
     let status = &seen.status;
-    let title = format!("{} on {}, version {}, up {}", status.role, status.node, status.version, ago(status.started));
+    let role = role_in_words(&status.role, status.channels.first().map_or("", |channel| &channel.sender_role));
+    let title = format!("{role} on {}, version {}, up {}", status.node, status.version, ago(status.started));
     frame.render_widget(Line::from(title).bold(), head);
     draw_channels(frame, top, seen);
     if seen.status.role == "sender" {
@@ -150,6 +151,7 @@ mod tests {
             rate_bps: 20_000_000,
             jobs: 2,
             pool: 5,
+            sender_role: if role == "sender" { "backup".into() } else { String::new() },
             ..ChannelStatus::default()
         };
         let status = StatusResponse {
@@ -174,9 +176,18 @@ mod tests {
     #[test]
     fn all_of_it_is_on_one_screen() {
         let text = drawn(&seen("sender"), 120, 40);
-        for what in
-            ["news", "sending", "3 of 7", "2 + 5", "a/film", "pool", "10.0.0.9:4000", "receiver-silent", "look there"]
-        {
+        for what in [
+            "backup sender on",
+            "news",
+            "sending",
+            "3 of 7",
+            "2 + 5",
+            "a/film",
+            "pool",
+            "10.0.0.9:4000",
+            "receiver-silent",
+            "look there",
+        ] {
             assert!(text.contains(what), "{what}\n{text}");
         }
         let text = drawn(&seen("receiver"), 120, 40);

@@ -36,6 +36,7 @@ fn sound() -> Facts {
         joined: BTreeSet::from(["eth0".to_owned()]),
         buffer: Some((8 << 20, 8 << 20)),
         port: None,
+        port_is_ours: false,
         sent: None,
         heard: Heard {
             waited: Duration::from_secs(5),
@@ -224,8 +225,16 @@ fn a_sender_hears_of_its_port_and_of_what_did_not_leave() {
     assert_eq!(
         noted(|facts| {
             sending(facts);
-            facts.port = Some("in use".into());
+            (facts.port, facts.port_is_ours) = (Some("in use".into()), true);
         }),
         ["port"]
+    );
+    assert_eq!(
+        wrong(|facts| {
+            sending(facts);
+            facts.port = Some("in use".into());
+        }),
+        ["port"],
+        "another program has it"
     );
 }

@@ -1,6 +1,7 @@
 //! What is found wrong, and that it is over when it is.
 
 use super::*;
+use crate::node::watch::CLOCK_GONE;
 
 fn kinds(rig: &Rig) -> Vec<Kind> {
     rig.node.progress(rig.now).findings.into_iter().map(|finding| finding.kind).collect()
@@ -22,13 +23,51 @@ fn a_clock_that_is_far_off_is_found_until_it_is_right() {
     rig.node.set_wall_clock(1_700_000_000_000);
     rig.step(&mut sender);
     assert_eq!(kinds(&rig), [], "the sender does not say what time it is");
+    let key = |n| VerifyingKey([n; 32]);
     let off = |by: i64| u64::try_from(1_700_000_000_000_i64 + by).unwrap();
     for (by, is_off) in [(-59_000, false), (-70_000, true), (0, false), (90_000, true)] {
-        rig.node.watch.on_clock(Time::ZERO, sender_address(), off(by));
+        rig.node.watch.on_clock(Time::ZERO, key(1), sender_address(), off(by));
         assert_eq!(kinds(&rig), if is_off { vec![Kind::ClockOff] } else { vec![] }, "{by}");
     }
     let text = &rig.node.progress(rig.now).findings[0].text;
     assert!(text.contains("90 s ahead of"), "{text}");
+    // Another sender's clock is right, which says nothing of this one's.
+    rig.node.watch.on_clock(Time::ZERO, key(2), sender_address(), off(0));
+    assert_eq!(kinds(&rig), [Kind::ClockOff]);
+    rig.node.watch.on_clock(Time::ZERO, key(2), sender_address(), off(-90_000));
+    assert_eq!(kinds(&rig), [Kind::ClockOff; 2]);
+    // This node's clock is set, and it was that which was wrong.
+    rig.node.set_wall_clock(off(90_000));
+    rig.node.watch.on_clock(Time::ZERO, key(1), sender_address(), off(90_000));
+    assert_eq!(rig.node.progress(rig.now).findings.len(), 1);
+    // A sender that is gone has no clock.
+    rig.node.watch.on_heard(rig.now + CLOCK_GONE);
+    assert_eq!(rig.node.progress(rig.now + CLOCK_GONE).findings, []);
+}
+
+#[test]
+fn senders_that_are_heard_and_do_not_answer_are_found_until_one_does() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut rig, mut sender) = (Rig::new(home.path(), 3), Sender::new());
+    let from = SocketAddr::new(sender_address().ip(), 40_000);
+    let mut deaf = |rig: &mut Rig, seconds: u64| {
+        let end = rig.now + Duration::from_secs(seconds);
+        while rig.now < end {
+            rig.now += STEP;
+            rig.node.handle_advertisement_datagram(rig.now, from, &mut sender.advertisement(rig.now));
+            if rig.node.poll_deadline().is_some_and(|deadline| deadline.at <= rig.now) {
+                rig.node.handle_timeout(rig.now);
+            }
+            rig.settle();
+        }
+    };
+    deaf(&mut rig, 5);
+    assert_eq!(kinds(&rig), [], "another one may take over");
+    deaf(&mut rig, 15);
+    assert_eq!(kinds(&rig), [Kind::NoSenderAnswers]);
+    let mut sender = Sender { sequence: 1_000_000, ..Sender::new() };
+    rig.steps_until(&mut sender, "answered", |node| !node.engine.snapshot().unanswered);
+    assert_eq!(kinds(&rig), []);
 }
 
 #[test]

@@ -188,6 +188,19 @@ fn receivers_that_lag_fall_silent_or_come_back_are_told() {
 }
 
 #[test]
+fn a_receiver_that_was_complete_and_ended_is_not_missed() {
+    let mut bench = served();
+    let mut heard = nack(&bench, 5, 1);
+    (heard.nack.manifest, heard.nack.complete) = (bench.published.reference.hash.prefix(), true);
+    bench.node.handle_nack(bench.now, &heard);
+    // Longer than any receiver is silent.
+    bench.now += Duration::from_secs(3600);
+    bench.run(Duration::from_secs(2));
+    assert!(bench.node.receivers(bench.now, 1)[0].silent);
+    assert_eq!(kinds(&mut bench), []);
+}
+
+#[test]
 fn more_nacks_than_the_window_lets_through_are_told() {
     let mut bench = served();
     let flood = |bench: &mut Bench, rounds: u64, each: u64| {
@@ -255,10 +268,16 @@ fn what_the_role_finds_wrong_is_told_until_it_is_over() {
     assert_eq!(told(&mut bench, Role::Backup, changed(State::Waiting, State::Standby)), none, "a start");
     assert_eq!(told(&mut bench, Role::Primary, changed(State::Asking, State::Active)), none, "a start");
     assert_eq!(told(&mut bench, Role::Primary, changed(State::Active, State::Paused)), none, "by command");
+    assert_eq!(told(&mut bench, Role::Primary, changed(State::Asking, State::Standby)), [Kind::RoleChanged]);
+    let text = bench.node.progress(bench.now).findings[0].text.clone();
+    assert!(text.contains("another primary of this channel serves"), "{text}");
+    assert_eq!(told(&mut bench, Role::Primary, changed(State::Standby, State::Active)), none, "the other one is gone");
     let receivers = (0..30).map(|n| (RunId(n), format!("192.0.2.{n}:1").parse().unwrap())).take(20).collect();
-    let reached = OnlyBackupReached { receivers, count: 31, since: bench.now, saw: "Active".into() };
+    let reached =
+        OnlyBackupReached { receivers, receiver_count: 500, count: 31, since: bench.now, saw: "Active".into() };
     assert_eq!(told(&mut bench, Role::Backup, RoleEvent::OnlyBackupReached(reached)), [Kind::BackupAsked]);
     let text = bench.node.progress(bench.now).findings[0].text.clone();
+    assert!(text.ends_with("and 480 more"), "{text}");
     assert!(text.contains("31 NACKs") && text.contains("Active") && text.contains("192.0.2.19:1"), "{text}");
     assert_eq!(told(&mut bench, Role::Backup, RoleEvent::OnlyBackupReachedOver), none);
     let two = RoleEvent::TwoActive { other: SessionId(9), since: bench.now };

@@ -11,7 +11,7 @@ use super::Verdict;
 use crate::sim::wiretap::Said;
 
 /// Reports, greetings and repeated tries in one window, beside the budget.
-const BESIDE: usize = 4;
+const BESIDE: usize = 6;
 /// Reports are sent in a long window, too: one more in each such time.
 const REPORTS: Duration = Duration::from_millis(100);
 /// A window that is shorter says little about a rate.
@@ -100,9 +100,9 @@ mod tests {
     #[test]
     fn who_sends_more_than_its_budget_in_the_window_that_it_read_is_found() {
         assert_eq!(found(1_000, 60), None);
-        assert_eq!(found(1_000, 50), Some(19));
+        assert_eq!(found(1_000, 40), Some(21));
         assert_eq!(found(20, 3), None);
-        assert_eq!(found(20, 2), Some(9));
+        assert_eq!(found(20, 1), Some(11));
         // One window that is shorter, and was read lately, may be followed.
         let mut nacks = Nacks::new(4);
         nacks.on_heard(Time(0), 7, &advertisement_with(Duration::from_millis(20)));

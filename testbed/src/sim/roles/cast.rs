@@ -1,5 +1,6 @@
 //! Who takes part in a run, and what happens to them: a function of a seed.
 
+use nackcast_common::control::Steer;
 use nackcast_proto::wire::Role;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -35,6 +36,8 @@ pub enum Turn {
     Kill(usize, u64),
     /// A sender's process stands still.
     Freeze(usize, u64),
+    /// An admin pauses a sender, lets it drain, or lets it go on.
+    Steer(usize, Steer),
     /// A sender cannot read its content.
     Blind(usize, u64),
     /// A sender's wall clock is set to 1970.
@@ -150,7 +153,27 @@ impl Cast {
         if dice.random_range(0..3) == 0 {
             cast.pull(&mut dice);
         }
+        // Likewise.
+        let mut dice = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x57EE);
+        if dice.random_range(0..3) == 0 {
+            cast.steer(&mut dice);
+        }
         cast
+    }
+
+    /// Admins stop senders, and most of them let them go on.
+    fn steer(&mut self, dice: &mut Xoshiro256PlusPlus) {
+        for _ in 0..dice.random_range(1..5) {
+            let sender = dice.random_range(0..self.parts.len());
+            let (at_ms, for_ms) = (dice.random_range(0..self.heal_at_ms), dice.random_range(1..8_000));
+            let stop = if dice.random_range(0..2) == 0 { Steer::Pause } else { Steer::Drain };
+            self.turns.push((at_ms, Turn::Steer(sender, stop)));
+            if dice.random_range(0..4) > 0 {
+                self.turns.push((at_ms + for_ms, Turn::Steer(sender, Steer::Resume)));
+            }
+        }
+        self.turns.retain(|(at_ms, _)| *at_ms < self.heal_at_ms);
+        self.turns.sort_by_key(|(at, _)| *at);
     }
 
     /// Some of it comes by unicast.

@@ -2,6 +2,8 @@
 //!
 //! One thread, one queue of events, random numbers from the seed alone.
 
+mod happenings;
+mod look;
 mod unicast;
 
 use std::net::SocketAddr;
@@ -10,13 +12,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nackcast_common::clock::Time;
-use nackcast_common::ids::{ChannelId, Epoch};
+use nackcast_common::ids::{ChannelId, Digest, Epoch};
 use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::path::PART_DIRECTORY;
 use nackcast_proto::ticket::Ticket;
-use nackcast_proto::wire::SenderState;
 use nackcast_sender::node::Destination;
-use nackcast_sender::role::{RoleConfig, RoleEvent, State, overlap_max};
+use nackcast_sender::role::{RoleConfig, overlap_max};
 
 use self::unicast::Watched;
 use super::cast::{Cast, Turn};
@@ -25,13 +26,15 @@ use crate::sim::content::{Edition, Publisher};
 use crate::sim::oracle::alert::Alert;
 use crate::sim::oracle::installed::Installed;
 use crate::sim::oracle::nonce::Nonce;
-use crate::sim::oracle::take_over::{Seen, TakeOver};
+use crate::sim::oracle::passes::Passes;
+use crate::sim::oracle::take_over::TakeOver;
 use crate::sim::oracle::two_active::TwoActive;
 use crate::sim::oracle::{Failure, Verdict};
 use crate::sim::queue::Queue;
 use crate::sim::receiver::{INTO, Lane, Receiver, Socket, Started, Want};
 use crate::sim::scenario::{DiskSpec, ReceiverSpec, SenderSpec};
 use crate::sim::sender::{Identity, Sender, Task, Want as SenderWant};
+use crate::sim::trace::{Kind, Trace};
 use crate::sim::unicast::Step;
 
 const NACK_PORT: u16 = 7701;
@@ -49,6 +52,10 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// What the senders did, when, and why.
     pub story: Vec<String>,
+    /// What happened, as one hash.
+    pub hash: Digest,
+    /// How much happened.
+    pub events: u64,
     /// Virtual time at the end.
     pub end: Time,
 }
@@ -101,6 +108,9 @@ pub struct World {
     two_active: TwoActive,
     take_over: TakeOver,
     alert: Alert,
+    /// Of each sender.
+    passes: Vec<Passes>,
+    trace: Trace,
     failure: Option<Failure>,
     story: Vec<String>,
     done: bool,
@@ -126,6 +136,7 @@ impl World {
         let edition = Arc::new(publisher.publish());
         let spec = SenderSpec { rate_bps: cast.rate_bps, max_passes: cast.max_passes, ..SenderSpec::default() };
         let drain_limit = Duration::from_millis(cast.drain_limit_ms);
+        let round_quiet = Duration::from_millis(spec.round_quiet_ms);
         let sender = |(number, part): (usize, &super::cast::Part)| {
             let identity = Identity {
                 channel,
@@ -173,6 +184,8 @@ impl World {
             two_active: TwoActive::new(overlap_max(drain_limit)),
             take_over: TakeOver::default(),
             alert,
+            passes: cast.parts.iter().map(|_| Passes::new(spec.max_passes, round_quiet)).collect(),
+            trace: Trace::new(None),
             failure: None,
             story: Vec::new(),
             done: false,
@@ -221,7 +234,8 @@ impl World {
                 break;
             }
         }
-        Outcome { failure: self.failure, story: self.story, end: self.now }
+        let (hash, events) = (self.trace.hash(), self.trace.events());
+        Outcome { failure: self.failure, story: self.story, hash, events, end: self.now }
     }
 
     fn judge(&mut self, oracle: &'static str, verdict: Verdict) {
@@ -247,6 +261,7 @@ impl World {
         let now = self.now;
         match event {
             Event::ToReceiver(number, from, socket, datagram) => {
+                self.trace.add_bytes(now, Kind::Delivered, self.node(number), &datagram);
                 self.receivers[number].take(now, from, socket, datagram);
                 self.settle_receiver(number);
             }
@@ -265,6 +280,7 @@ impl World {
                 self.queue.push(now + LATER, event);
             }
             Event::Read(number, _, from, datagram) => {
+                self.trace.add_bytes(now, Kind::Heard, place(number), &datagram);
                 if let Some(heard) = self.senders[number].read(now, from, &datagram) {
                     if !heard.nack.is_report() {
                         self.alert.on_nack(now, number);
@@ -286,6 +302,10 @@ impl World {
                 self.settle_sender(number);
             }
             Event::SenderDone(number, _, task) => {
+                if let Task::Recorded(object, count) = &task {
+                    let verdict = self.passes[number].on_pass(now, *object, *count);
+                    self.judge("passes", verdict);
+                }
                 self.senders[number].done(now, task);
                 self.settle_sender(number);
             }
@@ -309,6 +329,7 @@ impl World {
             }
             Event::Worked(number, life, lane) => {
                 if self.receivers[number].life == life {
+                    self.trace.add(now, Kind::Disk, self.node(number), lane as u64);
                     self.witness_work(number, lane);
                     self.receivers[number].worked(now, lane);
                     self.settle_receiver(number);
@@ -331,68 +352,6 @@ impl World {
         }
     }
 
-    fn happens(&mut self, turn: Turn) {
-        let now = self.now;
-        self.tell(format_args!("{turn:?}"));
-        let later = |ms: u64| now + Duration::from_millis(ms);
-        self.alert.on_fault();
-        match turn {
-            Turn::Cut { from, to, both, for_ms } => {
-                self.wires.cut(from, to, later(for_ms));
-                if both {
-                    self.wires.cut(to, from, later(for_ms));
-                }
-            }
-            Turn::Kill(number, for_ms) => {
-                self.senders[number].kill();
-                self.busy_until[number] = now;
-                self.queue.push(later(for_ms), Event::SenderUp(number, self.senders[number].life));
-            }
-            Turn::Freeze(number, for_ms) => {
-                self.senders[number].pause(true);
-                self.queue.push(later(for_ms), Event::Resume(number, self.senders[number].life));
-            }
-            Turn::Blind(number, for_ms) => self.senders[number].blind_until = later(for_ms),
-            Turn::Epoch(number) => self.senders[number].wall_error = TO_1970,
-            Turn::Lose => {
-                self.lost = true;
-                for number in 0..self.senders.len() {
-                    self.senders[number].kill();
-                    self.busy_until[number] = now;
-                }
-            }
-            Turn::Spoil(..) | Turn::Mute(..) | Turn::Bar(..) | Turn::BreakPulls => self.disturb_pulls(turn),
-            Turn::Publish(for_ms) => {
-                let edition = Arc::new(self.publisher.publish());
-                self.learn(Arc::clone(&edition));
-                self.senders[0].publish(now, edition);
-                self.settle_sender(0);
-                for number in 1..self.senders.len() {
-                    self.queue.push(later(for_ms), Event::Follows(number, self.editions.len() - 1));
-                }
-            }
-        }
-    }
-
-    fn heal(&mut self) {
-        self.healed = true;
-        self.tell(format_args!("heal"));
-        self.wires.heal();
-        self.heal_pulls();
-        let can_be_given = self.editions.last().is_some_and(|edition| edition.is_in_files());
-        let is_held = can_be_given && (0..self.receivers.len()).any(|number| self.is_complete(number));
-        self.lost &= self.cast.pull.peers && is_held;
-        for number in 0..self.senders.len() {
-            self.senders[number].blind_until = self.now;
-            if !self.senders[number].is_up() && !self.lost {
-                self.senders[number].start(self.now);
-            }
-            self.senders[number].pause(false);
-            self.senders[number].wake(self.now);
-            self.settle_sender(number);
-        }
-    }
-
     fn settle_sender(&mut self, number: usize) {
         let now = self.now;
         loop {
@@ -404,6 +363,7 @@ impl World {
                 let datagram = bytes.slice(start..(start + datagrams.len).min(bytes.len()));
                 let verdict = self.nonce.on_sealed(&datagram);
                 self.judge("nonce", verdict);
+                self.trace.add_bytes(now, Kind::Sent, place(number), &datagram);
                 self.witness_sent(number, datagrams.to, &datagram);
                 match datagrams.to {
                     Destination::Advertised => {
@@ -463,12 +423,18 @@ impl World {
         }
     }
 
+    /// A receiver's number among all nodes, for the trace.
+    fn node(&self, receiver: usize) -> u32 {
+        place(self.senders.len() + receiver)
+    }
+
     fn settle_receiver(&mut self, number: usize) {
         while let Some(want) = self.receivers[number].poll() {
             match want {
                 Want::Send(to, datagram) => {
                     let verdict = self.nonce.on_sealed(&datagram);
                     self.judge("nonce", verdict);
+                    self.trace.add_bytes(self.now, Kind::Nack, self.node(number), &datagram);
                     self.witness_asked(number, &datagram);
                     self.unicast(self.senders.len() + number, to, &datagram);
                 }
@@ -492,76 +458,11 @@ impl World {
             self.queue.push(self.receiver_due[number], Event::ReceiverDue(number));
         }
     }
+}
 
-    fn on_role_event(&mut self, number: usize, event: &RoleEvent) {
-        let RoleEvent::Changed { from, to, why } = event else {
-            self.tell(format_args!("sender {number}: {event:?}"));
-            if matches!(event, RoleEvent::OnlyBackupReached(_)) {
-                let verdict = self.alert.on_alert(self.now, number);
-                self.judge("alert", verdict);
-            }
-            return;
-        };
-        self.tell(format_args!("sender {number}: {from:?} -> {to:?}: {why}"));
-        if *to == State::Active {
-            let verdict = self.take_over.on_active(self.now, number, *from);
-            self.judge("take over", verdict);
-        }
-    }
-
-    /// What a sender does; none while its process does not run.
-    fn state(&self, number: usize) -> Option<State> {
-        let sender = &self.senders[number];
-        sender.node().filter(|_| !sender.is_paused()).map(nackcast_sender::node::SenderNode::role_state)
-    }
-
-    /// How it is between any two senders.
-    fn watch(&mut self) {
-        let told: Vec<_> = (0..self.senders.len()).map(|number| self.state(number).map(State::told)).collect();
-        let sends = |number: usize| matches!(told[number], Some(SenderState::Active | SenderState::Draining));
-        for one in 0..told.len() {
-            for other in (0..told.len()).filter(|other| *other != one) {
-                let joined = told[one].is_some() && told[other].is_some() && self.wires.join(self.now, one, other);
-                let can_read = self.now >= self.senders[other].blind_until;
-                let serves = joined && can_read && told[other] == Some(SenderState::Active);
-                self.take_over.look(self.now, (one, other), Seen { serves, sends: joined && sends(other) });
-                if one < other {
-                    let verdict = self.two_active.look(self.now, (one, other), joined && sends(one) && sends(other));
-                    self.judge("two active", verdict);
-                }
-            }
-        }
-    }
-
-    fn is_complete(&self, number: usize) -> bool {
-        let newest = self.editions.last().map(|edition| edition.manifest.head().generation);
-        let whole = |node: &nackcast_receiver::node::ReceiverNode| {
-            node.engine().is_complete() && Some(node.engine().snapshot().generation) == newest
-        };
-        self.receivers[number].node().is_some_and(whole)
-    }
-
-    /// The end: healed, everybody complete, exactly one sender serves.
-    fn look(&mut self) {
-        let serving = (0..self.senders.len()).filter(|number| self.state(*number) == Some(State::Active)).count();
-        let others_rest = (0..self.senders.len())
-            .all(|number| matches!(self.state(number), Some(State::Active | State::Standby | State::Penalty { .. })));
-        let all = (0..self.receivers.len()).all(|number| self.is_complete(number));
-        let is_settled = if self.lost { serving == 0 } else { serving == 1 && others_rest };
-        self.done = self.healed && is_settled && all;
-        for number in 0..self.receivers.len() {
-            self.look_at_pulls(number);
-        }
-        if !self.done {
-            return;
-        }
-        let Some(edition) = self.editions.last().cloned() else { return };
-        for number in 0..self.receivers.len() {
-            let shown = self.receivers[number].disk.shown(INTO.as_bytes(), PART_DIRECTORY.as_bytes());
-            let verdict = edition.compare(&self.receivers[number].disk, &shown, true);
-            self.judge("whole", verdict);
-        }
-    }
+/// A node's number, for the trace.
+fn place(node: usize) -> u32 {
+    u32::try_from(node).unwrap_or(u32::MAX)
 }
 
 fn sender_address(number: usize) -> SocketAddr {

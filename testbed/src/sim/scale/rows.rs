@@ -50,6 +50,9 @@ pub struct Row {
     pub nacks_per_second: f64,
     /// Most in one second.
     pub nacks_peak: u64,
+    /// Bytes of NACKs and reports with all headers.
+    #[serde(default)]
+    pub nack_bytes: u64,
     /// NACK bytes over multicast bytes.
     pub nack_share: f64,
     /// NACKs that found the socket full.
@@ -97,6 +100,7 @@ impl Row {
             report_bytes_per_second: o.report_bytes_per_second(),
             nacks_per_second: o.nacks_per_second(),
             nacks_peak: o.nacks_peak,
+            nack_bytes: o.nack_bytes,
             nack_share: o.nack_share(),
             nacks_dropped: o.nacks_dropped,
             time: o.time.as_secs_f64(),
@@ -113,9 +117,9 @@ impl Row {
     /// Head of the table, in Markdown.
     pub const HEAD: &str = "\
 | MB | receivers | loss | complete | symbols | least | payload | with manifest | manifest | on the wire \
-| NACKs/s (peak) | reports (B/s) | NACK share | dropped | time s (median, began) | time / ideal | sender MB \
+| NACKs/s (peak) | reports (B/s) | NACK MB | NACK share | dropped | time s (median, began) | time / ideal | sender MB \
 | receiver KB (content) | wall s |
-| --: | --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |";
+| --: | --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |";
 
     /// Its line in the table.
     #[must_use]
@@ -125,7 +129,7 @@ impl Row {
             format!("{:.4} | {:.2} | {:.4}", self.payload_with_manifest, self.manifest, self.wire),
             format!("{:.0} ({}) | {} of {}", self.nacks_per_second, self.nacks_peak, self.reports, self.nacks)
                 + &format!(" ({:.0})", self.report_bytes_per_second),
-            format!("{:.3} % | {}", self.nack_share * 100.0, self.nacks_dropped),
+            format!("{:.3} | {:.3} % | {}", self.nack_bytes as f64 / 1e6, self.nack_share * 100.0, self.nacks_dropped),
             format!("{:.1} ({:.1}, {:.1}) | {:.3}", self.time, self.time_median, self.began, self.time_ratio()),
             format!("{:.3}", self.sender_bytes as f64 / 1e6),
             format!("{:.1} ({:.1})", self.receiver_bytes as f64 / 1e3, self.receiver_bytes_content as f64 / 1e3),

@@ -26,6 +26,11 @@ impl World {
                 self.complete_at[receiver as usize] = None;
                 self.stop(receiver, for_ms);
             }
+            What::Leave { receiver } => {
+                self.receivers[receiver as usize].kill();
+                self.receivers[receiver as usize].has_left = true;
+                self.complete_at[receiver as usize] = None;
+            }
             What::PowerCut { receiver, after_calls, for_ms } => {
                 self.power[receiver as usize] = Some(for_ms);
                 self.receivers[receiver as usize].disk.stop_after(Some(after_calls.into()));

@@ -7,8 +7,9 @@ use nackcast_common::path::PART_DIRECTORY;
 use super::World;
 use crate::sim::disk::Stands;
 use crate::sim::oracle::bitmap::Data;
-use crate::sim::oracle::bounds::Bounded;
-use crate::sim::receiver::{INTO, Lane, Receiver, STATE};
+use crate::sim::oracle::bounds::{self, Bounded};
+use crate::sim::receiver::{INTO, Lane, Receiver};
+use crate::sim::scenario::Scenario;
 use crate::sim::trace::Sample;
 
 impl World {
@@ -26,7 +27,7 @@ impl World {
                 self.complete_at[at] = Some(self.now);
                 self.check_whole(number);
             }
-            all &= complete;
+            all &= complete || self.receivers[at].has_left;
             self.look_for_silence(number, complete);
             self.look_at_promises(number);
             self.look_at_bounds(number);
@@ -94,31 +95,9 @@ impl World {
     }
 
     fn look_at_bounds(&mut self, number: u32) {
-        let receiver = &self.receivers[number as usize];
-        let Some(node) = receiver.node() else { return };
-        let slots = self.scenario.receiver.slots as usize;
-        let objects = self.editions.iter().map(|e| e.manifest.objects().len()).max().unwrap_or(0);
-        let mut all = vec![Bounded {
-            name: "orders that wait for a receiver's workers",
-            len: receiver.orders_waiting(),
-            // Each slot's block has one order at most, each object one install; scans and looks beside; and pulled blocks.
-            most: 2 * slots + objects + 16 + self.pulled_max(),
-        }];
-        let files = |path: String| receiver.disk.shown(path.as_bytes(), b"\0").len();
-        let entries = self.editions.iter().map(|e| e.manifest.entries().len()).max().unwrap_or(0);
-        all.push(Bounded {
-            name: "files of what is partial",
-            len: files(format!("{INTO}/{PART_DIRECTORY}")),
-            // Of each object data, map, side file and the next map; of each entry a temporary.
-            most: 4 * objects + entries,
-        });
-        all.push(Bounded {
-            name: "files of a receiver's state",
-            len: files(STATE.to_owned()),
-            // Block hashes of each object; a root and its parts, of this manifest and of the next; directories.
-            most: objects + 2 * entries + 16,
-        });
-        all.extend(node.engine().bounds().into_iter().map(|(name, len, most)| Bounded { name, len, most }));
+        let Scenario { receiver: spec, content, .. } = &self.scenario;
+        let pulled_max = if self.pulls.is_some() { bounds::pulled_max(spec, content) } else { 0 };
+        let all = bounds::of_receiver(&self.receivers[number as usize], spec, &self.editions, pulled_max);
         for one in all {
             self.oracles.judge(self.now, "bounds", one.look());
         }
@@ -186,12 +165,12 @@ impl World {
             let snapshot = receiver.node().map(|node| node.engine().snapshot()).unwrap_or_default();
             if snapshot.bytes == 0 { 0.0 } else { snapshot.bytes_done as f32 / snapshot.bytes as f32 }
         });
-        let snapshot = self.sender.node().map(|node| node.snapshot()).unwrap_or_default();
+        let sent = self.sender.sent();
         let sample = Sample {
             at: self.now,
             progress: progress.collect(),
-            sent_bytes: snapshot.sent_bytes,
-            repair_bytes: snapshot.repair_bytes,
+            sent_bytes: sent.bytes,
+            repair_bytes: sent.repair,
             nacks: self.nacks,
         };
         if self.trace.samples.last().is_none_or(|last| last.at < sample.at || sample.at == Time::ZERO) {
@@ -207,7 +186,7 @@ impl World {
             Some(node) => lines.push(format!("sender: {:?}", node.snapshot())),
             None => lines.push("sender: down".to_owned()),
         }
-        for (number, receiver) in self.receivers.iter().enumerate() {
+        for (number, receiver) in self.receivers.iter().enumerate().filter(|(_, receiver)| !receiver.has_left) {
             match receiver.node() {
                 None => lines.push(format!("receiver {number}: down (life {}): {:?}", receiver.life, receiver.refusal)),
                 Some(node) => {

@@ -67,7 +67,7 @@ impl World {
 
     pub(super) fn start(&mut self, number: u32) {
         let at = number as usize;
-        if self.receivers[at].is_up() {
+        if self.receivers[at].is_up() || self.receivers[at].has_left {
             return;
         }
         self.oracles.nacks.on_start(number);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nackcast_receiver::node::PullOrder;
 
 use super::{Event, World};
-use crate::sim::receiver::{Lane, Receiver, SLOT_BYTES};
+use crate::sim::receiver::{Lane, Receiver};
 use crate::sim::scenario::Scenario;
 use crate::sim::trace::Kind;
 use crate::sim::unicast::witness::{Judged, NAMES};
@@ -122,13 +122,6 @@ impl World {
             let judged = pulls.look(self.now, &self.receivers[number as usize]);
             self.judge_all(judged);
         }
-    }
-
-    /// Blocks that may wait to be verified: a quarter of the memory, and what the last request adds.
-    pub(super) fn pulled_max(&self) -> usize {
-        let memory = u64::from(self.scenario.receiver.slots) * SLOT_BYTES / 4 + (2 << 20);
-        let blocks = memory / u64::from(self.scenario.content.block_size);
-        if self.pulls.is_some() { usize::try_from(blocks).unwrap_or(usize::MAX) } else { 0 }
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Event, World, sender_address, sender_key};
 use crate::sim::receiver::{Lane, Receiver};
 use crate::sim::roles::cast::{Cast, Turn};
 use crate::sim::scenario::ReceiverSpec;
+use crate::sim::trace::Kind;
 use crate::sim::unicast::witness::{Judged, NAMES};
 use crate::sim::unicast::{self, Call, Ends, Names, PORT, Place, Pulls, Replied, Step};
 use crate::sim::wiretap::Wiretap;
@@ -142,6 +143,7 @@ impl World {
     }
 
     pub(super) fn order_pull(&mut self, number: usize, order: &PullOrder) {
+        self.trace.add(self.now, Kind::Pull, self.node(number), 0);
         let Some(Watched { pulls, .. }) = &mut self.pulls else { return };
         let (judged, due) = pulls.order(self.now, &self.receivers[number], order);
         self.judge_all(judged);
@@ -160,6 +162,7 @@ impl World {
         });
         self.pulls = Some(watched);
         if let Some(number) = taken.flatten() {
+            self.trace.add(self.now, Kind::Pull, self.node(number), 1);
             self.settle_receiver(number);
         }
     }
