@@ -62,9 +62,9 @@ struct Seen {
     answered: BTreeSet<u64>,
     /// The last answer that it must have taken, or its start.
     answered_at: Time,
-    /// What no sender brings any more.
-    unicast: BTreeSet<ObjectId>,
-    unknown: BTreeSet<ObjectId>,
+    /// What no sender brings any more, and the NACK that was answered so.
+    unicast: BTreeMap<ObjectId, u64>,
+    unknown: BTreeMap<ObjectId, u64>,
 }
 
 impl LastResort {
@@ -136,14 +136,14 @@ impl LastResort {
         if is_sure {
             seen.answered_at = now;
             if matches!(answer.status, NackStatus::Queued | NackStatus::Sending) {
-                for id in &asked.ids {
-                    seen.unicast.remove(id);
-                    seen.unknown.remove(id);
+                // What came of an earlier NACK, and was held up on the way, says nothing new.
+                for permits in [&mut seen.unicast, &mut seen.unknown] {
+                    permits.retain(|id, nack| *nack > answer.nack || !asked.ids.contains(id));
                 }
             }
         }
-        seen.unicast.extend(unicast);
-        seen.unknown.extend(unknown);
+        seen.unicast.extend(unicast.into_iter().map(|id| (id, answer.nack)));
+        seen.unknown.extend(unknown.into_iter().map(|id| (id, answer.nack)));
     }
 
     /// A receiver asks for the manifest, or waits for what it asked for.
@@ -160,7 +160,7 @@ impl LastResort {
     /// When multicast brings it.
     pub fn on_fetch(&self, now: Time, receiver: u32, object: ObjectId, blocks: &Range<u32>) -> Verdict {
         let permits = |seen: &Seen| {
-            seen.unicast.contains(&object) || self.when == PullWhen::Unknown && seen.unknown.contains(&object)
+            seen.unicast.contains_key(&object) || self.when == PullWhen::Unknown && seen.unknown.contains_key(&object)
         };
         if self.receivers.get(&receiver).is_some_and(permits) {
             return Ok(());
