@@ -74,39 +74,6 @@ fn the_one_that_had_all_its_passes_pulls_and_the_others_see_nothing_of_it() {
 }
 
 #[test]
-fn who_lags_alone_pulls_when_the_passes_are_used_up() {
-    let _alone = alone();
-    with_namespaces(|| {
-        let site = Site::new(3, 0.0);
-        write(&site, "a", 1, 3_000_000);
-        let tree = Tree::read(&site.source());
-        site.set_link(3, Link::lossy(0.6));
-        let others: Vec<_> = (1..=2).map(|receiver| site.receive_on(receiver, &[])).collect();
-        let mut late = site.receive(3, &[]);
-        let mut sender = site.send(&["--rate", "20mbit", "--max-passes", "2"]);
-        late.wait_for_stderr("had all their passes", PATIENCE).unwrap();
-        let data = || site.sent().datagrams.of(DatagramType::Symbol);
-        let before = data();
-        let mut ask = Command::new(program());
-        ask.args(["alerts", "--all", "--json", "--node"]).arg(site.state("sender"));
-        until("it is an alert", || {
-            String::from_utf8_lossy(&ask.output().unwrap().stdout).contains("\"passes-exhausted\"")
-        });
-        assert_ends(&mut late, 0);
-        (1..=3).for_each(|receiver| tree.assert_at(&site.target(receiver)));
-        assert!(number(&late, "pulled_bytes") > 0, "{}", summary(&late));
-        assert_eq!(data(), before, "nothing was multicast for one receiver that pulls");
-        for receiver in &others {
-            until("the others are complete", || progress(receiver)["state"] == "complete");
-            assert_eq!(progress(receiver)["pulled_bytes"], 0);
-            assert!(!receiver.stderr().contains("had all their passes"), "{}", receiver.tail());
-        }
-        sender.kill9().unwrap();
-        assert!(site.pass_counts().values().all(|count| *count <= 2), "{:?}", site.pass_counts());
-    });
-}
-
-#[test]
 fn receivers_finish_from_each_other_when_no_sender_is_left() {
     let _alone = alone();
     with_namespaces(|| {

@@ -34,6 +34,7 @@ pub(crate) const ONE_SECOND: u64 = RATE / 8;
 pub(crate) const FRAMING: f64 = 1492.0 / 1400.0;
 
 /// Processes of several tests at once would only wait for each other.
+#[allow(dead_code, reason = "tests that mostly wait run beside others")]
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -194,6 +194,6 @@ mod tests {
         assert_eq!(rows, [row(10, 1.2), row(100, 1.3)]);
         assert_eq!(read_rows(&path).unwrap(), rows);
         let columns = |line: &str| line.matches('|').count();
-        assert!(Row::HEAD.lines().chain([rows[0].line().as_str()]).map(columns).all(|n| n == 20));
+        assert!(Row::HEAD.lines().chain([rows[0].line().as_str()]).map(columns).all(|n| n == 21));
     }
 }
