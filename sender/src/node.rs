@@ -450,7 +450,7 @@ impl SenderNode {
 
     /// How full the engine's tables are: the name, how much is in it, how much may be.
     #[must_use]
-    pub fn bounds(&self) -> [(&'static str, usize, usize); 12] {
+    pub fn bounds(&self) -> [(&'static str, usize, usize); 13] {
         self.engine.bounds()
     }
 

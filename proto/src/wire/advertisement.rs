@@ -142,6 +142,8 @@ pub struct Advertisement {
     pub wall_ms: u64,
     /// The epoch that follows, once it is announced.
     pub next_epoch: Option<NextEpoch>,
+    /// Receivers shall tell how far they have read.
+    pub flow: bool,
 }
 
 impl SenderCertificate {
@@ -259,6 +261,7 @@ impl Advertisement {
             wall_ms: self.wall_ms,
             next_epoch: self.next_epoch.map_or(0, |next| next.epoch.0),
             next_epoch_in: self.next_epoch.map_or(0, |next| duration_u32(next.within)),
+            flow: self.flow,
         }
     }
 
@@ -304,6 +307,7 @@ impl Advertisement {
                 epoch: Epoch(m.next_epoch),
                 within: Duration::from_micros(m.next_epoch_in.into()),
             }),
+            flow: m.flow,
         })
     }
 }

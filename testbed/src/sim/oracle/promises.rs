@@ -189,6 +189,7 @@ mod tests {
             rank: 0,
             wall_ms: 0,
             next_epoch: None,
+            flow: false,
         }))
     }
 
