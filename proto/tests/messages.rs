@@ -59,6 +59,7 @@ fn advertisement() -> Advertisement {
         rank: 0,
         wall_ms: 1_700_000_000_000,
         next_epoch: Some(NextEpoch { epoch: Epoch(2), within: Duration::from_secs(30) }),
+        flow: true,
     }
 }
 
@@ -191,6 +192,8 @@ fn arbitrary_nack() -> impl Strategy<Value = Nack> {
             objects_missing: n[2],
             bytes_missing: n[3],
             complete,
+            window: loss_ppm,
+            status: complete,
         })
 }
 

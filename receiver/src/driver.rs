@@ -72,6 +72,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
     if let Some(warning) = sockets.data.warning() {
         tracing::info!("{}: {warning}", node.name());
     }
+    node.tell_window(sockets.data.holds());
     let removal = dataset.removal();
     let told = |node: &ReceiverNode| told(node, &shelf, &removal, clock.now());
     let (threads, mut reports) = Threads::start(blocks, dataset)?;
@@ -146,6 +147,10 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
                         threads.carry_out(&mut node);
                     });
                     unbroken = result.as_ref().map_or(0, |count| unbroken + count);
+                    // A sender waits to hear how far we have read.
+                    if node.poll_deadline().is_some_and(|deadline| clock.now() >= deadline.at) {
+                        break;
+                    }
                 }
                 complain(&mut node, clock, result);
             }

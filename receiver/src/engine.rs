@@ -30,6 +30,7 @@ mod pulling;
 pub mod runs;
 mod sessions;
 mod slots;
+mod status;
 #[cfg(test)]
 mod testing;
 
@@ -59,6 +60,7 @@ use pull::Pull;
 pub use pull::{PullEnd, PullOrder, PullWhen, RequestId, SourceId};
 use sessions::Sessions;
 use slots::Slots;
+use status::Status;
 
 /// Open blocks older than this go to disk at each checkpoint.
 const CHECKPOINT: Duration = Duration::from_millis(500);
@@ -88,6 +90,7 @@ pub struct ReceiverEngine {
     finishing: bool,
     complete: bool,
     pull: Pull,
+    status: Status,
     /// Since when no sender is heard.
     alone_since: Option<Time>,
     /// News of the end of passes, to be believed at a time.
@@ -145,6 +148,7 @@ impl ReceiverEngine {
             finishing: false,
             complete: false,
             pull: Pull::new(),
+            status: Status::default(),
             alone_since: None,
             settling: VecDeque::new(),
             work: VecDeque::new(),
@@ -252,6 +256,7 @@ impl ReceiverEngine {
             self.unblock(now);
         }
         self.nack(now);
+        self.tell_status(now);
         self.pull(now);
     }
 
@@ -321,6 +326,7 @@ impl ReceiverEngine {
             at(self.keeping.deadline(), "look for room"),
             at(self.stuck_until(), "blocked"),
             at(self.pull.look_at, "pull"),
+            at(self.status.due(), "status"),
             // Without a sender there is nobody to ask.
             at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),
         ]

@@ -219,6 +219,11 @@ impl ReceiverNode {
         self.order_dataset(dataset::Order::Scan { depth, answer: request.answer });
     }
 
+    /// The data socket holds so many packets: see [`ReceiverEngine::tell_window`].
+    pub const fn tell_window(&mut self, packets: u32) {
+        self.engine.tell_window(packets);
+    }
+
     /// Orders everything that is open to be put on disk, before the process ends.
     pub fn checkpoint_all(&mut self) {
         let blocks = self.engine.open_in_memory();

@@ -19,6 +19,7 @@ mod demand;
 mod ending;
 pub mod event;
 mod feedback;
+mod flow;
 mod foresight;
 mod job;
 mod outputs;
@@ -42,6 +43,7 @@ use nackcast_proto::wire::{FinishedPass, ManifestRef, NackAnswer, Role, SenderSt
 pub use audience::Audience;
 pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
 use feedback::Feedback;
+use flow::Flow;
 use foresight::Foresight;
 use job::{Job, Phase, Proactive};
 use promises::Promises;
@@ -70,6 +72,7 @@ pub struct SenderEngine {
     is_yielding: bool,
     schedule: Schedule,
     feedback: Feedback,
+    flow: Flow,
     foresight: Foresight,
     promises: Promises,
     pacer: Pacer,
@@ -128,6 +131,7 @@ impl SenderEngine {
             is_yielding: false,
             schedule: Schedule::new(config.schedule),
             feedback: Feedback::new(),
+            flow: Flow::default(),
             foresight: Foresight::default(),
             promises: Promises::new(),
             pacer: Pacer::new(rate, default_burst(rate)),
@@ -173,6 +177,7 @@ impl SenderEngine {
                 self.config.start_number = start_number;
                 self.config.epoch = epoch;
                 self.data_packets = 0;
+                self.flow.reset();
                 self.schedule.jobs.iter_mut().for_each(Job::on_roll);
                 self.said.session_ending = false;
                 self.advertise_at = now;

@@ -17,6 +17,8 @@ use super::{BIND, Interface, JOIN, NetError, OPEN, SET, family, is_source_specif
 
 /// Receive buffer asked of the kernel: 80 ms of 800 Mbit/s.
 pub const RECEIVE_BUFFER: usize = 8 << 20;
+/// What the kernel reckons for one full datagram.
+const KERNEL_DATAGRAM: usize = 2304;
 /// Room for what one receive may join to one buffer: the largest UDP datagram.
 const BUFFER_LEN: usize = 64 << 10;
 /// Buffers that one receive may fill. Without GRO each holds one datagram.
@@ -128,6 +130,7 @@ pub struct GroupSocket {
     group: SocketAddr,
     memory: Box<[u8]>,
     warning: Option<String>,
+    receive_buffer: usize,
     foreign: u64,
 }
 
@@ -138,11 +141,11 @@ impl GroupSocket {
     /// As [`bind_group`].
     pub fn bind(group: SocketAddr, interface: &Interface, sources: &[IpAddr]) -> Result<Self, NetError> {
         let bound = bind_group(group, interface, sources)?;
-        let warning = bound.warning();
+        let (warning, receive_buffer) = (bound.warning(), bound.receive_buffer);
         let state = UdpSocketState::new((&bound.socket).into()).map_err(NetError::sort(SET, group))?;
         let socket = tokio::net::UdpSocket::from_std(bound.socket).map_err(NetError::sort(SET, group))?;
         let memory = vec![0; BATCH * BUFFER_LEN].into_boxed_slice();
-        Ok(Self { socket, state, group, memory, warning, foreign: 0 })
+        Ok(Self { socket, state, group, memory, warning, receive_buffer, foreign: 0 })
     }
 
     /// The group that it is bound to.
@@ -155,6 +158,12 @@ impl GroupSocket {
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
+    }
+
+    /// Full datagrams that surely wait in the kernel until they are read.
+    #[must_use]
+    pub fn holds(&self) -> u32 {
+        u32::try_from(self.receive_buffer / KERNEL_DATAGRAM).unwrap_or(u32::MAX)
     }
 
     /// Datagrams dropped because they were for another address: always 0 unless the kernel leaks.

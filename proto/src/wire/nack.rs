@@ -19,7 +19,7 @@ use crate::pb;
 /// Domain of a signed answer.
 const DOMAIN: &str = "nack answer";
 /// What a NACK takes beside its demands.
-const NACK_OVERHEAD: usize = 170;
+const NACK_OVERHEAD: usize = 180;
 /// What an answer takes beside its lists, signature included.
 const ANSWER_OVERHEAD: usize = 202;
 /// What one object of a `short` list takes beside its blocks.
@@ -71,6 +71,10 @@ pub struct Nack {
     pub bytes_missing: u64,
     /// The whole dataset is installed and verified.
     pub complete: bool,
+    /// Packets that the receiver's socket holds; 0: it is not to be waited for.
+    pub window: u32,
+    /// It only tells how far the receiver has read, and is not answered.
+    pub status: bool,
 }
 
 /// What a sender says of an object that was asked for.
@@ -191,6 +195,8 @@ impl Nack {
             objects_missing: self.objects_missing,
             bytes_missing: self.bytes_missing,
             complete: self.complete,
+            window: self.window,
+            status: self.status,
         }
         .encode_to_vec()
     }
@@ -227,6 +233,8 @@ impl Nack {
             objects_missing: m.objects_missing,
             bytes_missing: m.bytes_missing,
             complete: m.complete,
+            window: m.window,
+            status: m.status,
         })
     }
 

@@ -239,9 +239,14 @@ impl Cycle {
         new
     }
 
+    /// The next packet number.
+    pub(super) fn number(&mut self) -> u64 {
+        self.packets.take(1).start
+    }
+
     /// The next NACK's packet number; it may be answered from now on.
     fn sent(&mut self, asked: Asked) -> u64 {
-        let packet = self.packets.take(1).start;
+        let packet = self.number();
         self.asked.insert(packet, asked);
         if self.asked.len() > ASKED_MAX {
             self.asked.pop_first();
@@ -530,7 +535,11 @@ impl ReceiverEngine {
 
     fn nack_base(&mut self, now: Time) -> Option<(std::net::SocketAddr, Nack)> {
         self.cycle.nonce = self.rng.random::<u64>() | 1;
-        let nonce = self.cycle.nonce;
+        self.nack_with(now, self.cycle.nonce)
+    }
+
+    /// Without demands; `nonce` is left out where the sender is known to live.
+    pub(super) fn nack_with(&mut self, now: Time, nonce: u64) -> Option<(std::net::SocketAddr, Nack)> {
         let (_, session) = self.sessions.chosen()?;
         let advertisement = &session.advertisement;
         let wanted_bytes = self.held.as_ref().map_or(0, |h| h.wanted_bytes - h.installed_bytes);
@@ -556,6 +565,7 @@ impl ReceiverEngine {
             objects_missing: self.missing.count() + self.receptions.len() as u64,
             bytes_missing: wanted_bytes.saturating_sub(here),
             complete: self.complete,
+            window: self.status.window(),
             ..Nack::default()
         };
         Some((std::net::SocketAddr::new(session.from.ip(), advertisement.nack_port), nack))

@@ -56,6 +56,11 @@ impl Slots {
         self.returned.len() + (self.count - self.begun) as usize
     }
 
+    /// Blocks that are complete, or go to disk, hold so much that new ones may soon find none.
+    pub(super) fn is_short(&self) -> bool {
+        self.free() + self.touched.len() < self.count as usize / 2
+    }
+
     /// The block got a symbol.
     pub(super) fn touch(&mut self, object: ObjectId, block: u32) {
         let key = (object, block);

@@ -41,6 +41,10 @@ impl SenderEngine {
             }
             Heard::Known => {}
         }
+        self.flow.on_nack(run, nack, self.data_packets);
+        if nack.status {
+            return;
+        }
         self.counters.nacks += 1;
         if !nack.is_report() {
             self.feedback.count_nack();

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use nackcast_common::clock::{Deadline, Time};
+use nackcast_common::units::RateLimit;
 use nackcast_proto::wire::{Advertisement, SenderState, symbol};
 
 use super::schedule::FirstPassMay;
@@ -55,11 +56,15 @@ impl SenderEngine {
         }
         let jobs = self.schedule.jobs.len();
         let at = (0..jobs).map(|step| (self.next_job + step) % jobs).find(|at| self.schedule.jobs[*at].is_ready())?;
+        let room = match self.config.rate {
+            RateLimit::Max => self.flow.room(now, self.data_packets, self.feedback.grtt()),
+            RateLimit::Fixed(_) => u64::MAX,
+        };
         let job = &mut self.schedule.jobs[at];
         let datagram = symbol::datagram_len(job.layout.geometry().symbol_size());
         let wire_len = datagram as u64 + IP_UDP_LEN;
         let affordable = self.pacer.budget(now) / wire_len;
-        let most = u16::try_from(affordable.min((RUN_LEN_MAX / datagram) as u64)).unwrap_or(1);
+        let most = u16::try_from(affordable.min(room).min((RUN_LEN_MAX / datagram) as u64)).unwrap_or(1);
         if most == 0 {
             return None;
         }
@@ -133,6 +138,7 @@ impl SenderEngine {
             wall_ms: 0,
             next_epoch: None,
             list: 0,
+            flow: self.config.rate == RateLimit::Max,
         }))
     }
 
@@ -142,7 +148,11 @@ impl SenderEngine {
         let at = |at: Option<Time>, why| at.map(|at| Deadline { at, why });
         let sends = self.state != SenderState::Paused;
         let ready = self.schedule.jobs.iter().find(|j| sends && j.is_ready());
+        let held_up = self.flow.deadline(self.feedback.grtt());
         let pace = ready.and_then(|job| {
+            if held_up.is_some() {
+                return held_up;
+            }
             let datagram = symbol::datagram_len(job.layout.geometry().symbol_size()) as u64 + IP_UDP_LEN;
             // Ready already when the driver asks later than it drained.
             self.pacer.ready_at(now, datagram).or(Some(now))
