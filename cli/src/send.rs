@@ -16,11 +16,11 @@ use nackcast_common::keys::SigningKey;
 use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::{Role, SenderCertificate};
 use nackcast_receiver::Subscription;
-use nackcast_sender::{ChannelConfig, Config, Control, Once, ScheduleConfig, Summary};
+use nackcast_sender::{ChannelConfig, Config, Control, Once, RateBounds, ScheduleConfig, Summary};
 
 use crate::App;
 use crate::args::SendArgs;
-use crate::args::options::{RoleOption, SendOptions};
+use crate::args::options::{RoleOption, SendOptions, SlowReceivers};
 use crate::args::values::ChannelSource;
 use crate::failure::{Failure, OrFail};
 use crate::keyfile::{Authority, KeyFile};
@@ -149,6 +149,7 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     let files: Vec<KeyFile> =
         options.channel.iter().map(|source| KeyFile::load(&source.key_file)).collect::<Result<_, _>>()?;
     check_channels(&options.channel, &files, options.role == Some(RoleOption::Backup))?;
+    let auto = rate_bounds(&options);
     let listen = options.listen.map_or(DEFAULT_LISTEN, |listen| listen.0);
     check_ports(listen, &files)?;
     let geometry = geometry(&options)?;
@@ -191,11 +192,12 @@ fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
         listen,
         identity: key.clone(),
         unicast_rate: options.unicast_rate.unwrap_or(match options.rate {
-            Some(RateLimit::Max) => DEFAULT_UNICAST_RATE,
+            Some(RateLimit::Max | RateLimit::Auto) => DEFAULT_UNICAST_RATE,
             Some(rate) => rate,
             None => DEFAULT_RATE,
         }),
         rate: options.rate.unwrap_or(DEFAULT_RATE),
+        auto,
         ttl: options.ttl.unwrap_or(DEFAULT_TTL),
         dscp: options.dscp.unwrap_or(0),
         schedule: ScheduleConfig {
@@ -295,6 +297,16 @@ fn check_ports(listen: SocketAddr, files: &[KeyFile]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What `--rate auto` may choose.
+fn rate_bounds(options: &SendOptions) -> RateBounds {
+    let usual = RateBounds::default();
+    RateBounds {
+        floor: options.rate_floor.unwrap_or(usual.floor),
+        ceiling: options.rate_ceiling.unwrap_or(usual.ceiling),
+        leave_slow: options.slow_receivers == Some(SlowReceivers::Leave),
+    }
 }
 
 fn geometry(options: &SendOptions) -> Result<Geometry, Failure> {

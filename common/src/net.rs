@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 pub mod interface;
+pub mod lane;
 pub mod multicast;
 pub mod passage;
 pub mod quic;
@@ -16,6 +17,7 @@ pub mod tap;
 pub mod unicast;
 
 pub use interface::Interface;
+pub use lane::Lane;
 pub use multicast::GroupSocket;
 pub use send::{MulticastSender, SendOptions};
 pub use unicast::UnicastSocket;

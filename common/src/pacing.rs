@@ -23,7 +23,7 @@ const PER_BYTE: i128 = 8 * 1_000_000;
 #[must_use]
 pub fn default_burst(limit: RateLimit) -> u64 {
     match limit {
-        RateLimit::Max => BURST_MIN,
+        RateLimit::Max | RateLimit::Auto => BURST_MIN,
         RateLimit::Fixed(rate) => {
             (rate.0 / 8).saturating_mul(BURST_MICROS).div_euclid(1_000_000).clamp(BURST_MIN, BURST_MAX)
         }
@@ -66,7 +66,7 @@ impl Pacer {
     #[must_use]
     pub fn budget(&self, now: Time) -> u64 {
         match self.limit {
-            RateLimit::Max => u64::MAX,
+            RateLimit::Max | RateLimit::Auto => u64::MAX,
             RateLimit::Fixed(_) => u64::try_from(self.credit_at(now).max(0) / PER_BYTE).unwrap_or(u64::MAX),
         }
     }

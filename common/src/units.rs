@@ -16,6 +16,8 @@ pub enum RateLimit {
     Fixed(BitRate),
     /// As fast as the socket takes it.
     Max,
+    /// As fast as the way to the receivers carries, and fair to others on it.
+    Auto,
 }
 
 /// A size in bytes.
@@ -26,14 +28,14 @@ pub struct ByteCount(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Not a number followed by a unit.
-    #[error("`{0}` is not a rate of bits: write for example 800mbit, 1.5gbit, 64kbit (at least 8kbit) or max")]
+    #[error("`{0}` is not a rate of bits: write for example 800mbit, 1.5gbit, 64kbit (at least 8kbit), max or auto")]
     Rate(String),
+    /// Neither max nor auto will do.
+    #[error("`{0}` is no fixed rate: write for example 800mbit or 64kbit")]
+    Number(String),
     /// Not a number followed by a unit.
     #[error("`{0}` is not a size: write for example 64MiB, 4096 or 2GB")]
     Size(String),
-    /// Congestion control is not there yet.
-    #[error("rate `auto` is not available yet: give a fixed rate such as 100mbit, or max")]
-    Auto,
 }
 
 /// So many of a thing that has a regular plural: `1 file`, `2 files`.
@@ -63,6 +65,7 @@ impl RateLimit {
         match self {
             Self::Fixed(BitRate(rate)) => Self::Fixed(BitRate((rate / channels.max(1) as u64).max(1))),
             Self::Max => Self::Max,
+            Self::Auto => Self::Auto,
         }
     }
 }
@@ -73,7 +76,7 @@ impl FromStr for RateLimit {
         let bad = || UnitError::Rate(text.to_owned());
         match text.trim() {
             "max" => return Ok(Self::Max),
-            "auto" => return Err(UnitError::Auto),
+            "auto" => return Ok(Self::Auto),
             _ => {}
         }
         let (number, unit) = split_number(text).ok_or_else(bad)?;
@@ -123,6 +126,17 @@ impl fmt::Display for RateLimit {
         match self {
             Self::Fixed(rate) => rate.fmt(f),
             Self::Max => f.write_str("max"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+impl FromStr for BitRate {
+    type Err = UnitError;
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        match text.parse()? {
+            RateLimit::Fixed(rate) => Ok(rate),
+            RateLimit::Max | RateLimit::Auto => Err(UnitError::Number(text.to_owned())),
         }
     }
 }
@@ -194,7 +208,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(RateLimit::Fixed(BitRate(50_000_000))), "{text}");
         }
         assert_eq!("max".parse(), Ok(RateLimit::Max));
-        assert_eq!("auto".parse::<RateLimit>(), Err(UnitError::Auto));
+        assert_eq!("auto".parse::<RateLimit>(), Ok(RateLimit::Auto));
         for bad in ["", "20", "mbit", "-1mbit", "20 parsec", "1bit", "50MB/s", "50mb", "50m", "50m/s", "50MBps"] {
             assert!(bad.parse::<RateLimit>().is_err(), "{bad}");
         }

@@ -353,7 +353,7 @@ fn advertisements() -> Vec<Vec<u8>> {
         rank: 0,
         wall_ms: 1_700_000_000_000,
         next_epoch: (finished > 0).then_some(NextEpoch { epoch: Epoch(2), within: Duration::from_secs(30) }),
-        flow: finished > 0,
+        reading_every: Duration::from_millis(if finished > 0 { 25 } else { 0 }),
     };
     let manifest = ManifestRef { hash: Digest::of(b"root"), length: 700, geometry: Geometry::default() };
     let v4 = of(SocketAddr::from(([239, 195, 7, 7], 7601)), 24, Some(manifest));

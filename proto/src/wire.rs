@@ -25,7 +25,7 @@ pub use advertisement::{
 };
 pub use digest::{DigestBody, Promise, PromiseList};
 pub use header::{DatagramType, Header};
-pub use nack::{ECHO_SESSION, Nack, NackAnswer, NackStatus, ShortObject};
+pub use nack::{ECHO_SESSION, Nack, NackAnswer, NackStatus, Reading, ShortObject};
 pub use probe::{Probe, ProbeKind, Standing};
 
 /// Why bytes are no message.

@@ -59,7 +59,7 @@ fn advertisement() -> Advertisement {
         rank: 0,
         wall_ms: 1_700_000_000_000,
         next_epoch: Some(NextEpoch { epoch: Epoch(2), within: Duration::from_secs(30) }),
-        flow: true,
+        reading_every: Duration::from_millis(25),
     }
 }
 
@@ -192,8 +192,14 @@ fn arbitrary_nack() -> impl Strategy<Value = Nack> {
             objects_missing: n[2],
             bytes_missing: n[3],
             complete,
-            window: loss_ppm,
-            status: complete,
+            reading: complete.then(|| nackcast_proto::wire::Reading {
+                window: loss_ppm,
+                up_to: n[2],
+                received: n[0],
+                count: n[1],
+                arrival: n[1],
+                number: n[2],
+            }),
         })
 }
 

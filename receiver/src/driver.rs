@@ -36,6 +36,14 @@ use crate::shelf::ReceiverShelf;
 
 /// Batches of datagrams read before reports and timers are looked at.
 const BATCHES_PER_TURN: usize = 8;
+/// So many datagrams at one look are much; fewer than so many were all that was in.
+const BUSY: usize = 32;
+const FULL: usize = 128;
+/// Between two looks while much comes; after so many that found nothing it is no longer much. A socket that holds less
+/// is watched all the time.
+const NAP: Duration = Duration::from_millis(1);
+const IDLE: u32 = 8;
+const HOLDS: u32 = 1500;
 /// Reports of each disk thread, and answers, taken in a turn before data is read.
 const WAITING_PER_TURN: usize = 64;
 /// Advertisements go in after the data that was sent before them. When data has no end, they go in after so many
@@ -79,6 +87,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
     let mut progress_at = clock.now();
     // Datagrams of data since all of it was read, or advertisements were.
     let mut unbroken = 0;
+    let mut nap = Nap::default();
     let mut incoming = vec![0; DATAGRAM_LEN_MAX];
     let result = loop {
         for _ in 0..WAITING_PER_TURN {
@@ -130,29 +139,22 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
         }
         sockets.follow(&network, node.data_group()).map_err(RunError::Network)?;
         let deadline = node.poll_deadline().map_or(progress_at, |deadline| deadline.at.min(progress_at));
+        let deadline = nap.until().map_or(deadline, |until| deadline.min(until));
+        let is_awake = nap.until().is_some_and(|until| clock.now() >= until);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break Ok(()),
             // Data before advertisements: see the node's contract.
-            ready = sockets.data.readable() => {
-                let mut result = ready.map(|()| 0);
-                // What is in, but not for ever: reports and timers wait.
-                for _ in 0..BATCHES_PER_TURN {
-                    if result.is_err() {
-                        break;
-                    }
-                    result = sockets.data.try_recv(|from, datagram| {
-                        node.handle_data_datagram(clock.now(), from, datagram);
-                        // Orders must not wait for the end of a large batch: slots run short.
-                        threads.carry_out(&mut node);
-                    });
-                    unbroken = result.as_ref().map_or(0, |count| unbroken + count);
-                    // A sender waits to hear how far we have read.
-                    if node.poll_deadline().is_some_and(|deadline| clock.now() >= deadline.at) {
-                        break;
-                    }
-                }
+            ready = sockets.data.readable(), if !is_awake => {
+                let result = ready.and_then(|()| read(&mut sockets.data, &mut node, clock, &threads, &mut unbroken));
+                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read));
                 complain(&mut node, clock, result);
+            }
+            () = std::future::ready(()), if is_awake => {
+                let result = read(&mut sockets.data, &mut node, clock, &threads, &mut unbroken);
+                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read));
+                complain(&mut node, clock, result);
+                tokio::task::yield_now().await;
             }
             Some(report) = reports.blocks.recv() => node.handle_block_report(clock.now(), report),
             Some(report) = reports.dataset.recv() => node.handle_dataset_report(clock.now(), report),
@@ -179,6 +181,71 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
 fn told(node: &ReceiverNode, shelf: &ReceiverShelf, removal: &Removal, now: Time) -> ChannelProgress {
     let row = node.progress(now);
     ChannelProgress { unicast_bytes: shelf.given(), note: removal.told().or(row.note), ..row }
+}
+
+/// Reads what is in, but not for ever: reports and timers wait. How many datagrams there were.
+fn read(
+    data: &mut GroupSocket,
+    node: &mut ReceiverNode,
+    clock: Clock,
+    threads: &Threads,
+    unbroken: &mut usize,
+) -> std::io::Result<usize> {
+    let mut read = 0;
+    for _ in 0..BATCHES_PER_TURN {
+        let result = data.try_recv(|from, datagram| {
+            node.handle_data_datagram(clock.now(), from, datagram);
+            // Orders must not wait for the end of a large batch: slots run short.
+            threads.carry_out(node);
+        });
+        match result {
+            Ok(count) => (read, *unbroken) = (read + count, *unbroken + count),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                *unbroken = 0;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        // A sender waits to hear how far we have read.
+        if node.poll_deadline().is_some_and(|deadline| clock.now() >= deadline.at) {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+/// While much comes the socket is looked at from time to time: to be woken for each datagram costs more than to read it.
+#[derive(Debug, Default)]
+struct Nap {
+    until: Option<Time>,
+    /// Looks in a row that found nothing.
+    idle: u32,
+}
+
+impl Nap {
+    const fn until(&self) -> Option<Time> {
+        self.until
+    }
+
+    /// So much was read.
+    fn follow(&mut self, now: Time, data: &mut GroupSocket, read: usize) {
+        self.idle = if read == 0 { self.idle + 1 } else { 0 };
+        let is_busy = match self.until {
+            None => read >= BUSY && data.holds() >= HOLDS,
+            Some(_) => self.idle < IDLE,
+        };
+        if is_busy {
+            // There may be more in already.
+            let pause = if read >= FULL { Duration::ZERO } else { NAP };
+            self.until = Some(now + pause);
+        } else {
+            self.until = None;
+        }
+        // A socket that cannot be watched is looked at on.
+        if data.watch(!is_busy).is_err() {
+            self.until = Some(now + NAP);
+        }
+    }
 }
 
 /// A socket that cannot be read is a trouble for people; the next datagram may come all the same.

@@ -27,10 +27,10 @@ mod object;
 mod progress;
 mod pull;
 mod pulling;
+mod readings;
 pub mod runs;
 mod sessions;
 mod slots;
-mod status;
 #[cfg(test)]
 mod testing;
 
@@ -58,9 +58,9 @@ use nacks::Cycle;
 use object::{Class, Reception};
 use pull::Pull;
 pub use pull::{PullEnd, PullOrder, PullWhen, RequestId, SourceId};
+use readings::Readings;
 use sessions::Sessions;
 use slots::Slots;
-use status::Status;
 
 /// Open blocks older than this go to disk at each checkpoint.
 const CHECKPOINT: Duration = Duration::from_millis(500);
@@ -90,7 +90,7 @@ pub struct ReceiverEngine {
     finishing: bool,
     complete: bool,
     pull: Pull,
-    status: Status,
+    readings: Readings,
     /// Since when no sender is heard.
     alone_since: Option<Time>,
     /// News of the end of passes, to be believed at a time.
@@ -148,7 +148,7 @@ impl ReceiverEngine {
             finishing: false,
             complete: false,
             pull: Pull::new(),
-            status: Status::default(),
+            readings: Readings::default(),
             alone_since: None,
             settling: VecDeque::new(),
             work: VecDeque::new(),
@@ -256,7 +256,7 @@ impl ReceiverEngine {
             self.unblock(now);
         }
         self.nack(now);
-        self.tell_status(now);
+        self.tell_reading(now);
         self.pull(now);
     }
 
@@ -326,7 +326,7 @@ impl ReceiverEngine {
             at(self.keeping.deadline(), "look for room"),
             at(self.stuck_until(), "blocked"),
             at(self.pull.look_at, "pull"),
-            at(self.status.due(), "status"),
+            at(self.readings.due(), "reading"),
             // Without a sender there is nobody to ask.
             at(self.sessions.chosen().and_then(|_| self.cycle.deadline()), "NACK"),
         ]

@@ -51,6 +51,6 @@ pub(crate) fn advertisement(now: Time, sequence: u64, data_packets: u64) -> Adve
         rank: 0,
         wall_ms: 0,
         next_epoch: None,
-        flow: false,
+        reading_every: Duration::ZERO,
     }
 }

@@ -133,7 +133,7 @@ impl Stage {
             time: self.now.0,
             wall_ms: 0,
             next_epoch: None,
-            flow: false,
+            reading_every: Duration::ZERO,
             interval: Duration::from_millis(250),
             generation: Generation(1),
             manifest: Some(ManifestRef { hash: self.hash, length: 100, geometry: geometry() }),

@@ -17,7 +17,7 @@ use nackcast_common::control::Request;
 use nackcast_common::epochs::Epochs;
 use nackcast_common::ids::{ChannelId, ObjectId, StartNumber};
 use nackcast_common::net::quic::{Limits, Server};
-use nackcast_common::net::{GroupSocket, Interface, MulticastSender, SendOptions, UnicastSocket, interface};
+use nackcast_common::net::{GroupSocket, Interface, Lane, MulticastSender, SendOptions, UnicastSocket, interface};
 use nackcast_common::units::RateLimit;
 use nackcast_proto::pull::{Membership, Service};
 use nackcast_proto::wire::{Role, Standing};
@@ -35,7 +35,7 @@ use crate::driver::outlet::Sockets;
 use crate::driver::passes;
 use crate::driver::peers;
 use crate::driver::shelf::{SenderShelf, Served};
-use crate::engine::EngineConfig;
+use crate::engine::{EngineConfig, RateBounds};
 use crate::error::RunError;
 use crate::follow::{self, FollowerConfig};
 use crate::gate::Gate;
@@ -236,7 +236,9 @@ impl Node {
                 MulticastSender::bind(channel.advertise.ip(), &interface, options)
                     .map_err(|source| RunError::Group { channel: channel.name.clone(), source })
             };
-            let (control, data) = (bind()?, bind()?);
+            let control = bind()?;
+            let data = Lane::start(channel.advertise.ip(), data_group, &interface, options)
+                .map_err(|source| RunError::Group { channel: channel.name.clone(), source })?;
             tracing::info!(
                 channel = channel.name, interface = interface.name, group = %channel.advertise,
                 nacks = %unicast.local_addr(), "sending"
@@ -341,6 +343,7 @@ impl Tasks {
         let common = Common {
             unopened: unopened_here,
             rate: config.rate.share(config.channels.len()),
+            auto: config.auto,
             clock,
             makers: Arc::new(Semaphore::new(MAKERS)),
             nack_port: unicast.local_addr().port(),
@@ -398,6 +401,7 @@ impl Tasks {
             nack_port: common.nack_port,
             quic_port: common.quic_port,
             rate: common.rate,
+            auto: common.auto,
             schedule: settings.schedule,
             once: settings.once,
         };
@@ -513,6 +517,7 @@ struct Common {
     /// Datagrams that no channel's key opened.
     unopened: watch::Receiver<u64>,
     rate: RateLimit,
+    auto: RateBounds,
     clock: Clock,
     makers: Arc<Semaphore>,
     nack_port: u16,

@@ -9,6 +9,8 @@ use nackcast_common::geometry::Geometry;
 use nackcast_common::ids::ChannelId;
 use nackcast_common::keys::{SenderMaster, SigningKey, VerifyingKey};
 use nackcast_common::units::RateLimit;
+
+pub use crate::engine::RateBounds;
 use nackcast_proto::wire::{Role, SenderCertificate};
 
 /// Everything a sending node is told.
@@ -38,6 +40,8 @@ pub struct Config {
     pub unicast_rate: RateLimit,
     /// All channels together, shared equally whether they need it or not; default 20 Mbit/s.
     pub rate: RateLimit,
+    /// What `--rate auto` may choose.
+    pub auto: RateBounds,
     /// Hops of multicast datagrams; default 8.
     pub ttl: u8,
     /// DSCP of multicast datagrams, 0 to 63.

@@ -14,6 +14,7 @@ mod answers;
 mod audience;
 mod beginning;
 mod bounds;
+mod congestion;
 mod covered;
 mod demand;
 mod ending;
@@ -23,6 +24,7 @@ mod flow;
 mod foresight;
 mod job;
 mod outputs;
+mod pace;
 mod promises;
 mod repair;
 mod schedule;
@@ -35,12 +37,14 @@ use std::time::Duration;
 use nackcast_common::clock::Time;
 use nackcast_common::ids::{Digest, ObjectIndex};
 use nackcast_common::manifest::Manifest;
-use nackcast_common::pacing::{Pacer, default_burst};
+use nackcast_common::pacing::Pacer;
 use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::wire::limits::FINISHED_MAX;
 use nackcast_proto::wire::{FinishedPass, ManifestRef, NackAnswer, Role, SenderState};
 
 pub use audience::Audience;
+use congestion::Congestion;
+pub use congestion::RateBounds;
 pub use event::{Command, Done, EngineConfig, Event, Publication, Snapshot, SymbolRun, Transmit, Work};
 use feedback::Feedback;
 use flow::Flow;
@@ -73,6 +77,7 @@ pub struct SenderEngine {
     schedule: Schedule,
     feedback: Feedback,
     flow: Flow,
+    congestion: Congestion,
     foresight: Foresight,
     promises: Promises,
     pacer: Pacer,
@@ -124,7 +129,8 @@ impl SenderEngine {
     /// An engine without content; it advertises from the first timeout on.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        let rate = config.rate;
+        let congestion = Congestion::new(config.auto);
+        let (limit, burst) = pace::pace_of(config.rate, &congestion);
         Self {
             state: SenderState::Starting,
             has_role: false,
@@ -132,9 +138,10 @@ impl SenderEngine {
             schedule: Schedule::new(config.schedule),
             feedback: Feedback::new(),
             flow: Flow::default(),
+            congestion,
             foresight: Foresight::default(),
             promises: Promises::new(),
-            pacer: Pacer::new(rate, default_burst(rate)),
+            pacer: Pacer::new(limit, burst),
             manifest: None,
             started: None,
             published_at: Time::ZERO,
@@ -165,6 +172,7 @@ impl SenderEngine {
         match self.config.rate {
             RateLimit::Fixed(BitRate(rate)) => rate,
             RateLimit::Max => 500_000_000,
+            RateLimit::Auto => self.congestion.rate().0,
         }
     }
 
@@ -178,13 +186,14 @@ impl SenderEngine {
                 self.config.epoch = epoch;
                 self.data_packets = 0;
                 self.flow.reset();
+                self.congestion.reset(now);
                 self.schedule.jobs.iter_mut().for_each(Job::on_roll);
                 self.said.session_ending = false;
                 self.advertise_at = now;
             }
             Command::SetRate(rate) => {
                 self.config.rate = rate;
-                self.pacer.set_rate(now, rate, default_burst(rate));
+                self.pace(now);
             }
             Command::Drain => {
                 self.state = SenderState::Draining;
@@ -354,6 +363,7 @@ impl SenderEngine {
         match self.config.rate {
             RateLimit::Fixed(BitRate(rate)) => rate,
             RateLimit::Max => 0,
+            RateLimit::Auto => self.congestion.rate().0,
         }
     }
 

@@ -26,6 +26,6 @@ mod state;
 mod strangers;
 
 pub use app::{Control, check, run};
-pub use config::{ChannelConfig, Config, Once, ScheduleConfig};
+pub use config::{ChannelConfig, Config, Once, RateBounds, ScheduleConfig};
 pub use error::RunError;
 pub use report::{ChannelProgress, ChannelSummary, Progress, Summary};

@@ -65,6 +65,7 @@ fn what_a_nack_for_everything_costs() {
         nack_port: 7701,
         quic_port: 0,
         rate: RateLimit::Fixed(BitRate(1_000_000_000)),
+        auto: nackcast_sender::RateBounds::default(),
         schedule: ScheduleConfig::default(),
         once: None,
     });

@@ -95,6 +95,7 @@ impl Place {
             identity: SigningKey::generate(),
             unicast_rate: RateLimit::Fixed(BitRate(100_000_000)),
             rate: RateLimit::Fixed(BitRate(100_000_000)),
+            auto: nackcast_sender::RateBounds::default(),
             ttl: 0,
             dscp: 0,
             schedule: ScheduleConfig { interval: Duration::from_millis(50), ..ScheduleConfig::default() },

@@ -130,6 +130,7 @@ fn sender_config(
         quic_port: 0,
         rate: RateLimit::Fixed(BitRate(rate)),
         schedule: ScheduleConfig::default(),
+        auto: nackcast_sender::RateBounds::default(),
         once: Some(Once { expect: None, linger: Duration::from_secs(3) }),
     }
 }

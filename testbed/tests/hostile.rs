@@ -174,6 +174,7 @@ impl World {
             quic_port: 0,
             rate: RateLimit::Fixed(BitRate(scenario.rate)),
             schedule: ScheduleConfig::default(),
+            auto: nackcast_sender::RateBounds::default(),
             once: Some(Once { expect: None, linger: Duration::from_secs(3) }),
         };
         let node = |at: usize| Node {

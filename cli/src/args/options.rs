@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use nackcast_common::units::{ByteCount, RateLimit};
+use nackcast_common::units::{BitRate, ByteCount, RateLimit};
 use nackcast_proto::wire::Role;
 use serde::Deserialize;
 
@@ -33,6 +33,16 @@ impl RoleOption {
             Self::Backup => Role::Backup,
         }
     }
+}
+
+/// What becomes of receivers that are slower than others, where the rate is not fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SlowReceivers {
+    /// Wait for the slowest, if it gets on at all
+    Wait,
+    /// Leave one in ten, at least one, to later passes
+    Leave,
 }
 
 /// When a receiver pulls.
@@ -83,10 +93,22 @@ pub(crate) struct SendOptions {
     #[arg(long, value_name = "ADDR:PORT", help = "Where NACKs arrive [default: [::]:7701]")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) listen: Option<Listen>,
-    /// How fast all channels together are sent, as in 800mbit, or max [default: 20mbit]
+    /// How fast all channels together are sent, as in 800mbit; max; or auto, which finds out [default: 20mbit]
     #[arg(long, value_name = "RATE")]
     pub(crate) rate: Option<RateLimit>,
-    /// How fast blocks are given to those who pull by unicast, all together [default: as --rate, or 100mbit with max]
+    /// With --rate auto: never slower [default: 64kbit]
+    #[arg(long, value_name = "RATE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) rate_floor: Option<BitRate>,
+    /// With --rate auto: never faster [default: 100gbit]
+    #[arg(long, value_name = "RATE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) rate_ceiling: Option<BitRate>,
+    /// Without a fixed rate: wait for the slowest receiver, or leave one in ten (at least one) to later passes
+    /// [default: wait]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) slow_receivers: Option<SlowReceivers>,
+    /// How fast blocks are given to those who pull by unicast, all together [default: as --rate, or 100mbit without one]
     #[arg(long, value_name = "RATE")]
     pub(crate) unicast_rate: Option<RateLimit>,
     /// Hops of multicast datagrams [default: 8]
@@ -282,7 +304,7 @@ impl SendOptions {
     /// These options, and `below` where nothing is given.
     pub(crate) fn or(self, below: Self) -> Self {
         merge!(self, below,
-            values: role rank drain_limit epoch_overlap overwrite interface listen rate unicast_rate ttl dscp max_passes period max_jobs
+            values: role rank drain_limit epoch_overlap overwrite interface listen rate rate_floor rate_ceiling slow_receivers unicast_rate ttl dscp max_passes period max_jobs
                 round_quiet late_after rescan no_watch symbol_size block_size admin admin_cert admin_key admin_ca http state once
                 expect linger json,
             lists: channel peer exclude priority)

@@ -125,7 +125,9 @@ fn join_source(socket: &Socket, group: IpAddr, source: IpAddr, interface_index: 
 
 /// A group's socket on tokio, read in batches. One per interface: datagrams do not say where they came in.
 pub struct GroupSocket {
-    socket: tokio::net::UdpSocket,
+    socket: StdUdpSocket,
+    /// How the event loop watches it; none: it does not.
+    watch: Option<tokio::net::UdpSocket>,
     state: UdpSocketState,
     group: SocketAddr,
     memory: Box<[u8]>,
@@ -143,9 +145,11 @@ impl GroupSocket {
         let bound = bind_group(group, interface, sources)?;
         let (warning, receive_buffer) = (bound.warning(), bound.receive_buffer);
         let state = UdpSocketState::new((&bound.socket).into()).map_err(NetError::sort(SET, group))?;
-        let socket = tokio::net::UdpSocket::from_std(bound.socket).map_err(NetError::sort(SET, group))?;
         let memory = vec![0; BATCH * BUFFER_LEN].into_boxed_slice();
-        Ok(Self { socket, state, group, memory, warning, receive_buffer, foreign: 0 })
+        let mut new =
+            Self { socket: bound.socket, watch: None, state, group, memory, warning, receive_buffer, foreign: 0 };
+        new.watch(true).map_err(NetError::sort(SET, group))?;
+        Ok(new)
     }
 
     /// The group that it is bound to.
@@ -187,12 +191,36 @@ impl GroupSocket {
         }
     }
 
-    /// Waits until there may be datagrams.
+    /// Waits until there may be datagrams; for ever, while it is not watched.
     ///
     /// # Errors
     /// What the system says.
     pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        match &self.watch {
+            Some(watch) => watch.readable().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the event loop watches it. That wakes a thread with every datagram: who reads many looks from time to
+    /// time instead.
+    ///
+    /// # Errors
+    /// What the system says; then it is not watched.
+    pub fn watch(&mut self, watched: bool) -> io::Result<()> {
+        if !watched {
+            self.watch = None;
+        } else if self.watch.is_none() {
+            // A descriptor of its own: what the event loop forgets with it is nothing else.
+            self.watch = Some(tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?);
+        }
+        Ok(())
+    }
+
+    /// See [`Self::watch`].
+    #[must_use]
+    pub const fn is_watched(&self) -> bool {
+        self.watch.is_some()
     }
 
     /// As [`Self::recv`], without waiting.
@@ -205,8 +233,11 @@ impl GroupSocket {
             let mut buffers = self.memory.chunks_exact_mut(BUFFER_LEN);
             let mut slices: [IoSliceMut<'_>; BATCH] =
                 std::array::from_fn(|_| IoSliceMut::new(buffers.next().expect("the memory holds a batch")));
-            self.socket
-                .try_io(Interest::READABLE, || self.state.recv((&self.socket).into(), &mut slices, &mut metas))?
+            let mut recv = |socket: &StdUdpSocket| self.state.recv(socket.into(), &mut slices, &mut metas);
+            match &self.watch {
+                Some(watch) => watch.try_io(Interest::READABLE, || recv(&self.socket))?,
+                None => recv(&self.socket)?,
+            }
         };
         let mut count = 0;
         for (meta, buffer) in metas[..filled].iter().zip(self.memory.chunks_exact_mut(BUFFER_LEN)) {

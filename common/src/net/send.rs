@@ -6,9 +6,10 @@
 //! - Nothing is queued here: what the kernel does not take stays with the caller.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
@@ -46,8 +47,65 @@ impl Default for SendOptions {
 #[derive(Debug)]
 pub struct MulticastSender {
     socket: tokio::net::UdpSocket,
-    /// Largest datagram that goes out by GSO; 0 after the kernel refused it altogether.
-    gso_size_max: AtomicUsize,
+    gso: Gso,
+}
+
+/// The same without tokio.
+#[derive(Debug)]
+pub(super) struct Raw {
+    socket: UdpSocket,
+    gso: Gso,
+}
+
+/// Largest datagram that goes out by GSO; 0 after the kernel refused it altogether.
+#[derive(Debug)]
+struct Gso(AtomicUsize);
+
+impl Default for Gso {
+    fn default() -> Self {
+        Self(AtomicUsize::new(BATCH_BYTES_MAX))
+    }
+}
+
+impl Raw {
+    /// See [`MulticastSender::bind`].
+    pub(super) fn bind(group: IpAddr, interface: &Interface, options: SendOptions) -> Result<Self, NetError> {
+        Ok(Self { socket: open(group, interface, options)?.into(), gso: Gso::default() })
+    }
+
+    /// From now on a call waits while the socket is full, but not longer than this.
+    pub(super) fn block(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_write_timeout(Some(patience))?;
+        self.socket.set_nonblocking(false)
+    }
+
+    /// See [`MulticastSender::try_send_batch`].
+    pub(super) fn send_batch(&self, dest: SocketAddr, buffer: &[u8], segment_size: usize) -> io::Result<usize> {
+        self.gso.send_batch(&self.socket, dest, one_call(buffer, segment_size)?, segment_size)
+    }
+}
+
+fn open(group: IpAddr, interface: &Interface, options: SendOptions) -> Result<Socket, NetError> {
+    require_multicast(group)?;
+    if !interface.serves(group) {
+        let interface = interface.name.clone();
+        return Err(NetError::FamilyMismatch { group, interface, family: family(group) });
+    }
+    let local = local_address(group, interface);
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(NetError::sort(OPEN, local))?;
+    prepare(&socket, group, interface, options).map_err(NetError::sort(SET, local))?;
+    socket.bind(&local.into()).map_err(NetError::sort(BIND, local))?;
+    Ok(socket)
+}
+
+/// As much of it as one call takes.
+fn one_call(buffer: &[u8], segment_size: usize) -> io::Result<&[u8]> {
+    if segment_size == 0 || segment_size > BATCH_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no datagram has this size"));
+    }
+    let segments = (BATCH_BYTES_MAX / segment_size).min(SEGMENTS_MAX);
+    Ok(&buffer[..buffer.len().min(segments * segment_size)])
 }
 
 impl MulticastSender {
@@ -56,18 +114,10 @@ impl MulticastSender {
     /// # Errors
     /// When `group` is no group, the interface lacks its family, or the system refuses.
     pub fn bind(group: IpAddr, interface: &Interface, options: SendOptions) -> Result<Self, NetError> {
-        require_multicast(group)?;
-        if !interface.serves(group) {
-            let interface = interface.name.clone();
-            return Err(NetError::FamilyMismatch { group, interface, family: family(group) });
-        }
-        let local = local_address(group, interface);
-        let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))
-            .map_err(NetError::sort(OPEN, local))?;
-        prepare(&socket, group, interface, options).map_err(NetError::sort(SET, local))?;
-        socket.bind(&local.into()).map_err(NetError::sort(BIND, local))?;
-        let socket = tokio::net::UdpSocket::from_std(socket.into()).map_err(NetError::sort(SET, local))?;
-        Ok(Self { socket, gso_size_max: AtomicUsize::new(BATCH_BYTES_MAX) })
+        let socket = open(group, interface, options)?.into();
+        let socket = tokio::net::UdpSocket::from_std(socket);
+        let socket = socket.map_err(NetError::sort(SET, local_address(group, interface)))?;
+        Ok(Self { socket, gso: Gso::default() })
     }
 
     /// Where its datagrams come from; the address may be unspecified (the interface's then).
@@ -81,7 +131,7 @@ impl MulticastSender {
     /// Whether datagrams of this size still leave in batches.
     #[must_use]
     pub fn batches(&self, segment_size: usize) -> bool {
-        segment_size <= self.gso_size_max.load(Ordering::Relaxed)
+        self.gso.takes(segment_size)
     }
 
     /// Sends datagrams of `segment_size` bytes that stand one after the other in `buffer` (the last may be shorter),
@@ -91,12 +141,8 @@ impl MulticastSender {
     /// `WouldBlock` when nothing was taken: wait for [`Self::writable`]. Others are of the first datagram and may
     /// last (the interface went away, or its named address did): the caller drops the datagram, or binds anew. `InvalidInput` for a segment size of 0 or above 65,507.
     pub fn try_send_batch(&self, dest: SocketAddr, buffer: &[u8], segment_size: usize) -> io::Result<usize> {
-        if segment_size == 0 || segment_size > BATCH_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no datagram has this size"));
-        }
-        let segments = (BATCH_BYTES_MAX / segment_size).min(SEGMENTS_MAX);
-        let batch = &buffer[..buffer.len().min(segments * segment_size)];
-        self.socket.try_io(Interest::WRITABLE, || self.send_batch(dest, batch, segment_size))
+        let batch = one_call(buffer, segment_size)?;
+        self.socket.try_io(Interest::WRITABLE, || self.gso.send_batch(&self.socket, dest, batch, segment_size))
     }
 
     /// Waits until the socket takes more.
@@ -106,14 +152,26 @@ impl MulticastSender {
     pub async fn writable(&self) -> io::Result<()> {
         self.socket.writable().await
     }
+}
 
-    fn send_batch(&self, dest: SocketAddr, batch: &[u8], segment_size: usize) -> io::Result<usize> {
+impl Gso {
+    fn takes(&self, segment_size: usize) -> bool {
+        segment_size <= self.0.load(Ordering::Relaxed)
+    }
+
+    fn send_batch(
+        &self,
+        socket: &impl AsRawFd,
+        dest: SocketAddr,
+        batch: &[u8],
+        segment_size: usize,
+    ) -> io::Result<usize> {
         let dest = SockaddrStorage::from(dest);
-        if batch.len() <= segment_size || !self.batches(segment_size) {
-            return self.send_singly(&dest, batch, segment_size);
+        if batch.len() <= segment_size || !self.takes(segment_size) {
+            return send_singly(socket, &dest, batch, segment_size);
         }
         let size = u16::try_from(segment_size).expect("a UDP payload's size fits 16 bits");
-        let limit = match self.send(&dest, batch, &[ControlMessage::UdpGsoSegments(&size)]) {
+        let limit = match send(socket, &dest, batch, &[ControlMessage::UdpGsoSegments(&size)]) {
             Ok(taken) => return Ok(taken),
             // Does not fit the link: smaller ones may.
             Err(Errno::EMSGSIZE) => segment_size - 1,
@@ -121,30 +179,35 @@ impl MulticastSender {
             Err(Errno::EIO | Errno::EINVAL) => 0,
             Err(other) => return Err(other.into()),
         };
-        let taken = self.send_singly(&dest, batch, segment_size)?;
+        let taken = send_singly(socket, &dest, batch, segment_size)?;
         // It was the batch that was refused and not, for example, the source address.
-        if self.gso_size_max.fetch_min(limit, Ordering::Relaxed) > limit {
+        if self.0.fetch_min(limit, Ordering::Relaxed) > limit {
             tracing::warn!(segment_size, "the link does not take datagrams of this size in batches: sending singly");
         }
         Ok(taken)
     }
+}
 
-    fn send_singly(&self, dest: &SockaddrStorage, batch: &[u8], segment_size: usize) -> io::Result<usize> {
-        let mut taken = 0;
-        for datagram in batch.chunks(segment_size) {
-            match self.send(dest, datagram, &[]) {
-                Ok(sent) => taken += sent,
-                Err(error) if taken == 0 => return Err(error.into()),
-                // The next call meets it again, if it lasts.
-                Err(_) => break,
-            }
+fn send_singly(socket: &impl AsRawFd, dest: &SockaddrStorage, batch: &[u8], segment_size: usize) -> io::Result<usize> {
+    let mut taken = 0;
+    for datagram in batch.chunks(segment_size) {
+        match send(socket, dest, datagram, &[]) {
+            Ok(sent) => taken += sent,
+            Err(error) if taken == 0 => return Err(error.into()),
+            // The next call meets it again, if it lasts.
+            Err(_) => break,
         }
-        Ok(taken)
     }
+    Ok(taken)
+}
 
-    fn send(&self, dest: &SockaddrStorage, bytes: &[u8], control: &[ControlMessage<'_>]) -> nix::Result<usize> {
-        sendmsg(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), Some(dest))
-    }
+fn send(
+    socket: &impl AsRawFd,
+    dest: &SockaddrStorage,
+    bytes: &[u8],
+    control: &[ControlMessage<'_>],
+) -> nix::Result<usize> {
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), Some(dest))
 }
 
 /// The address that the user named, else any: the kernel then takes the interface's.
@@ -246,7 +309,7 @@ mod tests {
         let mut socket = GroupSocket::bind(group, &interface, &[]).unwrap();
         let sender = MulticastSender::bind(group.ip(), &interface, SendOptions::default()).unwrap();
         if !by_batch {
-            sender.gso_size_max.store(0, Ordering::Relaxed);
+            sender.gso.0.store(0, Ordering::Relaxed);
         }
         let bytes = numbered();
         send_all(&sender, group, &bytes, 1400).await;

@@ -157,8 +157,8 @@ pub struct Advertisement {
     pub next_epoch: Option<NextEpoch>,
     /// Names the sender's list of receivers, for other senders; 0: it has none.
     pub list: u64,
-    /// Receivers shall tell how far they have read.
-    pub flow: bool,
+    /// Receivers shall tell what they have read, so often; zero: they shall not.
+    pub reading_every: Duration,
 }
 
 impl SenderCertificate {
@@ -277,7 +277,7 @@ impl Advertisement {
             next_epoch: self.next_epoch.map_or(0, |next| next.epoch.0),
             next_epoch_in: self.next_epoch.map_or(0, |next| duration_u32(next.within)),
             list: self.list,
-            flow: self.flow,
+            reading_every: duration_u32(self.reading_every),
         }
     }
 
@@ -324,7 +324,7 @@ impl Advertisement {
                 within: Duration::from_micros(m.next_epoch_in.into()),
             }),
             list: m.list,
-            flow: m.flow,
+            reading_every: Duration::from_micros(m.reading_every.into()),
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::pb;
 /// Domain of a signed answer.
 const DOMAIN: &str = "nack answer";
 /// What a NACK takes beside its demands.
-const NACK_OVERHEAD: usize = 180;
+const NACK_OVERHEAD: usize = 240;
 /// What an answer takes beside its lists, signature included.
 const ANSWER_OVERHEAD: usize = 202;
 /// What one object of a `short` list takes beside its blocks.
@@ -71,10 +71,25 @@ pub struct Nack {
     pub bytes_missing: u64,
     /// The whole dataset is installed and verified.
     pub complete: bool,
-    /// Packets that the receiver's socket holds; 0: it is not to be waited for.
+    /// It only tells what the receiver has read, and is not answered.
+    pub reading: Option<Reading>,
+}
+
+/// What a receiver has read of a session's data group, up to [`Nack::heard`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Packets that its socket holds; 0: it is not to be waited for.
     pub window: u32,
-    /// It only tells how far the receiver has read, and is not answered.
-    pub status: bool,
+    /// Next packet number expected, a reading ago: those below it have arrived by now, if they ever will.
+    pub up_to: u64,
+    /// Packets below it that came, in all.
+    pub received: u64,
+    /// Packets that came since the last reading.
+    pub count: u64,
+    /// Their mean time, in microseconds of the receiver's clock.
+    pub arrival: u64,
+    /// Their mean packet number, in sixteenths.
+    pub number: u64,
 }
 
 /// What a sender says of an object that was asked for.
@@ -195,8 +210,7 @@ impl Nack {
             objects_missing: self.objects_missing,
             bytes_missing: self.bytes_missing,
             complete: self.complete,
-            window: self.window,
-            status: self.status,
+            reading: self.reading.map(Reading::to_pb),
         }
         .encode_to_vec()
     }
@@ -233,8 +247,7 @@ impl Nack {
             objects_missing: m.objects_missing,
             bytes_missing: m.bytes_missing,
             complete: m.complete,
-            window: m.window,
-            status: m.status,
+            reading: m.reading.as_ref().map(Reading::from_pb),
         })
     }
 
@@ -242,6 +255,18 @@ impl Nack {
     #[must_use]
     pub const fn is_report(&self) -> bool {
         self.missing.is_empty() && self.missing_ids.is_empty() && self.short.is_empty()
+    }
+}
+
+impl Reading {
+    const fn to_pb(self) -> pb::Reading {
+        let Self { window, up_to, received, count, arrival, number } = self;
+        pb::Reading { window, up_to, received, count, arrival, number }
+    }
+
+    const fn from_pb(m: &pb::Reading) -> Self {
+        let pb::Reading { window, up_to, received, count, arrival, number } = *m;
+        Self { window, up_to, received, count, arrival, number }
     }
 }
 

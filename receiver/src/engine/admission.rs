@@ -30,9 +30,7 @@ impl ReceiverEngine {
         if !row.on_packet(packet) {
             return Admission::Ignore(Ignored::OutOfRange);
         }
-        if row.advertisement.flow {
-            self.status.on_packet(now, session, row.heard_to());
-        }
+        self.readings.on_packets(now, session, row, packet..packet + 1);
         let SymbolId { object, block, esi } = symbol;
         if !self.receptions.contains_key(&object) && !self.begin_reception(object) {
             return Admission::Ignore(Ignored::NotWanted);

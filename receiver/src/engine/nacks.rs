@@ -565,7 +565,6 @@ impl ReceiverEngine {
             objects_missing: self.missing.count() + self.receptions.len() as u64,
             bytes_missing: wanted_bytes.saturating_sub(here),
             complete: self.complete,
-            window: self.status.window(),
             ..Nack::default()
         };
         Some((std::net::SocketAddr::new(session.from.ip(), advertisement.nack_port), nack))

@@ -404,7 +404,20 @@ impl Pull {
         let requests: Vec<_> = self.flights.iter().filter(|(_, f)| which(f)).map(|(id, _)| *id).collect();
         for request in requests {
             self.flights.remove(&request);
-            self.orders.push_back(PullOrder::Cancel { request });
+            // What nobody took yet is never sent.
+            let waiting = self.orders.iter().position(|order| order.request() == request);
+            match waiting.and_then(|at| self.orders.remove(at)) {
+                Some(_) => {}
+                None => self.orders.push_back(PullOrder::Cancel { request }),
+            }
+        }
+    }
+}
+
+impl PullOrder {
+    const fn request(&self) -> RequestId {
+        match self {
+            Self::Manifest { request, .. } | Self::Fetch { request, .. } | Self::Cancel { request } => *request,
         }
     }
 }

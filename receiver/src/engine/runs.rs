@@ -84,12 +84,14 @@ impl ReceiverEngine {
         }
         let Some(row) = self.sessions.get_mut(session).filter(|row| row.takes(packets.end - 1)) else { return false };
         let Some(reception) = self.receptions.get_mut(&object) else {
-            row.on_packets(packets);
+            row.on_packets(packets.clone());
+            self.readings.on_packets(now, session, row, packets);
             self.counters.unneeded += u64::from(run.len());
             return true;
         };
         let Some(rest) = reception.on_symbols(session, first_packet, block, esis.clone()) else { return false };
-        row.on_packets(packets);
+        row.on_packets(packets.clone());
+        self.readings.on_packets(now, session, row, packets);
         let k = reception.layout.source_symbols(block);
         if esis.start < k && reception.on_progress(now, block) {
             self.cycle.look();

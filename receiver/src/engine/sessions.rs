@@ -43,6 +43,7 @@ pub(super) struct Session {
     next_packet: u64,
     window_start: u64,
     window_received: u64,
+    received: u64,
     loss_ppm: u32,
     measured: bool,
 }
@@ -117,6 +118,7 @@ impl Sessions {
                 next_packet: advertisement.data_packets,
                 window_start: advertisement.data_packets,
                 window_received: 0,
+                received: 0,
                 loss_ppm: 0,
                 measured: false,
             },
@@ -200,6 +202,7 @@ impl Session {
             return false;
         }
         self.window_received += 1;
+        self.received += 1;
         self.next_packet = self.next_packet.max(number + 1);
         let span = self.next_packet - self.window_start;
         if span >= self.loss_window() {
@@ -224,6 +227,7 @@ impl Session {
             // As many as leave the window open, then the one that closes it.
             let open = (self.window_start + self.loss_window() - 1).clamp(numbers.start, numbers.end) - numbers.start;
             self.window_received += open;
+            self.received += open;
             numbers.start += open;
             self.next_packet = self.next_packet.max(numbers.start);
             if let Some(closing) = numbers.next() {
@@ -239,6 +243,11 @@ impl Session {
     /// Everything below was sent before now, and has arrived if it ever will.
     pub(super) fn heard_to(&self) -> u64 {
         self.next_packet
+    }
+
+    /// Packets that came, in all.
+    pub(super) const fn received(&self) -> u64 {
+        self.received
     }
 
     /// The sender said how many packets it used, long enough ago for them to have arrived.

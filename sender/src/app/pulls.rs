@@ -36,8 +36,8 @@ fn beside(channels: &[ChannelProgress], most: RateLimit) -> RateLimit {
     }
     let multicast = channels.iter().map(|channel| channel.rate_limit_bps).sum();
     let rate = match (most, multicast) {
-        (RateLimit::Max, 0) => return RateLimit::Max,
-        (RateLimit::Max, multicast) => multicast,
+        (RateLimit::Max | RateLimit::Auto, 0) => return RateLimit::Max,
+        (RateLimit::Max | RateLimit::Auto, multicast) => multicast,
         (RateLimit::Fixed(most), 0) => most.0,
         (RateLimit::Fixed(most), multicast) => most.0.min(multicast),
     };

@@ -216,7 +216,7 @@ impl Channel {
         // Asked at the time of the last drain: what became due since then is due at once.
         let deadline = self.node.poll_deadline(self.drained_at).map_or(self.report_at, |d| d.at.min(self.report_at));
         let (clock, nap) = (self.clock, self.drained_at + NAP);
-        let is_held_up = self.outlet.is_held_up();
+        let is_sending = self.outlet.is_held_up() || (self.is_draining && self.outlet.is_sending());
         tokio::select! {
             biased;
             () = self.ports.shutdown.cancelled(), if !self.is_draining => Wake::Shutdown,
@@ -230,7 +230,7 @@ impl Channel {
             Some(objects) = self.ports.recorded.recv() => Wake::Recorded(objects),
             Some(scanned) = self.ports.scanned.recv(), if self.for_next.is_none() => Wake::Scanned(scanned),
             Some(rolled) = self.rolling.join_next() => Wake::Rolled(flat(rolled)),
-            () = self.outlet.ready(&clock), if is_held_up => Wake::Due,
+            () = self.outlet.through(), if is_sending => Wake::Due,
             () = tokio::time::sleep_until(clock.instant(deadline.max(nap)).into()) => Wake::Due,
         }
     }
@@ -280,6 +280,7 @@ impl Channel {
         }
         if now >= self.report_at {
             self.report_at = now + TICK;
+            self.outlet.look(now);
             self.node.handle_can_send(now, self.outlet.trouble().is_none());
             // They are in the log.
             while self.node.poll_role_event().is_some() {}
@@ -412,7 +413,6 @@ impl Channel {
         let now = self.clock.now();
         self.drained_at = now;
         self.ask_for_scan();
-        self.outlet.flush(now);
         for _ in 0..SENDS_MAX {
             self.drain_work();
             if !self.outlet.send_next(now, &mut self.node) {
@@ -487,7 +487,7 @@ impl Channel {
     fn is_over(&self) -> bool {
         match self.node.ending(self.clock.now()) {
             Ending::Running => false,
-            Ending::WhenSent => !self.outlet.is_held_up(),
+            Ending::WhenSent => !self.outlet.is_sending(),
             Ending::Now => true,
         }
     }

@@ -1,7 +1,7 @@
-//! A channel's way out: sockets, the batch that they did not take yet, and what they refuse.
+//! A channel's way out: content through its lane, control and answers through sockets of their own.
 //!
 //! - Content and control have sockets of their own, so that advertisements pass when content is held up.
-//! - One batch waits at most; the engine is asked for no more until it is gone, so nothing piles up.
+//! - A few batches of content are under way; the engine is asked for no more until one is through, so nothing piles up.
 //! - An error that lasts (the link is down) is tried again after a pause, and is no reason to end.
 
 use std::io;
@@ -9,13 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nackcast_common::clock::{Clock, Time};
-use nackcast_common::net::{MulticastSender, UnicastSocket};
+use nackcast_common::clock::Time;
+use nackcast_common::net::{Lane, MulticastSender, UnicastSocket};
 
 use crate::node::{Destination, SenderNode};
 
-/// First and longest pause after an error of the data socket.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Between two log lines about the same trouble.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -25,7 +23,7 @@ pub(crate) struct Sockets {
     /// For advertisements and Digests.
     pub(crate) control: MulticastSender,
     /// For content.
-    pub(crate) data: MulticastSender,
+    pub(crate) data: Lane,
     /// For answers, and where NACKs arrive.
     pub(crate) unicast: Arc<UnicastSocket>,
     /// The advertisement address.
@@ -39,12 +37,8 @@ pub(crate) struct Sockets {
 pub(crate) struct Outlet {
     sockets: Sockets,
     name: String,
-    /// The batch under way; its first `sent` bytes are gone.
+    /// Memory for the next batch, or datagram.
     batch: Vec<u8>,
-    sent: usize,
-    datagram_len: usize,
-    /// A control datagram, while a batch is under way.
-    control: Vec<u8>,
     data_trouble: Trouble,
     control_trouble: Trouble,
     /// Answers that the socket did not take.
@@ -54,16 +48,12 @@ pub(crate) struct Outlet {
 /// Errors of one socket in a row.
 #[derive(Debug, Default)]
 struct Trouble {
-    pause: Duration,
-    until: Option<Time>,
     said_at: Option<Time>,
     line: Option<String>,
 }
 
 impl Trouble {
     fn on_error(&mut self, now: Time, name: &str, error: &io::Error) {
-        self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
-        self.until = Some(now + self.pause);
         let line = match error.raw_os_error() {
             Some(libc) if libc == rustix::io::Errno::MSGSIZE.raw_os_error() => {
                 "datagrams are too large for the interface: use smaller symbols, or a larger MTU".to_owned()
@@ -91,38 +81,33 @@ impl Outlet {
             sockets,
             name,
             batch: Vec::new(),
-            sent: 0,
-            datagram_len: 0,
-            control: Vec::new(),
             data_trouble: Trouble::default(),
             control_trouble: Trouble::default(),
             answers_lost: 0,
         }
     }
 
-    /// A batch waits: no more content now.
-    pub(crate) const fn is_held_up(&self) -> bool {
-        self.sent < self.batch.len()
+    /// As many batches are under way as may be: no more content now.
+    pub(crate) fn is_held_up(&self) -> bool {
+        !self.sockets.data.has_room()
     }
 
-    /// Sends the next thing that the node has for now; false when there is none. Content stays in the node while a
-    /// batch waits.
+    /// Content has not left yet.
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.sockets.data.is_idle()
+    }
+
+    /// Sends the next thing that the node has for now; false when there is none. Content stays in the node while the
+    /// lane is full.
     pub(crate) fn send_next(&mut self, now: Time, node: &mut SenderNode) -> bool {
-        if self.is_held_up() {
-            let mut control = std::mem::take(&mut self.control);
-            let datagrams = node.poll_control(now, &mut control);
-            if let Some(datagrams) = datagrams {
-                self.send_control(now, datagrams.to, &control);
-            }
-            self.control = control;
-            return datagrams.is_some();
-        }
         let mut batch = std::mem::take(&mut self.batch);
-        let datagrams = node.poll_transmit(now, &mut batch);
-        match datagrams.map(|datagrams| (datagrams.to, datagrams.len)) {
+        let datagrams =
+            if self.is_held_up() { node.poll_control(now, &mut batch) } else { node.poll_transmit(now, &mut batch) };
+        let datagrams = datagrams.map(|datagrams| (datagrams.to, datagrams.len));
+        match datagrams {
             Some((Destination::Data, len)) => {
-                self.batch = batch;
-                self.send_batch(now, len);
+                self.sockets.data.send(batch, len);
+                self.batch = self.sockets.data.memory();
                 return true;
             }
             Some((to, _)) => self.send_control(now, to, &batch),
@@ -134,12 +119,6 @@ impl Outlet {
         datagrams.is_some()
     }
 
-    /// Sends what the batch holds: datagrams of this size.
-    fn send_batch(&mut self, now: Time, datagram_len: usize) {
-        (self.sent, self.datagram_len) = (0, datagram_len);
-        self.flush(now);
-    }
-
     fn send_control(&mut self, now: Time, to: Destination, datagram: &[u8]) {
         match to {
             Destination::Receiver(to) | Destination::Sender(to) => self.answer(to, datagram),
@@ -148,37 +127,17 @@ impl Outlet {
         }
     }
 
-    /// Goes on with a batch that waits, unless it is to wait longer.
-    pub(crate) fn flush(&mut self, now: Time) {
-        if self.data_trouble.until.is_some_and(|until| now < until) {
-            return;
-        }
-        while self.is_held_up() {
-            let rest = &self.batch[self.sent..];
-            match self.sockets.data.try_send_batch(self.sockets.data_group, rest, self.datagram_len) {
-                Ok(taken) => {
-                    self.sent += taken;
-                    self.data_trouble.on_success(&self.name);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // From here on the socket itself says when to go on.
-                    self.data_trouble.until = None;
-                    return;
-                }
-                Err(error) => return self.data_trouble.on_error(now, &self.name, &error),
-            }
+    /// Notes whether content leaves.
+    pub(crate) fn look(&mut self, now: Time) {
+        match self.sockets.data.refusal() {
+            Some(error) => self.data_trouble.on_error(now, &self.name, &error),
+            None => self.data_trouble.on_success(&self.name),
         }
     }
 
-    /// Waits until it makes sense to flush again.
-    pub(crate) async fn ready(&self, clock: &Clock) {
-        if let Some(until) = self.data_trouble.until {
-            return tokio::time::sleep_until(clock.instant(until).into()).await;
-        }
-        if self.sockets.data.writable().await.is_err() {
-            // Only while the runtime ends.
-            std::future::pending().await
-        }
+    /// Waits until more content has left, or cannot leave.
+    pub(crate) async fn through(&self) {
+        self.sockets.data.through().await;
     }
 
     /// To the advertisement group. What the socket does not take now is lost: the next one says more.
@@ -210,35 +169,19 @@ mod tests {
 
     use super::*;
 
-    fn outlet(data_group: &str) -> Outlet {
+    #[tokio::test]
+    async fn what_the_link_refuses_is_told_until_it_is_through() {
         let group: SocketAddr = "239.255.73.1:47301".parse().unwrap();
         let lo = interface::resolve(Some("lo"), group.ip()).unwrap();
-        let bind = || MulticastSender::bind(group.ip(), &lo, SendOptions::default()).unwrap();
         let unicast = Arc::new(UnicastSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap());
-        let sockets =
-            Sockets { control: bind(), data: bind(), unicast, group, data_group: data_group.parse().unwrap() };
-        Outlet::new(sockets, "news".to_owned())
-    }
-
-    #[tokio::test]
-    async fn a_refused_batch_stays_and_is_tried_again_after_growing_pauses() {
         // An IPv4 socket has no way to an IPv6 group.
-        let mut outlet = outlet("[ff15::1]:47302");
-        outlet.sockets.data.writable().await.unwrap();
-        outlet.batch.extend([0; 3000]);
-        let mut now = Time(1_000_000);
-        outlet.send_batch(now, 1500);
-        for pause in [100, 200, 400, 800, 1000, 1000] {
-            assert!(outlet.is_held_up() && outlet.trouble().is_some());
-            let until = outlet.data_trouble.until.unwrap();
-            assert_eq!(until.since(now), Duration::from_millis(pause));
-            outlet.flush(now);
-            assert_eq!(outlet.data_trouble.until, Some(until), "not before the pause is over");
-            now = until;
-            outlet.flush(now);
-        }
-        outlet.sockets.data_group = "239.255.73.1:47302".parse().unwrap();
-        outlet.flush(now + PAUSE.1);
-        assert!(!outlet.is_held_up() && outlet.trouble().is_none());
+        let data_group = "[ff15::1]:47302".parse().unwrap();
+        let data = Lane::start(group.ip(), data_group, &lo, SendOptions::default()).unwrap();
+        let control = MulticastSender::bind(group.ip(), &lo, SendOptions::default()).unwrap();
+        let mut outlet = Outlet::new(Sockets { control, data, unicast, group, data_group }, "news".to_owned());
+        outlet.sockets.data.send(vec![0; 3000], 1500);
+        outlet.through().await;
+        outlet.look(Time(1));
+        assert!(outlet.is_sending() && outlet.trouble().is_some_and(|line| line.contains("cannot send")));
     }
 }

@@ -41,8 +41,12 @@ impl SenderEngine {
             }
             Heard::Known => {}
         }
-        self.flow.on_nack(run, nack, self.data_packets);
-        if nack.status {
+        if nack.complete {
+            self.flow.forget(run);
+            self.congestion.forget(run);
+        }
+        if let Some(reading) = &nack.reading {
+            self.on_reading(now, run, nack, reading);
             return;
         }
         self.counters.nacks += 1;

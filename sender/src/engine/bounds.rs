@@ -10,7 +10,7 @@ use super::{STAGED_MAX, SenderEngine, feedback, promises};
 impl SenderEngine {
     /// All tables that could grow: the name, how much is in it, how much may be.
     #[must_use]
-    pub fn bounds(&self) -> [(&'static str, usize, usize); 13] {
+    pub fn bounds(&self) -> [(&'static str, usize, usize); 14] {
         let jobs = &self.schedule.jobs;
         let (objects, blocks) = self.schedule.size();
         [
@@ -25,6 +25,7 @@ impl SenderEngine {
             ("blocks that jobs prepare", jobs.iter().map(|job| job.staged.len()).sum(), jobs.len() * STAGED_MAX),
             ("promises that wait", self.promises.len(), promises::BLOCKS_MAX + BLOCKS_MAX.max(blocks)),
             ("receivers that are waited for", self.flow.bound().0, self.flow.bound().1),
+            ("receivers that the rate listens to", self.congestion.bound().0, self.congestion.bound().1),
             ("ends of passes that are told", self.finished.len(), FINISHED_MAX),
             ("answers that wait", self.answers.len(), ANSWERS_MAX),
         ]

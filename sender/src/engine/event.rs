@@ -9,6 +9,8 @@ use nackcast_common::geometry::Layout;
 use nackcast_common::ids::{ChannelId, Digest, Epoch, Generation, ObjectId, SessionId, StartNumber};
 use nackcast_common::manifest::Manifest;
 use nackcast_common::units::RateLimit;
+
+use super::congestion::RateBounds;
 use nackcast_proto::wire::{Advertisement, DigestBody, ManifestRef, NackAnswer, Role, SenderCertificate, SenderState};
 
 use crate::config::{Once, ScheduleConfig};
@@ -36,6 +38,8 @@ pub struct EngineConfig {
     pub quic_port: u16,
     /// How fast to send.
     pub rate: RateLimit,
+    /// What congestion control may choose.
+    pub auto: RateBounds,
     /// The scheduler's numbers.
     pub schedule: ScheduleConfig,
     /// When to end.

@@ -2,7 +2,7 @@
 //!
 //! A fast sender overruns receivers that share its machine, or are slower than the link: what their sockets drop has
 //! to be sent again. With a rate limit the admin has chosen; with `max` receivers tell how far they have read
-//! ([`Nack::window`]), about four times in what their socket holds, and the sender waits for the slowest.
+//! ([`nackcast_proto::wire::Reading`]), about four times in what their socket holds, and the sender waits for the slowest.
 //!
 //! | receiver | on | to |
 //! |---|---|---|
@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::ids::RunId;
-use nackcast_proto::wire::Nack;
 
 /// Receivers that are waited for at most.
 pub(super) const READERS_MAX: usize = 64;
@@ -56,12 +55,12 @@ pub(super) struct Flow {
 
 impl Flow {
     /// A receiver tells something; `sent` packets were used so far.
-    pub(super) fn on_nack(&mut self, run: RunId, nack: &Nack, sent: u64) {
-        if nack.complete || nack.window == 0 {
-            self.readers.remove(&run);
+    pub(super) fn on_reading(&mut self, run: RunId, heard: u64, window: u32, sent: u64) {
+        if window == 0 {
+            self.forget(run);
             return;
         }
-        let (heard, window) = (nack.heard.min(sent), u64::from(nack.window).max(ROOM_LEAST * 2));
+        let (heard, window) = (heard.min(sent), u64::from(window).max(ROOM_LEAST * 2));
         if let Some(reader) = self.readers.get_mut(&run) {
             // They may overtake each other on the way.
             (reader.heard, reader.window) = (reader.heard.max(heard), window);
@@ -69,6 +68,11 @@ impl Flow {
         } else if self.readers.len() < READERS_MAX {
             self.readers.insert(run, Reader { heard, window, left: sent - heard > window });
         }
+    }
+
+    /// A receiver is complete: nothing waits for it.
+    pub(super) fn forget(&mut self, run: RunId) {
+        self.readers.remove(&run);
     }
 
     /// Packet numbers begin anew.
@@ -121,7 +125,7 @@ mod tests {
     }
 
     fn tell(flow: &mut Flow, run: u64, heard: u64, sent: u64) {
-        flow.on_nack(RunId(run), &Nack { heard, window: 1000, ..Nack::default() }, sent);
+        flow.on_reading(RunId(run), heard, 1000, sent);
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
         let mut flow = Flow::default();
         tell(&mut flow, 1, u64::MAX, 10);
         assert_eq!(flow.room(at(0), 10, GRTT), 1000);
-        flow.on_nack(RunId(1), &Nack { heard: 10, window: 1000, complete: true, ..Nack::default() }, 10);
+        flow.forget(RunId(1));
         assert_eq!(flow.room(at(0), 10, GRTT), u64::MAX);
         for run in 0..1000 {
             tell(&mut flow, run, 0, 10);

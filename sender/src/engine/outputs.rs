@@ -57,7 +57,7 @@ impl SenderEngine {
         let jobs = self.schedule.jobs.len();
         let at = (0..jobs).map(|step| (self.next_job + step) % jobs).find(|at| self.schedule.jobs[*at].is_ready())?;
         let room = match self.config.rate {
-            RateLimit::Max => self.flow.room(now, self.data_packets, self.feedback.grtt()),
+            RateLimit::Max | RateLimit::Auto => self.flow.room(now, self.data_packets, self.feedback.grtt()),
             RateLimit::Fixed(_) => u64::MAX,
         };
         let job = &mut self.schedule.jobs[at];
@@ -76,6 +76,10 @@ impl SenderEngine {
         self.data_packets += count;
         self.last_symbol = now;
         self.pacer.spend(now, count * wire_len);
+        if self.config.rate == RateLimit::Auto {
+            self.congestion.on_sent(now, run.first_packet, count, wire_len * 8);
+            self.pace(now);
+        }
         self.counters.sent_bytes += count * datagram as u64;
         if !first || run.esis.start >= k {
             self.counters.repair_bytes += count * datagram as u64;
@@ -138,7 +142,7 @@ impl SenderEngine {
             wall_ms: 0,
             next_epoch: None,
             list: 0,
-            flow: self.config.rate == RateLimit::Max,
+            reading_every: self.reading_every(),
         }))
     }
 

@@ -52,7 +52,7 @@ pub struct HeardProbe {
 #[derive(Clone, Debug)]
 pub enum Heard {
     /// Of a receiver.
-    Nack(HeardNack),
+    Nack(Box<HeardNack>),
     /// Of another sender.
     Probe(HeardProbe),
 }
@@ -109,7 +109,8 @@ impl NackOpener {
                 let (epoch, body) = self.unseal(run, &head, datagram).ok_or(Refused::Unopened)?;
                 match Nack::decode(body) {
                     Ok(nack) if nack.channel == channel => {
-                        Ok(Heard::Nack(HeardNack { from, run, packet: head.packet_number, epoch, nack }))
+                        let nack = HeardNack { from, run, packet: head.packet_number, epoch, nack };
+                        Ok(Heard::Nack(Box::new(nack)))
                     }
                     Ok(_) | Err(_) => Err(Refused::Invalid),
                 }

@@ -91,6 +91,7 @@ impl Bench {
             nack_port: 7701,
             quic_port: 0,
             rate: RateLimit::Fixed(BitRate(100_000_000)),
+            auto: crate::RateBounds::default(),
             schedule: ScheduleConfig::default(),
             once,
         };

@@ -73,7 +73,7 @@ fn advertisement(node: &Node, now: Time) -> Advertisement {
         time: now.0,
         wall_ms: 0,
         next_epoch: None,
-        flow: false,
+        reading_every: Duration::ZERO,
         interval: interval(node.machine.state().told()),
         generation: Generation(1),
         manifest: node.machine.able().0.then_some(manifest),

@@ -222,6 +222,7 @@ impl Sender {
             nack_port: identity.nack_port,
             quic_port: if self.gives { unicast::PORT } else { 0 },
             rate: RateLimit::Fixed(BitRate(self.spec.rate_bps)),
+            auto: nackcast_sender::RateBounds::default(),
             schedule: ScheduleConfig {
                 max_jobs: self.spec.max_jobs,
                 max_passes: self.spec.max_passes,
@@ -350,7 +351,7 @@ impl Sender {
             }
         };
         self.drain(now);
-        nack
+        nack.map(|nack| *nack)
     }
 
     /// An advertisement of another sender arrives.

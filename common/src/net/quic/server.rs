@@ -62,7 +62,7 @@ impl Limits {
     pub const fn with_rate(rate: RateLimit) -> Self {
         let rate_per_peer = match rate {
             RateLimit::Fixed(rate) => RateLimit::Fixed(crate::units::BitRate(if rate.0 > 2 { rate.0 / 2 } else { 1 })),
-            RateLimit::Max => RateLimit::Max,
+            open => open,
         };
         Self {
             connections: 64,

@@ -99,6 +99,14 @@ fn a_source_that_lacks_the_object_is_not_asked_for_it_for_a_while() {
 }
 
 #[test]
+fn an_order_that_nobody_took_yet_is_taken_back() {
+    let mut pull = pull(8 << 20);
+    assert!(pull.fetch(Time(1), A, OBJECT, layout(20), std::iter::once(0..4)));
+    pull.keep(|_| false, false);
+    assert_eq!(pull.poll(), None);
+}
+
+#[test]
 fn a_block_may_take_long_but_not_for_ever() {
     let mut pull = pull(8 << 20);
     order(&mut pull, Time(1), &[(0, 1)]);

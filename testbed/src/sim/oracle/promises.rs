@@ -198,7 +198,7 @@ pub(super) mod tests {
             rank: 0,
             wall_ms: 0,
             next_epoch: None,
-            flow: false,
+            reading_every: Duration::ZERO,
         }))
     }
 

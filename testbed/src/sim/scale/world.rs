@@ -86,6 +86,7 @@ impl World {
             nack_port: 7701,
             quic_port: 0,
             rate: RateLimit::Fixed(BitRate(scenario.rate)),
+            auto: nackcast_sender::RateBounds::default(),
             schedule: ScheduleConfig::default(),
             once: None,
         };
