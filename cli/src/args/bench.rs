@@ -59,8 +59,13 @@ pub(crate) struct BenchArgs {
     /// Interface to use between hosts, by name or address [default: the default route's]
     #[arg(long, value_name = "NAME|ADDR")]
     pub(crate) interface: Option<String>,
-    /// With --send: where NACKs arrive; the next port is used too [default: [::]:7701]
-    #[arg(long, value_name = "ADDR:PORT", requires = "send")]
+    // Brackets in a doc comment would be a link.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        requires = "send",
+        help = "With --send: where NACKs arrive [default: [::]:7701]"
+    )]
     pub(crate) listen: Option<Listen>,
     /// With --receive: the sender, where the ticket names none
     #[arg(long, value_name = "HOST:PORT", requires = "receive")]
