@@ -127,9 +127,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// With `--test` a run only shows that it still works.
+/// A run by `cargo test`, or with `--test`, only shows that it still works.
 fn is_test() -> bool {
-    std::env::args().any(|argument| argument == "--test")
+    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    has("--test") || !has("--bench")
 }
 
 fn text(name: &str, default: &str) -> String {
