@@ -6,6 +6,7 @@
 //! - Every command shows examples at the end of its `--help`.
 
 pub(crate) mod asking;
+pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod options;
 pub(crate) mod sim;
@@ -20,6 +21,7 @@ pub(crate) use self::asking::{
     AckArgs, AlertsArgs, NodeArgs, ObjectsArgs, PublishArgs, RateArgs, ResendArgs, ScanArgs, StatusArgs, SteerArgs,
     TopArgs,
 };
+pub(crate) use self::bench::BenchArgs;
 pub(crate) use self::doctor::DoctorArgs;
 use self::options::{ReceiveOptions, SendOptions};
 pub(crate) use self::sim::SimArgs;
@@ -118,6 +120,8 @@ Examples:
     Verify(VerifyArgs),
     /// Run the simulator: whole networks in virtual time, with faults that a seed chooses
     Sim(SimArgs),
+    /// Measure goodput, CPU and overhead, here or between hosts, and say what the bottleneck is
+    Bench(Box<BenchArgs>),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them

@@ -6,8 +6,6 @@
 
 mod compare;
 mod content;
-mod nodes;
-mod stage;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -15,15 +13,15 @@ use std::path::{Path, PathBuf};
 use nackcast_common::clock::Clock;
 
 use self::content::Content;
-use self::nodes::{Ended, Plan};
-use self::stage::Stage;
 use self::table::{Outcome, ReceiverRow};
 use crate::App;
 use crate::args::DemoArgs;
 use crate::failure::{Failure, OrFail};
 use crate::output::{print, print_json};
+use crate::processes::{Ended, Plan};
 use crate::progress::Mode;
-use crate::{channel, runtime, signals};
+use crate::stage::{Cables, Stage};
+use crate::{channel, processes, runtime, signals};
 
 const SENDER: &str = "sender";
 
@@ -62,7 +60,8 @@ impl Site {
 pub(crate) fn run(args: &DemoArgs, app: &App) -> Result<(), Failure> {
     // First of all: a user namespace can only be entered with a single thread.
     let receivers: Vec<String> = (1..=args.receivers).map(|number| format!("receiver-{number}")).collect();
-    let stage = Stage::build(SENDER, &receivers, args.loss.share(), args.loopback)?;
+    let cables = if args.loopback { Cables::Loopback } else { Cables::Lossy(args.loss.share()) };
+    let stage = Stage::build(SENDER, &receivers, cables)?;
     app.terminal.line(&stage.describe(args.loss, receivers.len()));
     let directory = tempfile::Builder::new().prefix("nackcast-demo-").tempdir();
     let directory = directory.or_running("a temporary directory cannot be made")?;
@@ -118,11 +117,11 @@ fn perform(args: &DemoArgs, app: &App, stage: &Stage, site: &Site, receivers: &[
     app.terminal.line("starting the receivers, and the sender, which hashes the content before it sends");
     let clock = Clock::start();
     let mode = Mode::choose(app.verbosity, Default::default());
-    let ended = runtime.block_on(nodes::run(plans, mode, app.terminal.clone(), clock, shutdown))?;
+    let ended = runtime.block_on(processes::run(plans, mode, app.terminal.clone(), clock, shutdown))?;
     app.terminal.line("comparing every receiver's directory with the sender's, by hash");
     let outcome = judge(stage, site, &content, ended)?;
     if !outcome.success {
-        app.terminal.line(&nodes::log_tails(&site.root));
+        app.terminal.line(&processes::log_tails(&site.root));
     }
     Ok(outcome)
 }

@@ -4,6 +4,7 @@
 
 mod args;
 mod ask;
+mod bench;
 mod channel;
 mod config_file;
 mod demo;
@@ -17,6 +18,7 @@ mod node_key;
 mod output;
 mod places;
 mod private_file;
+mod processes;
 mod progress;
 mod receive;
 mod report;
@@ -25,6 +27,7 @@ mod serve;
 mod shell;
 mod signals;
 mod sim;
+mod stage;
 mod verify;
 
 use std::ffi::OsString;
@@ -87,6 +90,7 @@ fn run(command: Command, app: &App) -> Result<(), Failure> {
         Command::Identity(args) => identity::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sim(args) => sim::run(&args, app),
+        Command::Bench(args) => bench::run(&args, app),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Version(args) => shell::version(&args),

@@ -83,7 +83,7 @@ impl Daemon for Config {
 }
 
 /// Checks what the options alone tell.
-fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
+pub(crate) fn configure(options: ReceiveOptions) -> Result<(Config, Node), Failure> {
     check_options(&options)?;
     let tickets = read_tickets(&options.ticket)?;
     let state = places::state_dir(options.state.as_deref(), NodeRole::Receive, tickets[0].channel)?;

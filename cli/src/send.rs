@@ -68,7 +68,7 @@ pub(crate) fn run_standby(mut args: SendArgs, app: &App) -> Result<(), Failure> 
 }
 
 /// A sender and the key that its state directory keeps; of a backup, the receiver beside it.
-struct Sender {
+pub(crate) struct Sender {
     config: Config,
     key: SigningKey,
     receiver: Option<nackcast_receiver::Config>,
@@ -144,7 +144,7 @@ impl Daemon for Sender {
 }
 
 /// Checks what the options alone tell.
-fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
+pub(crate) fn configure(options: SendOptions) -> Result<(Sender, Node), Failure> {
     check_options(&options)?;
     let files: Vec<KeyFile> =
         options.channel.iter().map(|source| KeyFile::load(&source.key_file)).collect::<Result<_, _>>()?;

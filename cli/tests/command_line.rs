@@ -312,9 +312,27 @@ fn an_unknown_key_of_a_configuration_file_is_named_with_its_line() {
 }
 
 #[test]
+fn a_bench_that_cannot_be_run_as_asked_makes_nothing() {
+    let place = Place::new();
+    place.channel("news");
+    let bench = |arguments: &[&str]| place.run(&[&["bench", "--dir", "."], arguments].concat());
+    bench(&["--send", "news.key", "--receive", "@news.ticket"]).is_usage_error(&["--send", "--receive"]);
+    bench(&["--send", "news.key", "--loss", "2%"]).is_usage_error(&["--loss"]);
+    bench(&["--receive", "@news.ticket", "--size", "1MiB"]).is_usage_error(&["--size"]);
+    bench(&["--source", "a:7701"]).is_usage_error(&["--receive"]);
+    bench(&["--interface", "lo"]).is_usage_error(&["--interface", "--send"]);
+    bench(&["--size", "5", "--files", "6"]).is_usage_error(&["--size, --files"]);
+    bench(&["--send", "none.key"]).is_usage_error(&["none.key"]);
+    bench(&["--send", "news.key", "--interface", "lo", "--size", "5000000GiB"]).is_usage_error(&["are free", "--size"]);
+    place.run(&["bench", "--dir", "nowhere"]).is_usage_error(&["--dir nowhere"]);
+    let left = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!left.into_iter().any(|name| name.starts_with("nackcast-bench")), "nothing is left");
+}
+
+#[test]
 fn every_command_has_help_with_examples() {
     let place = Place::new();
-    let commands = "|demo|channel|channel new|channel ticket|channel delegate|channel allow|channel revoke|channel rotate|identity|send|receive|scan|verify|completions|man|version";
+    let commands = "|demo|channel|channel new|channel ticket|channel delegate|channel allow|channel revoke|channel rotate|identity|send|receive|scan|verify|sim|bench|completions|man|version";
     for command in commands.split('|') {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = place.run(&arguments);

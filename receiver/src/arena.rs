@@ -30,7 +30,8 @@ pub(crate) struct Arena {
 }
 
 impl Buffer {
-    fn begin(&mut self, layout: Layout, block: u32) {
+    /// Makes it empty, for symbols of this block; its memory stays.
+    pub fn begin(&mut self, layout: Layout, block: u32) {
         self.k = layout.source_symbols(block);
         self.symbol_size = layout.geometry().symbol_size().into();
         self.source.resize(usize::from(self.k) * self.symbol_size, 0);
@@ -51,7 +52,8 @@ impl Buffer {
         buffer
     }
 
-    fn put(&mut self, esi: u16, symbol: &[u8]) {
+    /// Keeps a symbol; one of another size, or that is here, is left out.
+    pub fn put(&mut self, esi: u16, symbol: &[u8]) {
         let at = usize::from(esi);
         if symbol.len() != self.symbol_size {
             return;

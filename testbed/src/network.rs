@@ -2,7 +2,9 @@
 //!
 //! Host number N (from 1, in the order given) has `eth0` with 10.77.0.N/24 and fd77::N/64, MTU 1500, and
 //! sends everything else there too, multicast included. The hub's ends have no addresses; the
-//! [`Fabric`] carries every frame between them.
+//! [`Fabric`] carries every frame between them, or, where speed counts and no fault is wanted, the kernel ([`Bridged`]).
+
+mod bridge;
 
 use std::future::Future;
 use std::io;
@@ -16,6 +18,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
+pub use self::bridge::Bridged;
 use crate::fabric::{Fabric, FabricError};
 use crate::netns::{NetnsError, NetworkNamespace};
 use crate::sys;
@@ -147,21 +150,7 @@ pub struct Network {
 impl Network {
     /// Builds a network of hosts with these names; `seed` decides every random fault.
     pub fn build(names: &[&str], seed: u64) -> Result<Self, NetworkError> {
-        if names.len() > MAX_HOSTS {
-            return Err(NetworkError::TooManyHosts(names.len()));
-        }
-        if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-            return Err(NetworkError::SameName((*twice).to_owned()));
-        }
-        let hub = NetworkNamespace::new()?;
-        hub.run(|| setting("net/ipv6/conf/default/disable_ipv6", "1"))??;
-        let mut hosts = Vec::with_capacity(names.len());
-        for (number, name) in (1..=u8::MAX).zip(names) {
-            let host = Host { name: (*name).to_owned(), number, namespace: NetworkNamespace::new()? };
-            hub.run(|| with_netlink(|netlink| add_pair(netlink, &host)))??;
-            host.run(|| configure(&host))??;
-            hosts.push(host);
-        }
+        let (hub, hosts) = make_hosts(names)?;
         let ends = hosts.iter().map(|host| (host.name.clone(), hub_end(host.number))).collect();
         let fabric = hub.run(|| Fabric::start(ends, seed))??;
         Ok(Self { fabric, hosts })
@@ -188,6 +177,26 @@ impl Network {
         let found = self.hosts.iter().find(|host| host.name == name);
         found.unwrap_or_else(|| panic!("this network has no host `{name}`"))
     }
+}
+
+/// Hosts, and the hub where the other ends of their cables are.
+fn make_hosts(names: &[&str]) -> Result<(NetworkNamespace, Vec<Host>), NetworkError> {
+    if names.len() > MAX_HOSTS {
+        return Err(NetworkError::TooManyHosts(names.len()));
+    }
+    if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        return Err(NetworkError::SameName((*twice).to_owned()));
+    }
+    let hub = NetworkNamespace::new()?;
+    hub.run(|| setting("net/ipv6/conf/default/disable_ipv6", "1"))??;
+    let mut hosts = Vec::with_capacity(names.len());
+    for (number, name) in (1..=u8::MAX).zip(names) {
+        let host = Host { name: (*name).to_owned(), number, namespace: NetworkNamespace::new()? };
+        hub.run(|| with_netlink(|netlink| add_pair(netlink, &host)))??;
+        host.run(|| configure(&host))??;
+        hosts.push(host);
+    }
+    Ok((hub, hosts))
 }
 
 fn hub_end(number: u8) -> String {

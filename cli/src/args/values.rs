@@ -159,7 +159,7 @@ impl FromStr for ModeMask {
 }
 
 /// A share below 1, as it was written: in percent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Percent(pub(crate) f64);
 
 impl Percent {

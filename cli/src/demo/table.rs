@@ -6,9 +6,9 @@ use nackcast_common::units::{ByteCount, counted};
 use serde::Serialize;
 
 use super::content::Content;
-use super::nodes::Ended;
-use super::stage::Traffic;
+use crate::processes::Ended;
 use crate::report::share;
+use crate::stage::Traffic;
 
 /// How the demo went.
 #[derive(Debug, Serialize)]

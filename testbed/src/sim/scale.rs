@@ -22,6 +22,7 @@ mod world;
 
 use std::time::Duration;
 
+pub use content::Content;
 pub use least::least_symbols;
 pub use loss::Loss;
 pub use meter::{Meter, Owner};

@@ -21,16 +21,22 @@ const GENERATION: Generation = Generation(1);
 
 /// The dataset, published.
 #[derive(Debug)]
-pub(super) struct Content {
-    pub(super) manifest: Arc<Manifest>,
-    pub(super) root: Root,
-    pub(super) encoded: EncodedManifest,
+pub struct Content {
+    /// What it holds.
+    pub manifest: Arc<Manifest>,
+    /// Its root, parsed.
+    pub root: Root,
+    /// The same as it is sent.
+    pub encoded: EncodedManifest,
     parts: Vec<(ObjectId, Layout)>,
 }
 
 impl Content {
     /// `files` files, `bytes` in all: those smaller than a block in packs, in the order of their paths.
-    pub(super) fn new(channel: ChannelId, publisher: &SigningKey, bytes: u64, files: u32, seed: u64) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When no manifest can list it.
+    pub fn new(channel: ChannelId, publisher: &SigningKey, bytes: u64, files: u32, seed: u64) -> Result<Self> {
         let geometry = Geometry::default();
         let mut cutter = Cutter { geometry, objects: Vec::new(), entries: Vec::new(), pack: Vec::new() };
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -51,7 +57,9 @@ impl Content {
         Ok(Self { manifest: Arc::new(manifest), root, encoded, parts })
     }
 
-    pub(super) fn publication(&self) -> Publication {
+    /// For a sender that has it all.
+    #[must_use]
+    pub fn publication(&self) -> Publication {
         Publication {
             reference: self.encoded.reference,
             manifest: Arc::clone(&self.manifest),

@@ -1,4 +1,4 @@
-//! Where the demo's processes run: hosts of a network of namespaces, or this machine's loopback interface.
+//! Where processes run that this program starts: hosts of a network of namespaces, or this machine's loopback interface.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -8,7 +8,7 @@ use std::process::Command;
 use nackcast_common::units::counted;
 use nackcast_testbed::fabric::{Direction, Link};
 use nackcast_testbed::netns;
-use nackcast_testbed::network::{Network, NetworkError};
+use nackcast_testbed::network::{Bridged, Host, Network};
 
 use crate::args::values::Percent;
 use crate::failure::{Failure, OrFail};
@@ -19,9 +19,11 @@ const PORT: u16 = 7701;
 
 /// Where the processes run.
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// Each on a host of its own; the fabric loses datagrams on the way to receivers.
     Namespaces(Network),
+    /// The same, and the kernel's bridge joins them: fast, and nothing is lost.
+    Bridged(Bridged),
     /// All on the loopback interface.
     Loopback {
         /// Why there are no namespaces; none when they were not wanted.
@@ -33,31 +35,59 @@ pub(super) enum Stage {
 
 /// What the fabric counted for a receiver.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Traffic {
-    pub(super) given: u64,
-    pub(super) lost: u64,
+pub(crate) struct Traffic {
+    pub(crate) given: u64,
+    pub(crate) lost: u64,
     /// Unicast from the receiver: NACKs, headers included.
-    pub(super) nack_bytes: u64,
+    pub(crate) nack_bytes: u64,
+}
+
+/// What joins the hosts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Cables {
+    /// The fabric, with a share of datagrams that is lost on the way to each receiver.
+    Lossy(f64),
+    /// The kernel's bridge.
+    Bridge,
+    /// No hosts: all on the loopback interface.
+    Loopback,
 }
 
 impl Stage {
-    /// Builds the network, or falls back to loopback.
-    pub(super) fn build(sender: &str, receivers: &[String], loss: f64, loopback: bool) -> Result<Self, Failure> {
-        let reason = if loopback {
-            None
-        } else {
-            match network(sender, receivers, loss) {
-                Ok(network) => return Ok(Self::Namespaces(network)),
-                Err(reason) => Some(reason),
-            }
+    /// Builds the network, the sender being its first host, or falls back to loopback. To be called before there is a
+    /// second thread: a user namespace cannot be entered with one.
+    pub(crate) fn build(sender: &str, receivers: &[String], cables: Cables) -> Result<Self, Failure> {
+        let built = match cables {
+            Cables::Lossy(loss) => network(sender, receivers, loss).map(Self::Namespaces),
+            Cables::Bridge => bridged(sender, receivers).map(Self::Bridged),
+            Cables::Loopback => return Ok(Self::Loopback { reason: None, port: free_port()? }),
         };
-        Ok(Self::Loopback { reason, port: free_port()? })
+        built.or_else(|reason| Ok(Self::Loopback { reason: Some(reason), port: free_port()? }))
+    }
+
+    fn hosts(&self) -> &[Host] {
+        match self {
+            Self::Namespaces(network) => network.hosts(),
+            Self::Bridged(network) => network.hosts(),
+            Self::Loopback { .. } => &[],
+        }
+    }
+
+    /// Does something where the node called `name` runs, on a thread of its own.
+    pub(crate) fn run<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+        match self.hosts().iter().find(|host| host.name() == name) {
+            Some(host) => host.run(work).or_running(format_args!("host {name} cannot be entered")),
+            None => Ok(work()),
+        }
     }
 
     /// One line that says what will be seen.
-    pub(super) fn describe(&self, loss: Percent, receivers: usize) -> String {
+    pub(crate) fn describe(&self, loss: Percent, receivers: usize) -> String {
         let receivers = counted(receivers as u64, "receiver");
         match self {
+            Self::Bridged(_) => {
+                format!("one sender and {receivers}, each in a network namespace of its own, on a bridge")
+            }
             Self::Namespaces(_) => format!(
                 "one sender and {receivers}, each in a network namespace of its own, {loss} of datagrams \
                  lost on the way to each receiver"
@@ -70,44 +100,40 @@ impl Stage {
     }
 
     /// Whether loss was injected.
-    pub(super) const fn is_lossy(&self) -> bool {
+    pub(crate) const fn is_lossy(&self) -> bool {
         matches!(self, Self::Namespaces(_))
     }
 
     /// A command that runs `program` as the node called `name`.
-    pub(super) fn command(&self, name: &str, program: &Path) -> Command {
-        match self {
-            Self::Namespaces(network) => network.host(name).command(program),
-            Self::Loopback { .. } => Command::new(program),
+    pub(crate) fn command(&self, name: &str, program: &Path) -> Command {
+        match self.hosts().iter().find(|host| host.name() == name) {
+            Some(host) => host.command(program),
+            None => Command::new(program),
         }
     }
 
     /// The interface that nodes use.
-    pub(super) fn interface(&self) -> &'static str {
-        match self {
-            Self::Namespaces(network) => network.hosts()[0].interface(),
-            Self::Loopback { .. } => "lo",
-        }
+    pub(crate) fn interface(&self) -> &'static str {
+        self.hosts().first().map_or("lo", Host::interface)
     }
 
     /// Where the sender listens.
-    pub(super) const fn listen(&self) -> SocketAddr {
+    pub(crate) const fn listen(&self) -> SocketAddr {
         match self {
-            Self::Namespaces(_) => SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT),
+            Self::Namespaces(_) | Self::Bridged(_) => {
+                SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)
+            }
             Self::Loopback { port, .. } => SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), *port),
         }
     }
 
     /// Where receivers find the sender.
-    pub(super) fn sender_address(&self) -> SocketAddr {
-        match self {
-            Self::Namespaces(network) => SocketAddr::new(network.hosts()[0].addr_v4().into(), PORT),
-            Self::Loopback { .. } => self.listen(),
-        }
+    pub(crate) fn sender_address(&self) -> SocketAddr {
+        self.hosts().first().map_or_else(|| self.listen(), |host| SocketAddr::new(host.addr_v4().into(), PORT))
     }
 
     /// What the fabric counted, by host; empty on loopback.
-    pub(super) fn traffic(&self) -> BTreeMap<String, Traffic> {
+    pub(crate) fn traffic(&self) -> BTreeMap<String, Traffic> {
         let Self::Namespaces(network) = self else {
             return BTreeMap::new();
         };
@@ -125,12 +151,20 @@ impl Stage {
     }
 }
 
-/// The network, the sender being its first host; or one line that says why there is none.
+fn names<'a>(sender: &'a str, receivers: &'a [String]) -> Vec<&'a str> {
+    std::iter::once(sender).chain(receivers.iter().map(String::as_str)).collect()
+}
+
+/// The network, or one line that says why there is none.
+fn bridged(sender: &str, receivers: &[String]) -> Result<Bridged, String> {
+    netns::enter_user_namespace().map_err(|error| error.to_string())?;
+    Bridged::build(&names(sender, receivers)).map_err(|error| error.to_string())
+}
+
+/// The same with faults.
 fn network(sender: &str, receivers: &[String], loss: f64) -> Result<Network, String> {
     netns::enter_user_namespace().map_err(|error| error.to_string())?;
-    let names: Vec<&str> = std::iter::once(sender).chain(receivers.iter().map(String::as_str)).collect();
-    let build = || -> Result<Network, NetworkError> { Network::build(&names, SEED) };
-    let network = build().map_err(|error| error.to_string())?;
+    let network = Network::build(&names(sender, receivers), SEED).map_err(|error| error.to_string())?;
     for receiver in receivers {
         let lossy = network.fabric().set_link(receiver, Direction::ToHost, Link::lossy(loss));
         lossy.map_err(|error| error.to_string())?;

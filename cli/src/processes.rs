@@ -1,4 +1,4 @@
-//! Starts the demo's processes, follows the progress that they print, and collects how they ended.
+//! Starts nodes as processes of this same program, follows the progress that they print, and collects how they ended.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,23 +25,23 @@ const LOG_TAIL_LINES: usize = 3;
 
 /// A process to start.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) name: String,
-    pub(super) command: std::process::Command,
-    pub(super) log: PathBuf,
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) command: std::process::Command,
+    pub(crate) log: PathBuf,
 }
 
 /// How a process ended.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) name: String,
-    pub(super) success: bool,
+pub(crate) struct Ended {
+    pub(crate) name: String,
+    pub(crate) success: bool,
     /// From the start of all to its end.
-    pub(super) time: Duration,
+    pub(crate) time: Duration,
     /// Its `--json` summary.
-    pub(super) summary: Option<serde_json::Value>,
-    pub(super) last: ChannelProgress,
-    pub(super) log: PathBuf,
+    pub(crate) summary: Option<serde_json::Value>,
+    pub(crate) last: ChannelProgress,
+    pub(crate) log: PathBuf,
 }
 
 /// What a node prints on stdout.
@@ -52,7 +52,7 @@ enum Printed {
 }
 
 /// Runs all processes to their end, or to a signal, and shows their progress.
-pub(super) async fn run(
+pub(crate) async fn run(
     plans: Vec<Plan>,
     mode: Mode,
     terminal: Terminal,
@@ -64,15 +64,14 @@ pub(super) async fn run(
     let mut moved = shown.clone();
     let display = Display::start(mode, terminal, shown, shutdown.clone());
     let progress = Arc::new(progress);
-    let mut running = JoinSet::new();
+    let (mut running, stop) = (JoinSet::new(), CancellationToken::new());
     for (index, plan) in plans.into_iter().enumerate() {
         let (name, log) = (plan.name.clone(), plan.log.clone());
-        let node = follow(plan, index, Arc::clone(&progress), clock)?;
+        let node = follow(plan, index, Arc::clone(&progress), clock, stop.clone())?;
         running.spawn(async move { node.await.or_running(format_args!("{name}, see {}", log.display())) });
     }
     let mut ended = Vec::new();
     let result = loop {
-        // Leaving early drops the processes' handles, which kills them.
         tokio::select! {
             joined = running.join_next() => match joined {
                 None => break Ok(ended),
@@ -93,17 +92,21 @@ pub(super) async fn run(
         }
     };
     display.finish().await;
+    // Of who is killed now nothing is left when this returns: what they write may be removed.
+    stop.cancel();
+    while running.join_next().await.is_some() {}
     let mut ended = result?;
     ended.sort_by(|a, b| a.name.len().cmp(&b.name.len()).then_with(|| a.name.cmp(&b.name)));
     Ok(ended)
 }
 
-/// Starts one process; the future follows it to its end.
+/// Starts one process; the future follows it to its end, which is at once when `stop` is cancelled.
 fn follow(
     plan: Plan,
     index: usize,
     progress: Arc<watch::Sender<Progress>>,
     clock: Clock,
+    stop: CancellationToken,
 ) -> Result<impl Future<Output = std::io::Result<Ended>> + Send + 'static, Failure> {
     let Plan { name, command, log } = plan;
     let log_file = File::create(&log).or_running(log.display())?;
@@ -114,10 +117,18 @@ fn follow(
     let stdout = child.stdout.take();
     Ok(async move {
         let summary = match stdout {
-            Some(stdout) => read(stdout, index, &name, &progress).await?,
+            Some(stdout) => {
+                stop.run_until_cancelled(read(stdout, index, &name, &progress)).await.transpose()?.flatten()
+            }
             None => None,
         };
-        let status = child.wait().await?;
+        let status = match stop.run_until_cancelled(child.wait()).await {
+            Some(status) => status?,
+            None => {
+                child.kill().await?;
+                child.wait().await?
+            }
+        };
         let time = clock.now().since(started);
         let last = progress.borrow().channels[index].clone();
         Ok(Ended { name, success: status.success(), time, summary, last, log })
@@ -151,7 +162,7 @@ async fn read(
 }
 
 /// The last lines of every log, to be read when something went wrong.
-pub(super) fn log_tails(root: &Path) -> String {
+pub(crate) fn log_tails(root: &Path) -> String {
     let mut text = String::new();
     let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
     let mut logs: Vec<PathBuf> =
@@ -178,7 +189,7 @@ mod tests {
     use crate::report::Event;
 
     #[test]
-    fn what_a_node_prints_is_what_the_demo_reads() {
+    fn what_a_node_prints_is_what_is_read() {
         let progress = Progress { channels: vec![ChannelProgress { bytes: 7, ..Default::default() }] };
         let line = serde_json::to_string(&Event::Progress(&progress)).unwrap();
         let Printed::Progress(read) = serde_json::from_str(&line).unwrap();
