@@ -121,7 +121,8 @@ impl<'a> Stage<'a> {
         arguments.extend(["--state".into(), self.state(SENDER)]);
         arguments.extend(["--interface", "eth0", "--no-watch"].map(Into::into));
         let told = [
-            ("--rate", format!("{}bit", spec.rate_bps)),
+            ("--rate", if spec.auto { "auto".to_owned() } else { format!("{}bit", spec.rate_bps) }),
+            ("--rate-ceiling", format!("{}bit", spec.rate_bps)),
             ("--max-jobs", spec.max_jobs.to_string()),
             ("--max-passes", spec.max_passes.to_string()),
             ("--period", format!("{}ms", spec.period_ms)),

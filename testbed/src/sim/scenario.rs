@@ -92,6 +92,8 @@ impl Default for ContentSpec {
 pub struct SenderSpec {
     /// Bits per second.
     pub rate_bps: u64,
+    /// Congestion control finds the rate: that is its ceiling.
+    pub auto: bool,
     /// Jobs at once.
     pub max_jobs: usize,
     /// Passes of an object in a round.
@@ -110,6 +112,7 @@ impl Default for SenderSpec {
     fn default() -> Self {
         Self {
             rate_bps: 20_000_000,
+            auto: false,
             max_jobs: 4,
             max_passes: 16,
             period_ms: 500,

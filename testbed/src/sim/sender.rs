@@ -17,6 +17,7 @@ use nackcast_proto::pull::Member;
 use nackcast_proto::wire::{Role, SenderCertificate};
 use nackcast_sender::ScheduleConfig;
 use nackcast_sender::engine::{EngineConfig, Publication};
+use nackcast_sender::RateBounds;
 use nackcast_sender::node::{
     AdvertisementOpener, Datagrams, Heard, HeardNack, Made, MakeError, NackOpener, NodeConfig, Order, ScanResult,
     SenderNode, Work,
@@ -221,8 +222,8 @@ impl Sender {
             data_group: identity.data_group,
             nack_port: identity.nack_port,
             quic_port: if self.gives { unicast::PORT } else { 0 },
-            rate: RateLimit::Fixed(BitRate(self.spec.rate_bps)),
-            auto: nackcast_sender::RateBounds::default(),
+            rate: if self.spec.auto { RateLimit::Auto } else { RateLimit::Fixed(BitRate(self.spec.rate_bps)) },
+            auto: RateBounds { ceiling: BitRate(self.spec.rate_bps), ..RateBounds::default() },
             schedule: ScheduleConfig {
                 max_jobs: self.spec.max_jobs,
                 max_passes: self.spec.max_passes,

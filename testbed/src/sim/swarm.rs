@@ -13,6 +13,8 @@ use super::scenario::{
 };
 
 /// Receivers pull in one seed of so many.
+/// How many seeds find the rate by themselves: one in so many.
+const AUTO_ONE_IN: u64 = 6;
 const PULL_ONE_IN: u64 = 3;
 
 /// How bad one kind of fault is.
@@ -112,6 +114,7 @@ pub fn scenario(seed: u64, fixed: Fixed) -> Scenario {
     }
     // Likewise.
     single::draw(&mut Dice(Xoshiro256PlusPlus::seed_from_u64(seed ^ 0xCAB1)), &mut scenario);
+    scenario.sender.auto = Dice(Xoshiro256PlusPlus::seed_from_u64(seed ^ 0xA070)).number(0..AUTO_ONE_IN) == 0;
     fixed.apply_loss(&mut scenario);
     scenario
 }
@@ -190,6 +193,7 @@ fn content(dice: &mut Dice, receivers: u32) -> ContentSpec {
 fn sender(dice: &mut Dice) -> SenderSpec {
     SenderSpec {
         rate_bps: dice.pick(&[2_000_000, 8_000_000, 20_000_000, 100_000_000]),
+        auto: false,
         max_jobs: dice.pick(&[1, 2, 4, 8]),
         // With fewer only unicast helps those who lost much.
         max_passes: dice.pick(&[4, 8, 16, 16, 16]),
