@@ -191,6 +191,7 @@ fn arbitrary_nack() -> impl Strategy<Value = Nack> {
             objects_missing: n[2],
             bytes_missing: n[3],
             complete,
+            leaves: !complete,
         })
 }
 

@@ -21,6 +21,7 @@ mod choice;
 pub mod event;
 mod following;
 mod keeping;
+mod leaving;
 mod manifest;
 mod nacks;
 mod object;
@@ -87,6 +88,8 @@ pub struct ReceiverEngine {
     checkpointing: bool,
     finishing: bool,
     complete: bool,
+    /// It ends.
+    leaving: bool,
     pull: Pull,
     /// Since when no sender is heard.
     alone_since: Option<Time>,
@@ -144,6 +147,7 @@ impl ReceiverEngine {
             checkpointing: false,
             finishing: false,
             complete: false,
+            leaving: false,
             pull: Pull::new(),
             alone_since: None,
             settling: VecDeque::new(),

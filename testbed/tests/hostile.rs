@@ -184,6 +184,7 @@ impl World {
                 nack_budget: 4,
                 slots: 64,
                 remembered: None,
+                once: false,
             }),
             run: RunId(at as u64 + 1),
             slots: BTreeMap::new(),
@@ -601,6 +602,7 @@ impl World {
                 nack_budget: 4,
                 slots,
                 remembered: None,
+                once: false,
             });
         }
     }

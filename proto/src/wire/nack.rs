@@ -19,7 +19,7 @@ use crate::pb;
 /// Domain of a signed answer.
 const DOMAIN: &str = "nack answer";
 /// What a NACK takes beside its demands.
-const NACK_OVERHEAD: usize = 170;
+const NACK_OVERHEAD: usize = 173;
 /// What an answer takes beside its lists, signature included.
 const ANSWER_OVERHEAD: usize = 202;
 /// What one object of a `short` list takes beside its blocks.
@@ -71,6 +71,8 @@ pub struct Nack {
     pub bytes_missing: u64,
     /// The whole dataset is installed and verified.
     pub complete: bool,
+    /// The receiver ends as it was told: nobody is to miss it.
+    pub leaves: bool,
 }
 
 /// What a sender says of an object that was asked for.
@@ -191,6 +193,7 @@ impl Nack {
             objects_missing: self.objects_missing,
             bytes_missing: self.bytes_missing,
             complete: self.complete,
+            leaves: self.leaves,
         }
         .encode_to_vec()
     }
@@ -227,6 +230,7 @@ impl Nack {
             objects_missing: m.objects_missing,
             bytes_missing: m.bytes_missing,
             complete: m.complete,
+            leaves: m.leaves,
         })
     }
 
