@@ -2,13 +2,15 @@
 //!
 //! Judged by bytes on cables, by exit codes and by the trees that result; never by the clock.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on has failed; some tell numbers")]
 
 #[path = "common/site.rs"]
 mod site;
 #[path = "common/tree.rs"]
 mod tree;
 
+#[path = "transfer/answers.rs"]
+mod answers;
 #[path = "transfer/content.rs"]
 mod content;
 #[path = "transfer/crash.rs"]

@@ -59,9 +59,9 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
         assert_eq!(code, Some(0), "{text}");
         let (_, noted, text) = found(&stage, "receiver", "note", &[]);
         assert!(noted.iter().any(|found| found == "join"), "no receiver runs: {text}");
-        // What the kernel grants is the machine's setting, and no namespace's.
+        // What the kernel grants is the machine's setting, and no namespace's; the machine's administrator may pass it.
         let granted: u64 = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
-        assert_eq!(noted.iter().any(|found| found == "buffer"), granted < 8 << 20, "{granted}: {text}");
+        assert!(granted < 8 << 20 || noted.iter().all(|found| found != "buffer"), "{granted}: {text}");
         let mut receiver = stage.receive(&[]);
         stage.until_complete();
         let (_, fine, text) = found(&stage, "receiver", "fine", &[]);
