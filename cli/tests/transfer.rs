@@ -2,7 +2,7 @@
 //!
 //! Judged by bytes on cables, by exit codes and by the trees that result; never by the clock.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on has failed; some tell numbers")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "common/site.rs"]
 mod site;

@@ -297,7 +297,6 @@ fn nacks() -> Vec<Vec<u8>> {
         nonce: 1,
         heard: 1000,
         complete: true,
-        leaves: true,
         ..Nack::default()
     };
     let demands = sets().into_iter().map(|missing| Nack { missing, complete: false, ..report.clone() });
