@@ -15,12 +15,10 @@ use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
 use crate::Dice;
-use crate::site::{NACK_PORT, Site};
+use crate::site::{NACK_PORT, PATIENCE, Site};
 
 /// An answer that does not come by then is not waited for.
 const BRIEF: Duration = Duration::from_millis(500);
-/// Tries of who belongs here, after the end of a round in which none went well.
-const LATE_MAX: u32 = 20;
 
 fn member(site: &Site) -> Member {
     let ticket: Ticket = std::fs::read_to_string(site.path("site.ticket")).unwrap().parse().unwrap();
@@ -90,11 +88,12 @@ pub(crate) fn strangers(site: &Site, node: &str, ends: &AtomicBool) -> u64 {
             let near = UdpSocket::bind((site.network.host("observer").addr_v4(), 0)).await.unwrap();
             let at = near.local_addr().unwrap();
             let client = Client::new(&SigningKey::generate()).unwrap();
-            let (mut served, mut late) = (0, 0);
+            let mut served = 0;
+            let patience = tokio::time::Instant::now() + PATIENCE;
             let ask = async {
-                // A short round on a busy machine may end before one of them is through.
-                while !ends.load(Ordering::Relaxed) || (served == 0 && late < LATE_MAX) {
-                    late += u32::from(ends.load(Ordering::Relaxed));
+                // Strangers from this address may have all its places, until their connections end.
+                let is_patient = || tokio::time::Instant::now() < patience;
+                while !ends.load(Ordering::Relaxed) || (served == 0 && is_patient()) {
                     served += u64::from(timeout(BRIEF * 4, manifest(&client, &member, at)).await == Ok(true));
                 }
             };
