@@ -86,6 +86,13 @@ impl Listed {
         }
     }
 
+    /// Starts both senders, so that the backup is one at once.
+    fn both(&self) -> (Process, Process) {
+        let mut backup = self.backup();
+        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
+        (self.primary(), backup)
+    }
+
     fn until_alerted(&self, node: &str, kind: &str) {
         let state = self.site.state(node);
         let mut ask = Command::new(program());
@@ -110,9 +117,7 @@ fn who_is_on_the_list_is_let_in_and_who_is_taken_off_reads_nothing_newer() {
     with_namespaces(|| {
         let listed = Listed::new(3, 2);
         let first = listed.write("first", 1);
-        let mut backup = listed.backup();
-        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
-        let mut primary = listed.primary();
+        let (mut primary, mut backup) = listed.both();
         let mut receivers: Vec<_> = (1..=3).map(|receiver| listed.site.receive_on(receiver, &[])).collect();
         receivers[2].wait_for_stderr(&format!("channel allow FILE {}", listed.keys[2]), PATIENCE).unwrap();
         assert!(receivers[2].stderr().contains("not on the channel's list"));
@@ -188,9 +193,7 @@ fn who_comes_when_only_the_backup_is_left_is_let_in_by_it() {
     with_namespaces(|| {
         let listed = Listed::new(3, 2);
         let first = listed.write("first", 1);
-        let mut backup = listed.backup();
-        backup.wait_for_stderr("receiving on interface", PATIENCE).unwrap();
-        let mut primary = listed.primary();
+        let (mut primary, mut backup) = listed.both();
         until("the backup has it", || listed.site.path("copy").join("first").exists());
         until("the backup serves it", || backup.stderr().contains("to=standby"));
         primary.kill9().unwrap();

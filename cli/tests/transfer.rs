@@ -9,6 +9,8 @@ mod site;
 #[path = "common/tree.rs"]
 mod tree;
 
+#[path = "transfer/answers.rs"]
+mod answers;
 #[path = "transfer/content.rs"]
 mod content;
 #[path = "transfer/crash.rs"]

@@ -200,6 +200,7 @@ fn arbitrary_nack() -> impl Strategy<Value = Nack> {
                 arrival: n[1],
                 number: n[2],
             }),
+            leaves: !complete,
         })
 }
 

@@ -50,6 +50,8 @@ const WAITING_PER_TURN: usize = 64;
 /// datagrams: about what a socket's buffer holds.
 const DATA_BEFORE_ADVERTISEMENTS: usize = 4096;
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// A node that ends waits no longer for the sender to take note.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// What one channel is given.
 pub(crate) struct Setup {
@@ -107,12 +109,7 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
         // First who is let in, and then what they get.
         puller.follow(&node);
         shelf.follow(&node);
-        for _ in 0..WAITING_PER_TURN {
-            let Ok((length, from)) = sockets.nacks.try_recv_from(&mut incoming) else { break };
-            if let Some(datagram) = incoming.get_mut(..length) {
-                node.handle_answer_datagram(clock.now(), from, datagram);
-            }
-        }
+        sockets.hear_answers(&mut node, clock, &mut incoming);
         if unbroken >= DATA_BEFORE_ADVERTISEMENTS {
             unbroken = 0;
             let result = sockets.hear_advertisements(&mut node, clock);
@@ -172,6 +169,9 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
     // Orders given before now are carried out: what was received shall survive.
     node.checkpoint_all();
     threads.carry_out(&mut node);
+    if result.is_ok() {
+        sockets.take_leave(&mut node, clock, &mut incoming).await;
+    }
     progress.send_replace(told(&node));
     threads.join().await?;
     result.map(|()| ReceivedChannel { unicast_bytes: shelf.given(), ..node.summary() })
@@ -284,6 +284,29 @@ impl Sockets {
 
     fn hear_advertisements(&mut self, node: &mut ReceiverNode, clock: Clock) -> std::io::Result<usize> {
         self.advertisements.try_recv(|from, datagram| node.handle_advertisement_datagram(clock.now(), from, datagram))
+    }
+
+    fn hear_answers(&self, node: &mut ReceiverNode, clock: Clock, incoming: &mut [u8]) {
+        for _ in 0..WAITING_PER_TURN {
+            let Ok((length, from)) = self.nacks.try_recv_from(incoming) else { break };
+            if let Some(datagram) = incoming.get_mut(..length) {
+                node.handle_answer_datagram(clock.now(), from, datagram);
+            }
+        }
+    }
+
+    /// Tells who may miss the node that it ends; waits for the answer, but not for long.
+    async fn take_leave(&self, node: &mut ReceiverNode, clock: Clock, incoming: &mut [u8]) {
+        node.leave(clock.now());
+        let until = clock.now() + LEAVE_MAX;
+        while !node.has_left() && clock.now() < until {
+            self.send(node);
+            let next = node.poll_deadline().map_or(until, |deadline| deadline.at.min(until));
+            tokio::select! {
+                _ = self.nacks.readable() => self.hear_answers(node, clock, incoming),
+                () = tokio::time::sleep_until(clock.instant(next).into()) => node.handle_timeout(clock.now()),
+            }
+        }
     }
 
     fn send(&self, node: &mut ReceiverNode) {

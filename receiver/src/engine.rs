@@ -21,6 +21,7 @@ mod choice;
 pub mod event;
 mod following;
 mod keeping;
+mod leaving;
 mod manifest;
 mod nacks;
 mod object;
@@ -89,6 +90,8 @@ pub struct ReceiverEngine {
     checkpointing: bool,
     finishing: bool,
     complete: bool,
+    /// It ends.
+    leaving: bool,
     pull: Pull,
     readings: Readings,
     /// Since when no sender is heard.
@@ -147,6 +150,7 @@ impl ReceiverEngine {
             checkpointing: false,
             finishing: false,
             complete: false,
+            leaving: false,
             pull: Pull::new(),
             readings: Readings::default(),
             alone_since: None,

@@ -114,7 +114,8 @@ pub enum End {
 /// - Inputs, each with `now`, which never goes back: [`Self::handle_advertisement_datagram`],
 ///   [`Self::handle_data_datagram`], [`Self::handle_answer_datagram`], [`Self::handle_block_report`],
 ///   [`Self::handle_dataset_report`], [`Self::handle_timeout`]; [`Self::handle_pulled`], [`Self::handle_offered`],
-///   [`Self::handle_pull_over`]; [`Self::handle_joined`]; and [`Self::scan`], [`Self::checkpoint_all`], [`Self::trouble`].
+///   [`Self::handle_pull_over`]; [`Self::handle_joined`]; and [`Self::scan`], [`Self::checkpoint_all`], [`Self::leave`],
+///   [`Self::trouble`].
 /// - After each input take, in this order:
 ///   1. [`Self::poll_order`] until there is none. Each worker carries out its orders in the order in which they
 ///      came, and each report comes back; the two workers may run side by side, and the node need not wait for them.
@@ -180,6 +181,7 @@ impl ReceiverNode {
             nack_budget: config.nack_budget,
             slots,
             remembered: config.remembered,
+            once: config.once,
         });
         let data_group = SocketAddr::new(ticket.advertise.ip(), ticket.advertise.port().saturating_add(1));
         let mut node = Self {
@@ -228,6 +230,20 @@ impl ReceiverNode {
     pub fn checkpoint_all(&mut self) {
         let blocks = self.engine.open_in_memory();
         self.checkpoint(blocks);
+    }
+
+    /// The node ends as it was told: whoever may miss it shall know. With `once` that was said already, with the report
+    /// that the dataset is whole.
+    pub fn leave(&mut self, now: Time) {
+        if self.ended.is_none() {
+            self.engine.leave(now);
+        }
+    }
+
+    /// Nothing waits for [`Self::leave`] to be heard any more.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.ended.is_some() || self.engine.has_left()
     }
 
     /// A line for people, of something around the node.

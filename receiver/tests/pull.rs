@@ -98,6 +98,7 @@ impl Stage {
             nack_budget: 4,
             slots: 8,
             remembered: None,
+            once: false,
         });
         engine.allow_pull(when, 1 << 20);
         engine.add_source(SOURCE);

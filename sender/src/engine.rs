@@ -74,6 +74,8 @@ pub struct SenderEngine {
     has_role: bool,
     /// Draining because another sender goes first.
     is_yielding: bool,
+    /// Since when receivers are this sender's.
+    serves_since: Option<Time>,
     schedule: Schedule,
     feedback: Feedback,
     flow: Flow,
@@ -135,6 +137,7 @@ impl SenderEngine {
             state: SenderState::Starting,
             has_role: false,
             is_yielding: false,
+            serves_since: None,
             schedule: Schedule::new(config.schedule),
             feedback: Feedback::new(),
             flow: Flow::default(),
@@ -314,6 +317,8 @@ impl SenderEngine {
     /// Moves every machine as far as it goes.
     fn advance(&mut self, now: Time) {
         self.started.get_or_insert(now);
+        let serves = matches!(self.state, SenderState::Active | SenderState::Draining);
+        self.serves_since = serves.then(|| self.serves_since.unwrap_or(now));
         self.feedback.follow(now, self.rate());
         self.feedback.recount(now);
         self.schedule.end_closed(now, &mut self.foresight);

@@ -325,7 +325,7 @@ impl Scanner {
     fn failed(&mut self, error: &RunError) -> (Scanned, Scan) {
         tracing::warn!("{error}; the last generation stays as it is");
         self.futile += 1;
-        // A disk that is back tells nobody, and a watch ended with what it watched.
+        // A disk that is back tells nobody.
         self.try_again();
         // It begins as soon as the directory can be read.
         self.next_epoch = self.next_epoch.map(|(epoch, _)| (epoch, Instant::now() + RETRY.0));
@@ -370,6 +370,8 @@ struct Publisher {
     /// Wakes the scanner; kept by the watch.
     touch: mpsc::Sender<()>,
     watch: Option<notify::RecommendedWatcher>,
+    /// People were told that nothing is watched.
+    unwatched: bool,
     /// Of the last scan: a problem that lasts is logged once.
     logged: BTreeSet<Trouble>,
 }
@@ -378,7 +380,17 @@ impl Publisher {
     fn new(config: ScannerConfig, touch: mpsc::Sender<()>) -> Self {
         let manifests = ManifestStore::new(config.state.dir(), config.library.config().channel);
         let logged = BTreeSet::new();
-        Self { config, manifests, stored: None, previous: None, begun: false, touch, watch: None, logged }
+        Self {
+            config,
+            manifests,
+            stored: None,
+            previous: None,
+            begun: false,
+            touch,
+            watch: None,
+            unwatched: false,
+            logged,
+        }
     }
 
     fn generation(&self) -> Option<Generation> {
@@ -390,6 +402,7 @@ impl Publisher {
         if first {
             self.begin()?;
         }
+        self.renew_watch();
         let config = &mut self.config;
         let scan = config
             .library
@@ -410,7 +423,7 @@ impl Publisher {
         Ok(Found { content, published, problems })
     }
 
-    /// Takes up where an earlier run ended, and begins to watch.
+    /// Takes up where an earlier run ended.
     fn begin(&mut self) -> Result<(), RunError> {
         let library = self.config.library.config();
         let (channel, geometry) = (library.channel, library.geometry);
@@ -433,9 +446,6 @@ impl Publisher {
             self.previous = Manifest::new(head, Vec::new(), Vec::new())
                 .ok()
                 .map(|manifest| Previous { manifest: Arc::new(manifest), root_hash });
-        }
-        if self.config.watch && self.watch.is_none() {
-            self.watch = self.begin_watch();
         }
         Ok(())
     }
@@ -460,7 +470,29 @@ impl Publisher {
         }
     }
 
-    fn begin_watch(&self) -> Option<notify::RecommendedWatcher> {
+    /// Watches what stands at the path now. A watch is of directories, not of paths, and ends with them without a word:
+    /// one that was removed and is back, or a file system that was mounted anew. So each scan begins with a new one, and
+    /// sees what changed before.
+    fn renew_watch(&mut self) {
+        if !self.config.watch {
+            return;
+        }
+        // First the old one: the system grants so many watches in all.
+        self.watch = None;
+        match self.begin_watch() {
+            Ok(watch) => (self.watch, self.unwatched) = (Some(watch), false),
+            Err(error) => {
+                if !std::mem::replace(&mut self.unwatched, true) {
+                    tracing::warn!(
+                        directory = %self.config.library.config().root.display(), %error,
+                        "changes are not watched for, only found by the scans on a period or a command"
+                    );
+                }
+            }
+        }
+    }
+
+    fn begin_watch(&self) -> notify::Result<notify::RecommendedWatcher> {
         let root = &self.config.library.config().root;
         let touch = self.touch.clone();
         let heard = move |event: notify::Result<notify::Event>| {
@@ -473,18 +505,9 @@ impl Publisher {
                 _ = touch.try_send(());
             }
         };
-        let watch = notify::recommended_watcher(heard).and_then(|mut watch| {
-            watch.watch(root, RecursiveMode::Recursive)?;
-            Ok(watch)
-        });
-        watch
-            .inspect_err(|error| {
-                tracing::warn!(
-                    directory = %root.display(), %error,
-                    "changes are not watched for, only found by the scans on a period or a command"
-                );
-            })
-            .ok()
+        let mut watch = notify::recommended_watcher(heard)?;
+        watch.watch(root, RecursiveMode::Recursive)?;
+        Ok(watch)
     }
 
     fn refuse_emptied(&self, manifest: &Manifest) -> Result<(), RunError> {

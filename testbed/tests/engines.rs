@@ -180,6 +180,7 @@ impl World {
                 nack_budget: 4,
                 slots: 64,
                 remembered: None,
+                once: false,
             }),
             run: RunId(at as u64 + 1),
             slots: BTreeMap::new(),

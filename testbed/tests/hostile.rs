@@ -185,6 +185,7 @@ impl World {
                 nack_budget: 4,
                 slots: 64,
                 remembered: None,
+                once: false,
             }),
             run: RunId(at as u64 + 1),
             slots: BTreeMap::new(),
@@ -602,6 +603,7 @@ impl World {
                 nack_budget: 4,
                 slots,
                 remembered: None,
+                once: false,
             });
         }
     }

@@ -7,7 +7,7 @@ use nackcast_common::clock::Clock;
 use nackcast_testbed::sim::roles::{self, Cast, Outcome};
 use serde::Serialize;
 
-use super::shown::Report;
+use super::shown::{Report, Went};
 use super::soak::soak;
 use crate::App;
 use crate::args::SimArgs;
@@ -18,14 +18,8 @@ use crate::output::{print, print_json};
 #[derive(Debug, Serialize)]
 struct Printed {
     cast: u64,
-    passed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    oracle: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    what: Option<String>,
-    trace: String,
-    events: u64,
-    virtual_seconds: f64,
+    #[serde(flatten)]
+    went: Went,
     senders: usize,
     receivers: usize,
     story: Vec<String>,
@@ -66,12 +60,7 @@ pub(super) fn many(seeds: Range<u64>, args: &SimArgs, app: &App, clock: &Clock) 
 fn printed(cast: &Cast, outcome: &Outcome) -> Printed {
     Printed {
         cast: cast.seed,
-        passed: outcome.failure.is_none(),
-        oracle: outcome.failure.as_ref().map(|failure| failure.oracle),
-        what: outcome.failure.as_ref().map(|failure| failure.what.clone()),
-        trace: outcome.hash.to_string(),
-        events: outcome.events,
-        virtual_seconds: outcome.end.0 as f64 / 1e6,
+        went: Went::new(outcome.failure.as_ref(), outcome.hash, outcome.events, outcome.end),
         senders: cast.parts.len(),
         receivers: cast.receivers,
         story: outcome.story.clone(),

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nackcast_common::clock::Time;
+use nackcast_common::ids::Digest;
+use nackcast_testbed::sim::oracle::Failure as Failed;
 use nackcast_testbed::sim::plot;
 use nackcast_testbed::sim::scenario::Scenario;
 use nackcast_testbed::sim::world::Outcome;
@@ -12,10 +15,9 @@ use serde::Serialize;
 use super::replay::Replay;
 use crate::failure::{Failure, OrFail};
 
-/// One run, as it is printed.
+/// How a run went, as it is printed; between what names it and what else there is to say.
 #[derive(Debug, Serialize)]
-pub(super) struct Printed {
-    seed: u64,
+pub(super) struct Went {
     passed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     oracle: Option<&'static str>,
@@ -24,6 +26,27 @@ pub(super) struct Printed {
     trace: String,
     events: u64,
     virtual_seconds: f64,
+}
+
+impl Went {
+    pub(super) fn new(failure: Option<&Failed>, trace: Digest, events: u64, end: Time) -> Self {
+        Self {
+            passed: failure.is_none(),
+            oracle: failure.map(|failure| failure.oracle),
+            what: failure.map(|failure| failure.what.clone()),
+            trace: trace.to_string(),
+            events,
+            virtual_seconds: end.0 as f64 / 1e6,
+        }
+    }
+}
+
+/// One run, as it is printed.
+#[derive(Debug, Serialize)]
+pub(super) struct Printed {
+    seed: u64,
+    #[serde(flatten)]
+    went: Went,
     receivers: u32,
     sent_bytes: u64,
     repair_bytes: u64,
@@ -57,12 +80,7 @@ pub(super) fn with_smallest(mut text: String, smallest: Option<&Path>) -> String
 pub(super) fn printed(scenario: &Scenario, outcome: &Outcome) -> Printed {
     Printed {
         seed: scenario.seed,
-        passed: outcome.failure.is_none(),
-        oracle: outcome.failure.as_ref().map(|failure| failure.oracle),
-        what: outcome.failure.as_ref().map(|failure| failure.what.clone()),
-        trace: outcome.hash.to_string(),
-        events: outcome.events,
-        virtual_seconds: outcome.end.0 as f64 / 1e6,
+        went: Went::new(outcome.failure.as_ref(), outcome.hash, outcome.events, outcome.end),
         receivers: scenario.receivers,
         sent_bytes: outcome.sent_bytes,
         repair_bytes: outcome.repair_bytes,

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use nackcast_testbed::netns::with_namespaces;
 use serde_json::Value;
 
+use crate::doctor::{allow, forbid};
 use crate::stage::{Stage, end, program, until, with_another};
 
 fn kinds(alerts: &Value) -> Vec<&str> {
@@ -83,6 +84,33 @@ fn a_wrong_ticket_is_told() {
             let alerts: Value = serde_json::from_slice(&output.stdout).ok()?;
             kinds(&alerts).contains(&"key-rejected").then_some(())
         });
+        end(&mut receiver);
+        end(&mut sender);
+    });
+}
+
+#[test]
+fn a_receiver_whose_nacks_do_not_arrive_says_so_until_they_do() {
+    let _turn = with_another();
+    with_namespaces(|| {
+        let stage = Stage::new();
+        let mut sender = stage.send(&[]);
+        // What is sent unasked is over: whoever comes now has to ask.
+        stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
+        forbid(&stage, "sender", "input", "udp dport 7701");
+        // It would pull what nobody answers for.
+        let mut receiver = stage.receive(&["--pull", "never"]);
+        let told = || {
+            let output = stage.ask("receiver", &["alerts", "--json"]);
+            serde_json::from_slice::<Value>(&output.stdout).ok().filter(|alerts| alerts["alerts"].is_array())
+        };
+        let alerts = until("it is told", || told().filter(|alerts| !kinds(alerts).is_empty()));
+        assert_eq!(kinds(&alerts), ["no-sender-answers"]);
+        let check = alerts["alerts"][0]["check"].as_str().unwrap();
+        assert!(check.contains("NACK port") && check.contains("doctor"), "{alerts}");
+        allow(&stage, "sender");
+        stage.until_complete();
+        until("the alert is over", || told().filter(|alerts| kinds(alerts).is_empty()));
         end(&mut receiver);
         end(&mut sender);
     });

@@ -30,13 +30,13 @@ fn assert_wrong(stage: &Stage, host: &str, what: &str, arguments: &[&str]) {
 }
 
 /// Drops what the rule matches.
-fn forbid(stage: &Stage, host: &str, hook: &str, rule: &str) {
+pub(crate) fn forbid(stage: &Stage, host: &str, hook: &str, rule: &str) {
     let table =
         format!("add table inet doctor; add chain inet doctor {hook} {{ type filter hook {hook} priority 0; }}; ");
     stage.must(host, "nft", &[&format!("{table} add rule inet doctor {hook} {rule} drop")]);
 }
 
-fn allow(stage: &Stage, host: &str) {
+pub(crate) fn allow(stage: &Stage, host: &str) {
     stage.must(host, "nft", &["delete table inet doctor"]);
 }
 
@@ -59,9 +59,9 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
         assert_eq!(code, Some(0), "{text}");
         let (_, noted, text) = found(&stage, "receiver", "note", &[]);
         assert!(noted.iter().any(|found| found == "join"), "no receiver runs: {text}");
-        // What the kernel grants is the machine's setting, and no namespace's; it tells twice of what it gives.
+        // What the kernel grants is the machine's setting, and no namespace's; the machine's administrator may pass it.
         let granted: u64 = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
-        assert_eq!(noted.iter().any(|found| found == "buffer"), granted * 2 < 8 << 20, "{granted}: {text}");
+        assert!(granted < 8 << 20 || noted.iter().all(|found| found != "buffer"), "{granted}: {text}");
         let mut receiver = stage.receive(&[]);
         stage.until_complete();
         let (_, fine, text) = found(&stage, "receiver", "fine", &[]);

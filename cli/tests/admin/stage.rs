@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
@@ -16,26 +15,14 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "../common/turn.rs"]
+mod turn;
+pub(crate) use turn::with_another;
+
 /// Long enough for a busy machine: nothing here is judged by the clock.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How often something is looked at that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Tests that mostly wait for silence and deadlines: two at a time. It ends with the turn that it gives.
-pub(crate) fn with_another() -> impl Drop {
-    static FREE: (Mutex<u32>, Condvar) = (Mutex::new(2), Condvar::new());
-    struct Turn;
-    impl Drop for Turn {
-        fn drop(&mut self) {
-            *FREE.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-            FREE.1.notify_one();
-        }
-    }
-    let free = FREE.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut free = FREE.1.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-    *free -= 1;
-    Turn
-}
 
 /// Waits until `look` gives something; `what` is for the failure.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -1,6 +1,9 @@
 //! The admin interface on TCP: off loopback with certificates on both sides only.
 
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nackcast_testbed::netns::with_namespaces;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -24,6 +27,61 @@ fn certificates(stage: &Stage, ca: &str, names: &[&str]) {
 
 fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
+}
+
+/// As many as may be connected at once.
+const PLACES: usize = 64;
+/// Between two bytes: far less than any idle connection is given.
+const DRIP: Duration = Duration::from_millis(100);
+
+/// Takes all places, and says a byte of an endless handshake now and then; how many were shown out.
+fn drip(stage: &Stage, ends: &AtomicBool, full: &AtomicBool) -> usize {
+    let mut streams: Vec<_> = (0..PLACES).map(|_| stage.connect("sender", 7800)).collect();
+    streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    full.store(true, Ordering::Relaxed);
+    // A handshake record with a long hello, of which the rest never comes.
+    let hello = [0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3];
+    for byte in hello.into_iter().chain(std::iter::repeat(7)) {
+        streams.retain_mut(|stream| {
+            let is_open = match stream.read(&mut [0; 512]) {
+                Ok(length) => length > 0,
+                Err(error) => error.kind() == ErrorKind::WouldBlock,
+            };
+            is_open && stream.write_all(&[byte]).is_ok()
+        });
+        if ends.load(Ordering::Relaxed) {
+            break;
+        }
+        std::thread::park_timeout(DRIP);
+    }
+    PLACES - streams.len()
+}
+
+#[test]
+fn handshakes_that_never_end_do_not_keep_others_out() {
+    let _turn = with_another();
+    with_namespaces(|| {
+        let stage = Stage::new();
+        certificates(&stage, "ca", &["node", "friend"]);
+        let path = |name: &str| stage.path(name).display().to_string();
+        let (cert, key, ca) = (path("node.pem"), path("node.key"), path("ca.pem"));
+        let tls = ["--admin", "0.0.0.0:7800", "--admin-cert", &cert, "--admin-key", &key, "--admin-ca", &ca];
+        let mut sender = stage.send(&tls);
+        stage.until_channel("sender", "it serves", |channel| channel["state"] == "idle");
+        let (ends, full) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let dripping = scope.spawn(|| drip(&stage, &ends, &full));
+            until("all places are taken", || full.load(Ordering::Relaxed).then_some(()));
+            let node = format!("https://{}:7800", stage.address("sender"));
+            let (cert, key) = (path("friend.pem"), path("friend.key"));
+            let asked = ["status", "--json", "--node", &node, "--ca", &ca, "--cert", &cert, "--key", &key];
+            until("a friend is answered", || stage.ask_over_network(&asked).status.success().then_some(()));
+            ends.store(true, Ordering::Relaxed);
+            let shown_out = dripping.join().unwrap();
+            assert!(shown_out > 0, "they did not take all places");
+        });
+        end(&mut sender);
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nackcast_common::clock::{Clock, Time};
@@ -17,6 +17,11 @@ use nackcast_testbed::network::Network;
 use nackcast_testbed::process::Process;
 use serde_json::Value;
 use tempfile::TempDir;
+
+#[path = "turn.rs"]
+mod turn;
+#[allow(unused_imports, reason = "tests that measure, or keep the machine busy, run alone")]
+pub(crate) use turn::with_another;
 
 /// Long enough for a busy machine: nothing here is judged by the clock.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -38,23 +43,6 @@ pub(crate) const FRAMING: f64 = 1492.0 / 1400.0;
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Tests that mostly wait for silence and deadlines: two at a time. It ends with the turn that it gives.
-#[allow(dead_code, reason = "tests that measure, or keep the machine busy, run alone")]
-pub(crate) fn with_another() -> impl Drop {
-    static FREE: (Mutex<u32>, Condvar) = (Mutex::new(2), Condvar::new());
-    struct Turn;
-    impl Drop for Turn {
-        fn drop(&mut self) {
-            *FREE.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-            FREE.1.notify_one();
-        }
-    }
-    let free = FREE.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut free = FREE.1.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-    *free -= 1;
-    Turn
 }
 
 /// Waits until `done`; `what` is for the failure.

@@ -15,7 +15,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
 use crate::Dice;
-use crate::site::Site;
+use crate::site::{NACK_PORT, PATIENCE, Site};
 
 /// An answer that does not come by then is not waited for.
 const BRIEF: Duration = Duration::from_millis(500);
@@ -26,12 +26,16 @@ fn member(site: &Site) -> Member {
     Member { channel, epoch, secret: secret.unwrap(), publisher, sender: None }
 }
 
-/// Whether who has the ticket gets the manifest.
-pub(crate) fn is_served(site: &Site) -> bool {
+/// Where a node serves QUIC.
+fn quic(site: &Site, node: &str) -> SocketAddr {
+    (site.network.host(node).addr_v4(), NACK_PORT + 1).into()
+}
+
+/// Whether who has the ticket gets the manifest from this node.
+pub(crate) fn is_served(site: &Site, node: &str) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = Client::new(&SigningKey::generate()).unwrap();
-    runtime
-        .block_on(async { timeout(BRIEF * 4, manifest(&client, &member(site), site.quic().into())).await == Ok(true) })
+    runtime.block_on(async { timeout(BRIEF * 4, manifest(&client, &member(site), quic(site, node))).await == Ok(true) })
 }
 
 async fn manifest(client: &Client, member: &Member, at: SocketAddr) -> bool {
@@ -43,11 +47,11 @@ async fn manifest(client: &Client, member: &Member, at: SocketAddr) -> bool {
 }
 
 /// Goes on until `ends`; how much was said.
-pub(crate) fn strangers(site: &Site, ends: &AtomicBool) -> u64 {
+pub(crate) fn strangers(site: &Site, node: &str, ends: &AtomicBool) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let said = AtomicU64::new(0);
-        let (member, server) = (member(site), SocketAddr::from(site.quic()));
+        let (member, server) = (member(site), quic(site, node));
         let one = async |seed: u64| {
             let mut dice = Dice::new(seed);
             let client = Client::new(&SigningKey::generate()).unwrap();
@@ -85,8 +89,11 @@ pub(crate) fn strangers(site: &Site, ends: &AtomicBool) -> u64 {
             let at = near.local_addr().unwrap();
             let client = Client::new(&SigningKey::generate()).unwrap();
             let mut served = 0;
+            let patience = tokio::time::Instant::now() + PATIENCE;
             let ask = async {
-                while !ends.load(Ordering::Relaxed) {
+                // Strangers from this address may have all its places, until their connections end.
+                let is_patient = || tokio::time::Instant::now() < patience;
+                while !ends.load(Ordering::Relaxed) || (served == 0 && is_patient()) {
                     served += u64::from(timeout(BRIEF * 4, manifest(&client, &member, at)).await == Ok(true));
                 }
             };

@@ -17,7 +17,7 @@ const PREFACE_LEN: usize = 24;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// What our own client says, as it goes over the wire: it looks at everything, and steers.
-pub(crate) fn recorded_requests(site: &Site) -> Vec<Vec<u8>> {
+pub(crate) fn recorded_requests(site: &Site, node: &str) -> Vec<Vec<u8>> {
     let asked: [&[&str]; 6] = [
         &["status", "--receivers"],
         &["objects"],
@@ -26,16 +26,16 @@ pub(crate) fn recorded_requests(site: &Site) -> Vec<Vec<u8>> {
         &["resume"],
         &["resend", "no/such"],
     ];
-    asked.into_iter().map(|arguments| recorded_request(site, arguments)).collect()
+    asked.into_iter().map(|arguments| recorded_request(site, node, arguments)).collect()
 }
 
-fn recorded_request(site: &Site, arguments: &[&str]) -> Vec<u8> {
-    let host = site.network.host("sender");
+fn recorded_request(site: &Site, node: &str, arguments: &[&str]) -> Vec<u8> {
+    let host = site.network.host(node);
     let listener = host.run(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-    let node = format!("http://{}", listener.local_addr().unwrap());
+    let here = format!("http://{}", listener.local_addr().unwrap());
     let mut status = host.command(program());
     let (verb, rest) = arguments.split_first().unwrap();
-    let asked = status.args([verb, "--node", &node]).args(rest);
+    let asked = status.args([verb, "--node", &here]).args(rest);
     let mut client = asked.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (mut near, _) = listener.accept().unwrap();
     let mut far = host.run(|| TcpStream::connect(("127.0.0.1", ADMIN_PORT)).unwrap()).unwrap();
@@ -48,8 +48,9 @@ fn recorded_request(site: &Site, arguments: &[&str]) -> Vec<u8> {
     }
     drop(far.shutdown(std::net::Shutdown::Both));
     answers.join().unwrap();
-    // What does not exist is refused, and the request was made.
-    assert!(client.wait().unwrap().success() || *verb == "resend", "{arguments:?}");
+    // What does not exist, or is not for this node, is refused, and the request was made.
+    let is_question = ["status", "objects", "alerts"].contains(verb);
+    assert!(client.wait().unwrap().success() || !is_question, "{arguments:?}");
     assert!(recorded.starts_with(b"PRI"), "{recorded:?}");
     recorded
 }
@@ -74,9 +75,9 @@ fn connect(address: SocketAddr) -> Option<TcpStream> {
 }
 
 /// HTTP until `ends`; how often something was said.
-pub(crate) fn http(site: &Site, ends: &AtomicBool) -> u64 {
+pub(crate) fn http(site: &Site, node: &str, ends: &AtomicBool) -> u64 {
     let (mut dice, mut said, mut kept) = (Dice::new(20), 0, Vec::new());
-    let address = SocketAddr::from((site.sender_addr(), HTTP_PORT));
+    let address = SocketAddr::from((site.network.host(node).addr_v4(), HTTP_PORT));
     while !ends.load(Ordering::Relaxed) {
         let Some(stream) = connect(address) else {
             // All places are taken, and the queue is full: others come.
@@ -84,9 +85,12 @@ pub(crate) fn http(site: &Site, ends: &AtomicBool) -> u64 {
             continue;
         };
         let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-        let bytes = match dice.below(6) {
+        let content = b"GET /content/site/file-0 HTTP/1.1\r\nHost: x\r\nRange: bytes=7-70000\r\n\r\n";
+        let bytes = match dice.below(8) {
             0 => dice.noise(4000),
             1 => dice.mutate(request),
+            6 => dice.mutate(content),
+            7 => content.to_vec(),
             2 => request.repeat(100),
             3 => [b"GET /content/site/../../x HTTP/1.1\r\nX: ", &b"y".repeat(100_000)[..]].concat(),
             4 => PREFACE.to_vec(),
@@ -105,10 +109,10 @@ pub(crate) fn http(site: &Site, ends: &AtomicBool) -> u64 {
 }
 
 /// gRPC on TCP and on the Unix socket until `ends`; how often something was said.
-pub(crate) fn grpc(site: &Site, recordings: &[Vec<u8>], ends: &AtomicBool) -> u64 {
+pub(crate) fn grpc(site: &Site, node: &str, recordings: &[Vec<u8>], ends: &AtomicBool) -> u64 {
     let (mut dice, mut said, mut kept) = (Dice::new(30), 0, Vec::new());
     let address = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT));
-    let socket = site.state("sender").join("admin.sock");
+    let socket = site.state(node).join("admin.sock");
     while !ends.load(Ordering::Relaxed) {
         let recorded = &recordings[dice.below(recordings.len())];
         let bytes = match dice.below(7) {

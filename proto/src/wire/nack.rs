@@ -19,7 +19,7 @@ use crate::pb;
 /// Domain of a signed answer.
 const DOMAIN: &str = "nack answer";
 /// What a NACK takes beside its demands.
-const NACK_OVERHEAD: usize = 240;
+const NACK_OVERHEAD: usize = 173;
 /// What an answer takes beside its lists, signature included.
 const ANSWER_OVERHEAD: usize = 202;
 /// What one object of a `short` list takes beside its blocks.
@@ -73,6 +73,8 @@ pub struct Nack {
     pub complete: bool,
     /// It only tells what the receiver has read, and is not answered.
     pub reading: Option<Reading>,
+    /// The receiver ends as it was told: nobody is to miss it.
+    pub leaves: bool,
 }
 
 /// What a receiver has read of a session's data group, up to [`Nack::heard`].
@@ -211,6 +213,7 @@ impl Nack {
             bytes_missing: self.bytes_missing,
             complete: self.complete,
             reading: self.reading.map(Reading::to_pb),
+            leaves: self.leaves,
         }
         .encode_to_vec()
     }
@@ -248,6 +251,7 @@ impl Nack {
             bytes_missing: m.bytes_missing,
             complete: m.complete,
             reading: m.reading.as_ref().map(Reading::from_pb),
+            leaves: m.leaves,
         })
     }
 

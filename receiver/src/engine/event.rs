@@ -27,6 +27,8 @@ pub struct EngineConfig {
     pub slots: u32,
     /// A manifest of an earlier run is at hand: its generation and hash.
     pub remembered: Option<(Generation, Digest)>,
+    /// The node ends when the dataset is whole.
+    pub once: bool,
 }
 
 /// The dataset as the scan found it: what is wanted, and what of that is here already.

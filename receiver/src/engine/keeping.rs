@@ -61,17 +61,16 @@ impl Keeping {
         due
     }
 
-    /// What the look found; true when things go on.
-    pub(super) fn looked(&mut self, now: Time, is_there: bool) -> bool {
+    /// What the look found.
+    pub(super) fn looked(&mut self, now: Time, is_there: bool) {
         if self.state != State::Looking {
-            return false;
+            return;
         }
         if is_there {
             (self.state, self.since) = (State::Keeping, now);
         } else {
             self.state = State::Waiting { until: now + LOOK_EVERY };
         }
-        is_there
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -157,7 +156,8 @@ mod tests {
         keeping.refused(*now);
         *now = keeping.deadline().unwrap();
         assert!(keeping.look(*now) && !keeping.look(*now));
-        assert!(keeping.looked(*now, true) && !keeping.is_stopped());
+        keeping.looked(*now, true);
+        assert!(!keeping.is_stopped());
         now.since(began)
     }
 
@@ -179,7 +179,8 @@ mod tests {
             // The same trouble, told late.
             keeping.refused(now);
             assert!(keeping.look(now));
-            assert!(!keeping.looked(now, false) && keeping.is_stopped());
+            keeping.looked(now, false);
+            assert!(keeping.is_stopped());
             assert_eq!(keeping.deadline(), Some(now + LOOK_EVERY));
         }
     }

@@ -368,6 +368,9 @@ impl ReceiverEngine {
     pub(super) fn nack(&mut self, now: Time) {
         self.send_report(now);
         let Some((_, session)) = self.sessions.chosen() else { return };
+        if self.leaving {
+            return;
+        }
         let advertisement = &session.advertisement;
         let wait = match advertisement.state {
             SenderState::Active | SenderState::Draining => None,
@@ -565,6 +568,7 @@ impl ReceiverEngine {
             objects_missing: self.missing.count() + self.receptions.len() as u64,
             bytes_missing: wanted_bytes.saturating_sub(here),
             complete: self.complete,
+            leaves: self.leaves(),
             ..Nack::default()
         };
         Some((std::net::SocketAddr::new(session.from.ip(), advertisement.nack_port), nack))
@@ -576,6 +580,8 @@ impl ReceiverEngine {
         let spread = report_spread(size, session.advertisement.rate_bps);
         // Until it answered us, the sender may not know how large the group is.
         let spread = if session.confirmed { spread } else { spread.max(GREETING) };
+        // Whoever ends does not wait: nodes end one by one, or one for each report that they spread.
+        let spread = if self.leaving { Duration::ZERO } else { spread };
         let most = if self.complete { ALIVE_WHOLE } else { ALIVE };
         let every = most.max(Duration::from_secs(1) * (size / ALIVE_PER_SECOND));
         match self.cycle.alive_at {

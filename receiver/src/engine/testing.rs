@@ -59,6 +59,7 @@ impl Rig {
             nack_budget: 4,
             slots,
             remembered: Some((Generation(1), HASH)),
+            once: false,
         };
         let mut rig = Self {
             engine: ReceiverEngine::new(config),

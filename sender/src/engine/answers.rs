@@ -14,7 +14,7 @@ use nackcast_proto::wire::limits::WAIT_MAX;
 use nackcast_proto::wire::{ManifestRef, Nack, NackAnswer, NackStatus, symbol};
 
 use super::demand::Demand;
-use super::feedback::Heard;
+use super::feedback::{Heard, Said};
 use super::{ADVERTISE_GROWTH, Event, IP_UDP_LEN, SenderEngine};
 
 /// A NACK that echoes an advertisement older than this is stale.
@@ -30,7 +30,7 @@ impl SenderEngine {
         if !self.is_fresh(now, nack) {
             return;
         }
-        match self.feedback.on_nack(now, run, packet, from, nack.loss_ppm) {
+        match self.feedback.on_nack(now, run, packet, from, Said::of(nack)) {
             Heard::Again => return,
             Heard::First => {
                 self.events.push_back(Event::ReceiverHeard);
@@ -41,7 +41,7 @@ impl SenderEngine {
             }
             Heard::Known => {}
         }
-        if nack.complete {
+        if nack.complete || nack.leaves {
             self.flow.forget(run);
             self.congestion.forget(run);
         }
@@ -62,7 +62,6 @@ impl SenderEngine {
                 self.events.push_back(Event::ReceiverComplete(hash));
             }
         }
-        self.feedback.on_lack(run, nack.generation, nack.objects_missing, nack.bytes_missing);
         let mut answer = self.demands(now, nack);
         (answer.run, answer.nack) = (run, packet);
         if self.answers.len() < ANSWERS_MAX {

@@ -15,11 +15,11 @@ use super::feedback::Row;
 /// A receiver that is silent for longer was taken away: it is not missed any more.
 const MISSED_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Receivers that need a look. Lists are of at most [`NAMES_MAX`] addresses; numbers are scaled up where the table is
+/// Receivers that need a look. Lists are of at most [`NAMES_MAX`] addresses, the worst first; numbers are scaled up where the table is
 /// a sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
-    /// Heard once, not complete then, and silent for too long.
+    /// Heard, and silent for too long, although it did not say that it ends.
     pub silent: (Vec<String>, u64),
     /// Heard, and not complete with what is served.
     pub lagging: (Vec<String>, u64),
@@ -45,10 +45,11 @@ impl SenderEngine {
             let ip = row.address.ip();
             heard.range((ip, row.last_heard)..=(ip, Time::NEVER)).next().is_some()
         };
-        // Who was complete when last heard may have ended as it was told (`receive --once`): nothing says that it has not.
-        let is_missed = |row: &Row| row.complete.is_none() && now.since(row.last_heard) < MISSED_MAX;
+        // Whoever is heard by another sender is not missed by this one, nor who ended as it was told.
+        let is_ours = |row: &Row| self.serves_since.is_some_and(|since| row.last_heard >= since);
+        let is_missed = |row: &Row| !row.left && is_ours(row) && now.since(row.last_heard) < MISSED_MAX;
         let is_silent = |row: &Row| !row.is_counted() && is_missed(row) && !came_back(row);
-        let is_lagging = |row: &Row| row.is_counted() && serving.is_some() && row.complete != serving;
+        let is_lagging = |row: &Row| row.is_counted() && !row.left && serving.is_some() && row.complete != serving;
         Audience {
             silent: self.named(is_silent),
             lagging: self.named(is_lagging),
@@ -58,9 +59,10 @@ impl SenderEngine {
     }
 
     fn named(&self, which: impl Fn(&Row) -> bool) -> (Vec<String>, u64) {
-        let rows: Vec<_> = self.feedback.each().map(|(_, row)| row).filter(|row| which(row)).collect();
+        let mut rows: Vec<_> = self.feedback.each().map(|(_, row)| row).filter(|row| which(row)).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.bytes_missing));
         let names = rows.iter().take(NAMES_MAX).map(|row| row.address.to_string()).collect();
-        (names, self.feedback.stands_for(rows.len()))
+        (names, self.feedback.about(which))
     }
 
     /// Receivers, those that lack most first.

@@ -7,7 +7,7 @@
 //!   count: receivers spread them by the group's size.
 //! - Windows end with time, whether NACKs come or not.
 //! - What is kept about single receivers is bounded: of a group larger than [`RECEIVERS_MAX`] a sample of known
-//!   share, chosen by run id, from which sizes are scaled up.
+//!   share, chosen by run id, from which sizes are scaled up, and the worst.
 
 mod rows;
 
@@ -17,6 +17,7 @@ use std::time::Duration;
 use nackcast_common::clock::{Time, micros};
 use nackcast_common::ids::{Generation, RunId};
 use nackcast_common::mutation::{Mutation, planted};
+use nackcast_proto::wire::Nack;
 
 use super::answers::ECHO_AGE_MAX;
 use super::foresight::Loss;
@@ -83,6 +84,8 @@ pub(super) struct Row {
     pub(super) generation: Generation,
     pub(super) objects_missing: u64,
     pub(super) bytes_missing: u64,
+    /// It ended as it was told.
+    pub(super) left: bool,
 }
 
 impl Row {
@@ -110,18 +113,29 @@ pub(super) struct Feedback {
     /// How many of them are counted, and when that was looked at.
     counted: u32,
     counted_at: Time,
-    /// One in 2^`level` of the receivers has a row.
-    level: u32,
     /// When a receiver was heard for the first time, last.
     last_new: Time,
     /// Since when more NACKs come than the window should let through.
     flooded_since: Option<Time>,
 }
 
-/// One in 2^`level` of the receivers has a row.
-const fn has_row(level: u32, run: RunId) -> bool {
-    // Run ids are random; a round of multiplication spreads those that are not.
-    (run.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).trailing_zeros() >= level
+/// What a NACK says of its receiver.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Said {
+    pub(super) loss_ppm: u32,
+    pub(super) generation: Generation,
+    pub(super) objects_missing: u64,
+    pub(super) bytes_missing: u64,
+    /// It ends as it was told, and is not missed.
+    pub(super) leaves: bool,
+}
+
+impl Said {
+    /// All that a NACK says.
+    pub(super) const fn of(nack: &Nack) -> Self {
+        let Nack { loss_ppm, generation, objects_missing, bytes_missing, leaves, .. } = *nack;
+        Self { loss_ppm, generation, objects_missing, bytes_missing, leaves }
+    }
 }
 
 /// What a NACK did to the table.
@@ -149,7 +163,6 @@ impl Feedback {
             loss_sum: 0,
             counted: 0,
             counted_at: Time::ZERO,
-            level: 0,
             last_new: Time::ZERO,
             flooded_since: None,
         }
@@ -175,12 +188,12 @@ impl Feedback {
 
     /// So many rows stand for so many receivers.
     fn scaled(&self, rows: u32) -> u32 {
-        u32::try_from(u64::from(rows) << self.level.min(32)).unwrap_or(u32::MAX)
+        u32::try_from(u64::from(rows) << self.receivers.level().min(32)).unwrap_or(u32::MAX)
     }
 
     /// By the loss that is reported, somebody's first report was probably lost.
     pub(super) fn is_one_unheard(&self) -> bool {
-        let mean = self.loss_sum / (self.receivers.len() as u64).max(1);
+        let mean = self.loss_sum / (self.receivers.sample_len() as u64).max(1);
         u64::from(self.group_size()) * mean >= 500_000
     }
 
@@ -200,7 +213,7 @@ impl Feedback {
     }
 
     fn count(&self, which: impl Fn(&Row) -> bool) -> u32 {
-        u32::try_from(self.receivers.values().filter(|row| which(row)).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.receivers.sample().filter(|row| which(row)).count()).unwrap_or(u32::MAX)
     }
 
     /// Looks who fell silent, now and then.
@@ -214,32 +227,37 @@ impl Feedback {
             let patience = if row.complete.is_some() { SILENT_MAX_WHOLE } else { SILENT_MAX };
             row.counted = now.since(row.last_heard) < patience.max(large);
         }
+        // Who is gone would keep its place for ever: nothing makes it lack less.
+        self.receivers.retain_worst(|row| now.since(row.last_heard) < RECEIVER_FORGOTTEN);
         self.counted = self.count(|row| row.counted);
     }
 
     /// A NACK arrived: notes its sender; says whether it was seen before.
-    pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, loss_ppm: u32) -> Heard {
-        if !has_row(self.level, run) {
-            return Heard::Known;
-        }
+    pub(super) fn on_nack(&mut self, now: Time, run: RunId, packet: u64, from: SocketAddr, said: Said) -> Heard {
+        let is_sampled = self.receivers.is_sampled(run);
         let Some(row) = self.receivers.get_mut(run) else {
-            self.last_new = now;
             let row = Row {
                 last_heard: now,
                 address: from,
-                loss_ppm,
+                loss_ppm: said.loss_ppm,
                 holds: 0,
                 complete: None,
                 counted: true,
                 highest: packet,
                 window: 0,
                 first_heard: now,
-                generation: Generation::default(),
-                objects_missing: 0,
-                bytes_missing: 0,
+                generation: said.generation,
+                objects_missing: said.objects_missing,
+                bytes_missing: said.bytes_missing,
+                left: said.leaves,
             };
             self.receivers.insert(run, row);
-            self.loss_sum += u64::from(loss_ppm);
+            if !is_sampled {
+                // Of those without a row nobody knows who is new.
+                return Heard::Known;
+            }
+            self.last_new = now;
+            self.loss_sum += u64::from(said.loss_ppm);
             self.counted += 1;
             self.bound(now);
             return Heard::First;
@@ -262,25 +280,23 @@ impl Feedback {
             }
             row.window |= 1 << (behind - 1);
         }
-        self.loss_sum = self.loss_sum + u64::from(loss_ppm) - u64::from(row.loss_ppm);
-        (row.last_heard, row.address, row.loss_ppm) = (now, from, loss_ppm);
-        self.counted += u32::from(!row.counted);
-        row.counted = true;
+        if is_sampled {
+            self.loss_sum = self.loss_sum + u64::from(said.loss_ppm) - u64::from(row.loss_ppm);
+            self.counted += u32::from(!row.counted);
+        }
+        (row.last_heard, row.address, row.loss_ppm) = (now, from, said.loss_ppm);
+        (row.counted, row.left) = (true, said.leaves);
+        (row.generation, row.objects_missing) = (said.generation, said.objects_missing);
+        self.receivers.set_lack(run, said.bytes_missing);
         Heard::Known
     }
 
     /// Forgets the silent, then takes a smaller sample.
     fn bound(&mut self, now: Time) {
-        if self.receivers.len() <= RECEIVERS_MAX {
+        if !self.receivers.bound(|row| now.since(row.last_heard) < RECEIVER_FORGOTTEN) {
             return;
         }
-        self.receivers.retain(|_, row| now.since(row.last_heard) < RECEIVER_FORGOTTEN);
-        while self.receivers.len() > RECEIVERS_MAX {
-            self.level += 1;
-            let level = self.level;
-            self.receivers.retain(|run, _| has_row(level, run));
-        }
-        self.loss_sum = self.receivers.values().map(|row| u64::from(row.loss_ppm)).sum();
+        self.loss_sum = self.receivers.sample().map(|row| u64::from(row.loss_ppm)).sum();
         self.counted = self.count(|row| row.counted);
     }
 
@@ -293,21 +309,15 @@ impl Feedback {
         news
     }
 
-    /// What a receiver says that it lacks.
-    pub(super) fn on_lack(&mut self, run: RunId, generation: Generation, objects: u64, bytes: u64) {
-        if let Some(row) = self.receivers.get_mut(run) {
-            (row.generation, row.objects_missing, row.bytes_missing) = (generation, objects, bytes);
-        }
-    }
-
-    /// All rows, and how many receivers one of them stands for.
+    /// All rows.
     pub(super) fn each(&self) -> impl Iterator<Item = (RunId, &Row)> {
         self.receivers.iter()
     }
 
-    /// So many rows stand for so many receivers.
-    pub(super) fn stands_for(&self, rows: usize) -> u64 {
-        u64::from(self.scaled(u32::try_from(rows).unwrap_or(u32::MAX)))
+    /// How many receivers are like this, about: those that have a row at least.
+    pub(super) fn about(&self, which: impl Fn(&Row) -> bool) -> u64 {
+        let rows = self.receivers.iter().filter(|(_, row)| which(row)).count() as u64;
+        u64::from(self.scaled(self.count(which))).max(rows)
     }
 
     /// Since when more NACKs come than the window should let through.
@@ -317,7 +327,7 @@ impl Feedback {
 
     /// Mean loss of those that are heard, in millionths.
     pub(super) fn mean_loss(&self) -> u32 {
-        let heard = || self.receivers.values().filter(|row| row.counted);
+        let heard = || self.receivers.sample().filter(|row| row.counted);
         let sum: u64 = heard().map(|row| u64::from(row.loss_ppm)).sum();
         u32::try_from(sum / (heard().count() as u64).max(1)).unwrap_or(u32::MAX)
     }
@@ -329,7 +339,7 @@ impl Feedback {
 
     /// Loss of those that hold the manifest with this hash.
     pub(super) fn loss_of_holders(&self, manifest: u64) -> Loss {
-        let holders = || self.receivers.values().filter(|row| row.counted && row.holds == manifest);
+        let holders = || self.receivers.sample().filter(|row| row.counted && row.holds == manifest);
         let loss = || holders().map(|row| f64::from(row.loss_ppm) / 1e6);
         let count = holders().count().max(1) as f64;
         let mean = loss().sum::<f64>() / count;
@@ -397,10 +407,12 @@ impl Feedback {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn nack(feedback: &mut Feedback, run: u64, packet: u64) -> Heard {
-        feedback.on_nack(Time(1), RunId(run), packet, "127.0.0.1:1".parse().unwrap(), 0)
+        feedback.on_nack(Time(1), RunId(run), packet, "127.0.0.1:1".parse().unwrap(), Said::default())
     }
 
     #[test]
@@ -429,7 +441,8 @@ mod tests {
     fn a_receiver_is_heard_again_whatever_its_packet_numbers_seem_to_be() {
         let mut feedback = Feedback::new();
         let mut now = Time(1);
-        let mut nack = |now, packet| feedback.on_nack(now, RunId(1), packet, "127.0.0.1:1".parse().unwrap(), 0);
+        let mut nack =
+            |now, packet| feedback.on_nack(now, RunId(1), packet, "127.0.0.1:1".parse().unwrap(), Said::default());
         assert_eq!(nack(now, 10), Heard::First);
         // Somebody else who knows the run.
         assert_eq!(nack(now, 10 + AHEAD_MAX), Heard::Known);
@@ -456,14 +469,55 @@ mod tests {
     }
 
     #[test]
+    fn the_worst_of_a_large_group_are_kept_whatever_the_sample_is() {
+        let mut feedback = Feedback::new();
+        let lack = |feedback: &mut Feedback, run: u64, packet: u64, bytes_missing: u64| {
+            let said = Said { bytes_missing, ..Said::default() };
+            feedback.on_nack(Time(1), RunId(run), packet, "127.0.0.1:1".parse().unwrap(), said)
+        };
+        // First everybody lacks everything; then nearly all have nearly everything.
+        let lag = |run: u64| if run % 100 == 7 { 1_000_000 + run } else { run % 50 };
+        for packet in 1..=2 {
+            for run in 0..50_000 {
+                lack(&mut feedback, run, packet, if packet == 1 { 2_000_000 } else { lag(run) });
+                assert!(feedback.rows() <= RECEIVERS_MAX);
+            }
+        }
+        let kept: BTreeSet<_> = feedback.each().map(|(run, _)| run.0).collect();
+        let worst: Vec<_> = (0..50_000).filter(|run| lag(*run) >= 1_000_000).collect();
+        assert!(worst.len() < rows::WORST_MAX && worst.iter().all(|run| kept.contains(run)), "500 lag");
+        assert!((45_000..55_000).contains(&feedback.group_size()), "{}", feedback.group_size());
+        let lagging = feedback.about(|row| row.bytes_missing >= 1_000_000);
+        assert!((450..=1_000).contains(&lagging), "{lagging}");
+        assert_eq!(lack(&mut feedback, 7, 2, 0), Heard::Again, "it has a row");
+        // One that lacks nothing any more makes room, and one that nobody hears any more.
+        let rows = feedback.rows();
+        let unsampled = worst.iter().copied().find(|run| !feedback.receivers.is_sampled(RunId(*run))).unwrap();
+        lack(&mut feedback, unsampled, 3, 0);
+        assert_eq!(feedback.rows(), rows - 1);
+        feedback.recount(Time(2) + RECEIVER_FORGOTTEN);
+        assert_eq!(feedback.rows(), feedback.receivers.sample_len());
+    }
+
+    #[test]
+    fn one_that_lags_in_a_large_group_is_counted() {
+        let mut feedback = Feedback::new();
+        (0..5_000).for_each(|run| assert_ne!(nack(&mut feedback, run, 1), Heard::Again));
+        let alone = (5_000..).find(|run| !feedback.receivers.is_sampled(RunId(*run))).unwrap();
+        let said = Said { bytes_missing: 1, ..Said::default() };
+        feedback.on_nack(Time(1), RunId(alone), 1, "127.0.0.1:1".parse().unwrap(), said);
+        assert_eq!(feedback.about(|row| row.bytes_missing > 0), 1);
+    }
+
+    #[test]
     fn in_a_large_group_that_loses_somebody_was_not_heard() {
         for (size, loss_ppm, is_one_unheard) in
             [(1, 50_000, false), (10, 50_000, true), (100, 1_000, false), (100, 10_000, true), (10_000, 0, false)]
         {
             let mut feedback = Feedback::new();
             for (run, packet) in (0..size).flat_map(|run| [(run, 1), (run, 2)]) {
-                let loss_ppm = if packet == 1 { 0 } else { loss_ppm };
-                feedback.on_nack(Time(1), RunId(run), packet, "127.0.0.1:1".parse().unwrap(), loss_ppm);
+                let said = Said { loss_ppm: if packet == 1 { 0 } else { loss_ppm }, ..Said::default() };
+                feedback.on_nack(Time(1), RunId(run), packet, "127.0.0.1:1".parse().unwrap(), said);
             }
             assert_eq!(feedback.is_one_unheard(), is_one_unheard, "{size} receivers, {loss_ppm} ppm");
         }
@@ -579,18 +633,18 @@ mod tests {
         let mut feedback = Feedback::new();
         let address = "127.0.0.1:1".parse().unwrap();
         for run in 1..=3 {
-            feedback.on_nack(Time(0), RunId(run), 1, address, 0);
+            feedback.on_nack(Time(0), RunId(run), 1, address, Said::default());
         }
         feedback.on_report(RunId(1), 77, true);
         let later = Time(0) + SILENT_MAX + RECOUNT_EVERY;
-        feedback.on_nack(later, RunId(2), 2, address, 0);
+        feedback.on_nack(later, RunId(2), 2, address, Said::default());
         feedback.recount(later);
         assert_eq!((feedback.complete(77), feedback.group_size()), (1, 2), "the third fell silent");
         let much_later = later + SILENT_MAX_WHOLE;
         feedback.recount(much_later);
         assert_eq!((feedback.complete(77), feedback.group_size()), (0, 0));
         assert_eq!(feedback.complete_ever(77), 1);
-        feedback.on_nack(much_later, RunId(3), 2, address, 0);
+        feedback.on_nack(much_later, RunId(3), 2, address, Said::default());
         assert_eq!(feedback.group_size(), 1, "it is back");
     }
 }

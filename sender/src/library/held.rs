@@ -4,7 +4,7 @@
 //! entries; what is not there (yet) is told, by size and modification time. A block is verified before it is sent, so
 //! that a file which only looks right does no harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +42,13 @@ pub(crate) fn held(
             }
         })
         .collect();
+    let lists = (0..).map(ObjectIndex).zip(&sources).filter(|(_, source)| matches!(source, ObjectSource::Memory(_)));
+    let has_list: BTreeSet<_> = lists.map(|(index, _)| index).collect();
+    // Blocks without hashes cannot be verified, and are as good as not there.
+    let is_verifiable = |index: ObjectIndex| match manifest.object(index).map(|object| &object.chaining) {
+        Some(Chaining::Object(list)) => manifest.index_of(*list).is_none_or(|list| has_list.contains(&list)),
+        Some(Chaining::Digest | Chaining::Inline(_)) | None => true,
+    };
     // Several paths may have the same bytes: one that is there is as good as another.
     let mut slices: BTreeMap<(ObjectIndex, u64), Member> = BTreeMap::new();
     for entry in manifest.entries() {
@@ -52,7 +59,7 @@ pub(crate) fn held(
         match content {
             Place::Empty => {}
             Place::Object(index) => {
-                if let Some(source) = sources.get_mut(index.as_usize()) {
+                if let Some(source) = sources.get_mut(index.as_usize()).filter(|_| is_verifiable(index)) {
                     *source = ObjectSource::File(entry.path.clone());
                 }
             }
@@ -70,18 +77,8 @@ pub(crate) fn held(
         let (Some(object), Some(source)) = (manifest.object(pack), sources.get_mut(pack.as_usize())) else { continue };
         // In order of their offsets; only a pack without gaps can be sent.
         let end = members.iter().try_fold(0, |end, m| (m.offset == end).then_some(end + m.size));
-        if end == Some(object.layout.size()) {
+        if end == Some(object.layout.size()) && is_verifiable(pack) {
             *source = ObjectSource::Pack(members);
-        }
-    }
-    // Blocks without hashes cannot be verified, and are as good as not there.
-    for at in 0..sources.len() {
-        let list = manifest.objects().get(at).and_then(|object| match object.chaining {
-            Chaining::Object(list) => manifest.index_of(list),
-            Chaining::Digest | Chaining::Inline(_) => None,
-        });
-        if list.is_some_and(|list| matches!(sources.get(list.as_usize()), Some(ObjectSource::Absent))) {
-            sources[at] = ObjectSource::Absent;
         }
     }
     let absent = |(_, source): &(_, &ObjectSource)| matches!(source, ObjectSource::Absent);

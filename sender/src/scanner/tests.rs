@@ -178,3 +178,21 @@ async fn a_directory_that_is_back_is_scanned_without_being_asked() {
     fs::rename(&away, &content).unwrap();
     while bench.next().await.content.is_none() {}
 }
+
+#[tokio::test]
+async fn a_directory_that_is_back_is_watched_again() {
+    let mut bench = Bench::new(true);
+    bench.next().await;
+    let content = bench.place.path().join("content");
+    fs::remove_dir_all(&content).unwrap();
+    while bench.next().await.content.is_some() {}
+    fs::create_dir(&content).unwrap();
+    fs::write(content.join("back"), "back").unwrap();
+    // By itself, or by trying again.
+    while bench.next().await.content.is_none() {}
+    // What asked for that scan may ask for one more.
+    while tokio::time::timeout(QUIET * 3, bench.scanned.recv()).await.is_ok() {}
+    fs::write(content.join("new"), "new").unwrap();
+    let (published, _) = bench.next().await.published.unwrap();
+    assert_eq!(published.manifest.entries().len(), 2);
+}

@@ -13,6 +13,7 @@ use nackcast_common::units::RateLimit;
 use nackcast_proto::wire::symbol::SymbolId;
 use nackcast_proto::wire::{Advertisement, Role, SenderCertificate};
 use nackcast_receiver::engine::{self as receiver, Admission, BlockOutcome, ReceiverEngine, Want, Wants};
+use nackcast_sender::RateBounds;
 use nackcast_sender::ScheduleConfig;
 use nackcast_sender::engine::{self as sender, SenderEngine, SymbolRun, Transmit};
 use nackcast_testbed::sim::scale::Content;
@@ -52,6 +53,7 @@ impl Sender {
             nack_port: 7701,
             quic_port: 0,
             rate: RateLimit::Max,
+            auto: RateBounds::default(),
             schedule: ScheduleConfig::default(),
             once: None,
         };
@@ -125,6 +127,7 @@ fn receiver(content: &Content, advertisement: &Advertisement) -> ReceiverEngine 
         nack_budget: 4,
         slots: 64,
         remembered: Some((content.manifest.head().generation, hash)),
+        once: false,
     });
     let objects = (0..content.manifest.objects().len()).filter_map(|index| u32::try_from(index).ok());
     let want = |index| Want { index: ObjectIndex(index), done: RangeSet::new(), held: Vec::new() };

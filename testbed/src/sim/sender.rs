@@ -15,9 +15,9 @@ use nackcast_common::keys::{EpochSecret, SigningKey};
 use nackcast_common::units::{BitRate, RateLimit};
 use nackcast_proto::pull::Member;
 use nackcast_proto::wire::{Role, SenderCertificate};
+use nackcast_sender::RateBounds;
 use nackcast_sender::ScheduleConfig;
 use nackcast_sender::engine::{EngineConfig, Publication};
-use nackcast_sender::RateBounds;
 use nackcast_sender::node::{
     AdvertisementOpener, Datagrams, Heard, HeardNack, Made, MakeError, NackOpener, NodeConfig, Order, ScanResult,
     SenderNode, Work,

@@ -202,6 +202,7 @@ fn a_sender_that_is_asked_from_now_on_is_greeted() {
         nack_budget: 4,
         slots: 8,
         remembered: None,
+        once: false,
     });
     let mut now = Time(1_000_000);
     let mut greeted = |engine: &mut ReceiverEngine, session| {

@@ -187,17 +187,52 @@ fn receivers_that_lag_fall_silent_or_come_back_are_told() {
     assert_eq!(kinds(&mut bench), []);
 }
 
+/// Longer than any receiver is silent, whole or not.
+const HOUR: Duration = Duration::from_secs(3600);
+
 #[test]
-fn a_receiver_that_was_complete_and_ended_is_not_missed() {
+fn who_is_whole_and_falls_silent_is_missed_and_who_said_that_it_ends_is_not() {
+    let mut bench = served();
+    let hash = bench.published.reference.hash.prefix();
+    for (run, complete, leaves) in [(5, true, false), (6, true, true), (7, false, true)] {
+        let mut heard = nack(&bench, run, 1);
+        (heard.nack.manifest, heard.nack.complete, heard.nack.leaves) = (hash, complete, leaves);
+        heard.nack.bytes_missing = if complete { 0 } else { 100 };
+        bench.node.handle_nack(bench.now, &heard);
+    }
+    bench.node.set_limits(Limits { late: Duration::from_secs(1), ..Limits::default() });
+    assert_eq!(kinds(&mut bench), [], "who left is not late");
+    // Less than several of the times after which one that is whole says that it is there.
+    bench.now += HOUR / 2;
+    bench.run(Duration::from_secs(2));
+    assert_eq!(kinds(&mut bench), []);
+    bench.now += HOUR / 2;
+    bench.run(Duration::from_secs(2));
+    let silent = bench.node.progress(bench.now).findings;
+    assert_eq!(silent.len(), 1, "{silent:?}");
+    assert!(silent[0].kind == Kind::ReceiverSilent && silent[0].text.contains("192.0.2.5"), "{silent:?}");
+    // Who left and came back is missed like others.
+    let mut back = nack(&bench, 6, 2);
+    (back.nack.manifest, back.nack.complete) = (hash, true);
+    bench.node.handle_nack(bench.now, &back);
+    bench.now += HOUR;
+    bench.run(Duration::from_secs(2));
+    assert!(bench.node.progress(bench.now).findings[0].text.starts_with("2 receivers"));
+}
+
+#[test]
+fn who_went_back_to_another_sender_is_not_missed() {
     let mut bench = served();
     let mut heard = nack(&bench, 5, 1);
     (heard.nack.manifest, heard.nack.complete) = (bench.published.reference.hash.prefix(), true);
     bench.node.handle_nack(bench.now, &heard);
-    // Longer than any receiver is silent.
-    bench.now += Duration::from_secs(3600);
+    bench.node.steer(bench.now, Steer::Pause).unwrap();
+    bench.now += HOUR;
     bench.run(Duration::from_secs(2));
-    assert!(bench.node.receivers(bench.now, 1)[0].silent);
-    assert_eq!(kinds(&mut bench), []);
+    assert!(!kinds(&mut bench).contains(&Kind::ReceiverSilent), "this one does not serve");
+    bench.node.steer(bench.now, Steer::Resume).unwrap();
+    bench.run(Duration::from_secs(2));
+    assert!(!kinds(&mut bench).contains(&Kind::ReceiverSilent), "it was not heard since");
 }
 
 #[test]

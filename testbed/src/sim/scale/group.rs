@@ -67,6 +67,7 @@ impl Group {
                 nack_budget: 4,
                 slots: SLOTS,
                 remembered: None,
+                once: false,
             }),
             wake: Time::NEVER,
             complete_at: None,
