@@ -275,7 +275,7 @@ impl Plan {
 pub(super) fn of_rate(limit: RateLimit, data_bps: u64) -> Option<f64> {
     match limit {
         RateLimit::Fixed(BitRate(bps)) => Some(ratio(data_bps, bps)),
-        RateLimit::Max => None,
+        RateLimit::Max | RateLimit::Auto => None,
     }
 }
 

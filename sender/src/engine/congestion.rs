@@ -42,7 +42,7 @@ const ROUNDS_MAX: usize = 256;
 /// Where a sender begins that knows nothing.
 const BEGIN: u64 = 4_000_000;
 /// A round lasts a round-trip time, but no less than this, nor fewer packets.
-const ROUND_MIN: Duration = Duration::from_millis(10);
+const ROUND_MIN: Duration = Duration::from_millis(40);
 const ROUND_PACKETS: f64 = 32.0;
 pub(super) const ROUND_MAX: Duration = Duration::from_secs(1);
 /// How far below what arrived a held rate is.
@@ -55,7 +55,7 @@ const SHY: Duration = Duration::from_secs(3);
 const STEP: (f64, f64) = (0.06, 0.5);
 /// Rounds of a probe, beside the first; and so much of a step must arrive.
 const PROBED: u64 = 2;
-const PASSES: f64 = 0.75;
+const PASSES: f64 = 0.6;
 /// Of what arrived of a probe so much is taken: it may have filled a queue.
 const TAKEN: f64 = 0.98;
 /// CUBIC's constants (RFC 9438, sections 4.1 and 4.6).
@@ -65,6 +65,8 @@ const CUBIC_BETA: f64 = 0.7;
 const SILENCE: Duration = Duration::from_secs(2);
 /// Overflows in competition before it is tried whether one is alone: doubled each time when one was not.
 const TRIALS: (u32, u32) = (2, 8);
+/// One verdict is not believed to say that less than this part arrives.
+const LEAST_KEPT: f64 = 0.85;
 /// A second overflow of a hold within so long is no mistake of ours.
 const STRIKES: Duration = Duration::from_secs(8);
 /// Who competes does not run ahead of what arrives by more than this part...
@@ -117,12 +119,13 @@ enum Course {
         since: Time,
         probe_at: Time,
     },
-    /// `base`: the rate before, of which the step was taken. `carried`: what arrived at the slowest.
+    /// `base`: the rate before, of which the step was taken. `carried`: what arrived, as the mean of so many verdicts.
     Probe {
         round: u64,
         base: f64,
         step: f64,
         carried: f64,
+        verdicts: f64,
     },
     Compete {
         since: Time,
@@ -285,11 +288,13 @@ impl Congestion {
         if verdict.first < self.deaf_to || verdict.first < front {
             return;
         }
-        if let Course::Probe { round, carried, .. } = &mut self.course
+        if let Course::Probe { round, carried, verdicts, .. } = &mut self.course
             && (*round..=*round + PROBED).contains(&verdict.first)
             && verdict.last <= *round + PROBED
         {
-            *carried = carried.min(verdict.delivered * self.packet_bits / (1.0 - verdict.usual));
+            let came = verdict.delivered * self.packet_bits / (1.0 - verdict.usual);
+            *verdicts += 1.0;
+            *carried += (came - *carried) / *verdicts;
         }
         if verdict.delivered > 0.0 {
             self.arrives.push_back((now, verdict.delivered * self.packet_bits / (1.0 - verdict.usual)));
@@ -338,7 +343,7 @@ impl Congestion {
             }
             Course::Hold { .. } if now.since(self.struck_at) > STRIKES => {
                 self.struck_at = now;
-                self.set_rate(carried * BELOW);
+                self.set_rate(carried.max(self.rate * LEAST_KEPT) * BELOW);
                 self.course = self.hold(now);
             }
             Course::Hold { since, .. } => {
@@ -416,7 +421,7 @@ impl Congestion {
                 }
                 self.probe(self.rate, STEP.0);
             }
-            Course::Probe { round, base, step, carried } => {
+            Course::Probe { round, base, step, carried, .. } => {
                 if self.is_clean(now, round + PROBED) && carried >= base * (1.0 + step * PASSES) {
                     let base = (base * (1.0 + step)).min(carried * TAKEN);
                     if self.trials > TRIALS.0 {
@@ -448,7 +453,7 @@ impl Congestion {
     fn probe(&mut self, base: f64, step: f64) {
         self.set_rate(base * (1.0 + step));
         self.is_cut = true;
-        self.course = Course::Probe { round: self.next_round, base, step, carried: f64::INFINITY };
+        self.course = Course::Probe { round: self.next_round, base, step, carried: 0.0, verdicts: 0.0 };
     }
 
     /// Everybody who tells something has seen this round, and nobody complained (or it would be another course).

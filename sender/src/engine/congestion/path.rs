@@ -16,8 +16,10 @@ use super::sent::SentLog;
 const SPAN: Duration = Duration::from_secs(5);
 /// A queue that is there: above the least delay so much, in microseconds.
 const QUEUE: f64 = 1_500.0;
-/// A queue that stands.
+/// A queue that stands, at two verdicts in a row.
 const STANDING: f64 = 3_000.0;
+/// On a slow link a few packets take longer than that: so many are a queue, and one that stands.
+const QUEUED: (f64, f64) = (4.0, 8.0);
 /// So much is too much although nothing is lost; and so many round-trip times.
 const HIGH: f64 = 30_000.0;
 /// What is learned of loss fades over so many packets.
@@ -28,7 +30,7 @@ const EXCESSES: u32 = 3;
 const LEAST: u64 = 8;
 /// As many standard deviations are no chance any more.
 const SIGMAS: f64 = 5.0;
-const QUEUE_SIGMAS: f64 = 4.0;
+const QUEUE_SIGMAS: f64 = 5.0;
 
 /// What a receiver saw of one round, or of several that it told of together.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,9 @@ pub(super) struct Verdict {
     /// Mean time in queues, microseconds.
     queue: f64,
     rtt: f64,
+    /// Between two packets, microseconds.
+    spacing: f64,
+    stood: u32,
     /// Packets a second that arrived.
     pub(super) delivered: f64,
 }
@@ -54,7 +59,12 @@ impl Verdict {
     /// Where packets wait for each other, little is left to chance.
     pub(super) fn is_excess(&self) -> bool {
         let usual = self.packets * self.usual;
-        self.lost > if self.queue >= QUEUE { usual + QUEUE_SIGMAS * usual.sqrt() } else { self.chance }
+        self.lost
+            > if self.queue >= QUEUE.max(QUEUED.0 * self.spacing) {
+                usual + QUEUE_SIGMAS * usual.sqrt()
+            } else {
+                self.chance
+            }
     }
 
     /// The same while little is known of the way: nobody loses so much without a reason.
@@ -63,7 +73,7 @@ impl Verdict {
     }
 
     pub(super) fn stands(&self) -> bool {
-        self.queue > STANDING && self.packets >= 24.0
+        self.stood >= 2
     }
 
     pub(super) fn stands_high(&self) -> bool {
@@ -119,6 +129,8 @@ pub(super) struct Path {
     pub(super) learns: bool,
     /// Verdicts in a row in which too much was lost without a queue.
     excesses: u32,
+    /// Verdicts in a row in which a queue stood.
+    stood: u32,
     delay: Least,
     rtt: Least,
 }
@@ -139,6 +151,7 @@ impl Path {
             own: (0.0, 0.0),
             learns: true,
             excesses: 0,
+            stood: 0,
             delay: Least::new(),
             rtt: Least::new(),
         }
@@ -212,19 +225,24 @@ impl Path {
         } else {
             0.0
         };
+        let delivered = speed.unwrap_or(0.0);
+        let spacing = if delivered > 0.0 { 1e6 / delivered } else { 0.0 };
+        let stands = queue > STANDING.max(QUEUED.1 * spacing) && packets >= 24.0;
         let (own_lost, own_sent) = self.own;
         // The most that it may be, after what was seen.
         let most = ((own_lost + 2.0 * (own_lost + 1.0).sqrt() + 1.0) / (own_sent + 20.0)).min(0.5);
         let chance = packets * most + SIGMAS * (packets * most).sqrt() + 1.0;
         let usual = own_lost / own_sent.max(100.0);
-        let is_quiet = queue < QUEUE && self.delayed > 0.0;
-        self.excesses = if is_quiet && lost > chance { self.excesses + 1 } else { 0 };
+        self.excesses = if queue < QUEUE && lost > chance { self.excesses + 1 } else { 0 };
         // What is lost without a queue again and again is the way's own.
-        if self.learns && is_quiet && (lost <= chance || self.excesses > EXCESSES) {
+        if self.learns && !stands && (lost <= chance || self.excesses > EXCESSES) {
             let fades = (1.0 - packets / MEMORY).max(0.0);
             self.own = (own_lost * fades + lost, own_sent * fades + packets);
         }
+        self.stood = if stands { self.stood + 1 } else { 0 };
         Verdict {
+            spacing,
+            stood: self.stood,
             first,
             last,
             packets,
@@ -233,7 +251,7 @@ impl Path {
             chance,
             queue,
             rtt: Some(self.rtt.get()).filter(|rtt| rtt.is_finite()).unwrap_or(0.0),
-            delivered: speed.unwrap_or(0.0),
+            delivered,
         }
     }
 }

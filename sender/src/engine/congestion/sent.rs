@@ -1,4 +1,4 @@
-//! When packets were sent: one note for each run of them, the last few thousand.
+//! When packets were sent: one note for each few runs of them, the last few thousand.
 
 use std::collections::VecDeque;
 
@@ -6,41 +6,46 @@ use nackcast_common::clock::Time;
 
 /// Notes kept: at a run a millisecond, four seconds.
 const NOTES_MAX: usize = 4096;
-/// Runs that follow each other more closely share a note.
+/// Runs that begin within so long share a note.
 const CLOSE_MICROS: u64 = 1000;
 
-#[derive(Debug, Default)]
-pub(super) struct SentLog {
+#[derive(Debug)]
+struct Note {
     /// First packet number, and when.
-    notes: VecDeque<(u64, Time)>,
-    /// One after the last packet.
+    first: u64,
+    at: Time,
+    /// One after the last, and when that began to leave.
     end: u64,
     ended: Time,
 }
 
+#[derive(Debug, Default)]
+pub(super) struct SentLog {
+    notes: VecDeque<Note>,
+}
+
 impl SentLog {
     pub(super) fn on_sent(&mut self, now: Time, first: u64, count: u64) {
-        (self.end, self.ended) = (first + count, now);
-        if self.notes.back().is_some_and(|(_, at)| now.0 < at.0 + CLOSE_MICROS) {
+        if let Some(last) = self.notes.back_mut().filter(|last| last.end == first && now.0 < last.at.0 + CLOSE_MICROS) {
+            (last.end, last.ended) = (first + count, now);
             return;
         }
         if self.notes.len() == NOTES_MAX {
             self.notes.pop_front();
         }
-        self.notes.push_back((first, now));
+        self.notes.push_back(Note { first, at: now, end: first + count, ended: now });
     }
 
-    /// When packet `number` (which need not be whole) was sent, in microseconds; between two notes it is taken that
-    /// packets follow each other evenly.
+    /// When packet `number` (which need not be whole) was sent, in microseconds; within a note it is taken that packets
+    /// follow each other evenly.
     pub(super) fn sent_at(&self, number: f64) -> Option<f64> {
-        let after = self.notes.partition_point(|(first, _)| (*first as f64) <= number);
-        let (first, at) = *self.notes.get(after.checked_sub(1)?)?;
-        let (end, ended) = self.notes.get(after).copied().unwrap_or((self.end, self.ended));
-        if number > self.end as f64 {
+        let after = self.notes.partition_point(|note| (note.first as f64) <= number);
+        let note = self.notes.get(after.checked_sub(1)?)?;
+        if after == self.notes.len() && number > note.end as f64 {
             return None;
         }
-        let part = (number - first as f64) / ((end - first).max(1) as f64);
-        Some(at.0 as f64 + part * (ended.0 - at.0) as f64)
+        let part = ((number - note.first as f64) / (note.end - note.first).max(1) as f64).min(1.0);
+        Some(note.at.0 as f64 + part * (note.ended.0 - note.at.0) as f64)
     }
 }
 
@@ -49,20 +54,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn between_two_notes_packets_are_even_and_what_is_too_old_is_not_known() {
+    fn within_a_note_packets_are_even_and_a_pause_is_none_of_it() {
         let mut log = SentLog::default();
         log.on_sent(Time(1000), 0, 10);
         log.on_sent(Time(1500), 10, 10);
-        log.on_sent(Time(3000), 20, 10);
+        log.on_sent(Time(900_000), 20, 10);
         assert_eq!(log.sent_at(0.0), Some(1000.0));
-        assert_eq!(log.sent_at(10.0), Some(2000.0));
-        assert_eq!(log.sent_at(20.0), Some(3000.0));
+        assert_eq!(log.sent_at(10.0), Some(1250.0));
+        assert_eq!(log.sent_at(19.9).map(f64::round), Some(1498.0));
+        assert_eq!(log.sent_at(25.0), Some(900_000.0));
         assert_eq!(log.sent_at(31.0), None);
         for step in 1..=NOTES_MAX as u64 {
-            log.on_sent(Time(3000 + step * 1000), 20 + step * 10, 10);
+            log.on_sent(Time(900_000 + step * 1000), 20 + step * 10, 10);
         }
         assert_eq!(log.notes.len(), NOTES_MAX);
         assert_eq!(log.sent_at(5.0), None);
-        assert_eq!(log.sent_at(35.0), Some(4500.0));
+        assert_eq!(log.sent_at(35.0), Some(901_000.0));
     }
 }

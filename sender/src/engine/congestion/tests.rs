@@ -36,6 +36,7 @@ struct Receiver {
     loss: f64,
     /// Packets under way to it, by arrival.
     coming: Vec<(f64, u64)>,
+    last: f64,
     heard: u64,
     received: u64,
     /// Below which number it counts, and how many of these came.
@@ -103,7 +104,15 @@ struct Course {
     trace: Vec<String>,
 }
 
-fn run(seconds: u64, megabits: f64, queue_packets: f64, losses: &[f64], tcp_from: Option<u64>) -> Course {
+/// `orderly`: jitter does not change the order, so that packets wait for slower ones before them.
+fn run(
+    seconds: u64,
+    megabits: f64,
+    queue_packets: f64,
+    losses: &[f64],
+    tcp_from: Option<u64>,
+    orderly: bool,
+) -> Course {
     let mut rng = SmallRng::seed_from_u64(7);
     let mut link = Link {
         bits: megabits * 1e6,
@@ -119,6 +128,7 @@ fn run(seconds: u64, megabits: f64, queue_packets: f64, losses: &[f64], tcp_from
             run: RunId(index as u64),
             loss: *loss,
             coming: Vec::new(),
+            last: 0.0,
             heard: 0,
             received: 0,
             up_to: 0,
@@ -151,6 +161,8 @@ fn run(seconds: u64, megabits: f64, queue_packets: f64, losses: &[f64], tcp_from
                     for receiver in &mut receivers {
                         if rng.random::<f64>() >= receiver.loss {
                             let arrival = out + (DELAY + rng.random_range(0..JITTER)) as f64;
+                            let arrival = if orderly { arrival.max(receiver.last) } else { arrival };
+                            receiver.last = arrival;
                             receiver.coming.push((arrival, sent));
                         }
                     }
@@ -180,8 +192,10 @@ fn run(seconds: u64, megabits: f64, queue_packets: f64, losses: &[f64], tcp_from
                     up_to: receiver.up_to,
                     received: receiver.below,
                     count: receiver.came.len() as u64,
-                    // Its clock is another one.
-                    arrival: 77_000_000 + (receiver.came.iter().map(|(at, _)| at).sum::<f64>() / count) as u64,
+                    // Its clock is another one, and it looks from time to time.
+                    arrival: 77_000_000
+                        + rng.random_range(0..1_000)
+                        + (receiver.came.iter().map(|(at, _)| at).sum::<f64>() / count) as u64,
                     number: (receiver.came.iter().map(|(_, n)| *n as f64).sum::<f64>() / count * 16.0) as u64,
                 };
                 receiver.came.clear();
@@ -224,14 +238,14 @@ fn mean(values: &[f64]) -> f64 {
 
 #[test]
 fn alone_behind_random_loss_it_fills_the_link_within_two_seconds_and_holds_it() {
-    for queue in [12.0, 30.0, 100.0] {
+    for (queue, orderly) in [(12.0, false), (30.0, false), (30.0, true), (60.0, true), (100.0, false)] {
         for losses in [&[0.01][..], &[0.01; 8], &[0.0], &[0.05, 0.0]] {
-            let course = run(30, 100.0, queue, losses, None);
+            let course = run(30, 100.0, queue, losses, None, orderly);
             let share = course.dropped as f64 / course.sent as f64;
             let worst = course.ours[2..].iter().copied().fold(f64::INFINITY, f64::min);
             let text = course.trace.join("\n");
-            assert!(worst >= 90.0, "queue {queue}, {losses:?}: {worst}, {share}\n{text}");
-            assert!(share < 0.005, "queue {queue}, {losses:?}: {share}\n{text}");
+            assert!(worst >= 90.0, "queue {queue}, {orderly}, {losses:?}: {worst}, {share}\n{text}");
+            assert!(share < 0.005, "queue {queue}, {orderly}, {losses:?}: {share}\n{text}");
         }
     }
 }
@@ -239,8 +253,8 @@ fn alone_behind_random_loss_it_fills_the_link_within_two_seconds_and_holds_it() 
 #[test]
 fn a_slow_and_a_fast_link_are_found_too() {
     // A slow one shows what the beginning costs.
-    for (megabits, most) in [(2.0, 0.06), (10.0, 0.02), (900.0, 0.01)] {
-        let course = run(20, megabits, f64::max(30.0, megabits * 0.3), &[0.002, 0.01], None);
+    for (megabits, most) in [(2.0, 0.25), (10.0, 0.02), (900.0, 0.01)] {
+        let course = run(20, megabits, f64::max(30.0, megabits * 0.3), &[0.002, 0.01], None, true);
         let text = course.trace.join("\n");
         assert!(mean(&course.ours[5..]) >= megabits * 0.75, "{megabits}\n{text}");
         assert!((course.dropped as f64 / course.sent as f64) < most, "{megabits}: {}\n{text}", course.dropped);
@@ -249,13 +263,16 @@ fn a_slow_and_a_fast_link_are_found_too() {
 
 #[test]
 fn beside_cubic_each_gets_a_fair_part() {
-    for queue in [30.0, 60.0, 200.0] {
+    for (queue, orderly) in [(30.0, false), (60.0, true), (60.0, false), (200.0, true)] {
         for from in [0, 10] {
-            let course = run(100, 100.0, queue, &[0.0], Some(from));
+            let course = run(100, 100.0, queue, &[0.0], Some(from), orderly);
             let ours = mean(&course.ours[20..]);
             let theirs = mean(&course.theirs[20..]);
             let text = course.trace.join("\n");
-            assert!((0.5..=2.0).contains(&(ours / theirs)), "queue {queue}, from {from}: {ours} {theirs}\n{text}");
+            assert!(
+                (0.5..=2.0).contains(&(ours / theirs)),
+                "queue {queue}, {orderly}, from {from}: {ours} {theirs}\n{text}"
+            );
         }
     }
 }

@@ -20,9 +20,11 @@ const AIR: Duration = Duration::from_secs(10);
 /// The oracle.
 #[derive(Debug)]
 pub struct Pool {
+    /// The slowest that the sender was.
     rate_bps: u64,
     period: Duration,
-    /// How long an object may wait.
+    /// Bytes of the largest generation; and how long an object may wait.
+    bytes: u64,
     patience: Duration,
     /// NACKs that are not answered yet, and what they ask.
     asked: BTreeMap<(RunId, u64), Vec<ObjectId>>,
@@ -34,13 +36,25 @@ impl Pool {
     /// With the sender's numbers.
     #[must_use]
     pub const fn new(rate_bps: u64, period: Duration) -> Self {
-        Self { rate_bps, period, patience: AIR, asked: BTreeMap::new(), waiting: BTreeMap::new() }
+        Self { rate_bps, period, bytes: 0, patience: AIR, asked: BTreeMap::new(), waiting: BTreeMap::new() }
     }
 
     /// A generation was published.
     pub fn learn(&mut self, manifest: &Manifest) {
-        let bytes: u64 = manifest.objects().iter().map(|object| object.layout.size()).sum();
-        let sending = Duration::from_micros(bytes * 8 * 1_000_000 / self.rate_bps.max(1));
+        self.bytes = self.bytes.max(manifest.objects().iter().map(|object| object.layout.size()).sum());
+        self.wait_longer();
+    }
+
+    /// The sender says how fast it is.
+    pub fn on_rate(&mut self, rate_bps: u64) {
+        if rate_bps < self.rate_bps {
+            self.rate_bps = rate_bps;
+            self.wait_longer();
+        }
+    }
+
+    fn wait_longer(&mut self) {
+        let sending = Duration::from_micros(self.bytes * 8 * 1_000_000 / self.rate_bps.max(1));
         let turns = sending.saturating_mul(u32::try_from(TURNS).unwrap_or(1));
         self.patience = self.patience.max(self.period + turns + AIR);
     }

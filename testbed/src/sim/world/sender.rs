@@ -120,6 +120,7 @@ impl World {
                 self.oracles.judge(self.now, "pool", verdict);
             }
             Said::Advertisement(said) => {
+                self.oracles.pool.on_rate(said.rate_bps);
                 let verdict = self.oracles.window.on_advertisement(self.now, said.nack_window, said.grtt);
                 self.oracles.judge(self.now, "window", verdict);
             }
