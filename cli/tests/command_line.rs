@@ -285,7 +285,7 @@ fn a_sender_is_checked_before_it_starts() {
     with(&["--peer", "nowhere"]).is_usage_error(&["nowhere"]);
     with(&["--expect", "3"]).is_usage_error(&["--expect", "--once"]);
     with(&["--rate", "20 apples"]).is_usage_error(&["`20 apples` is not a rate"]);
-    with(&["--rate", "auto"]).is_usage_error(&["`auto` is not available yet"]);
+    with(&["--rate", "auto", "--rate-floor", "max"]).is_usage_error(&["`max` is no fixed rate"]);
     with(&["--dscp", "64"]).is_usage_error(&["0 to 63"]);
     with(&["--ttl", "256"]).is_usage_error(&["256"]);
     with(&["--listen", "7701"]).is_usage_error(&["`7701` is not ADDR:PORT", "as in [::]:7701"]);

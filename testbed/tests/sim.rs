@@ -24,7 +24,7 @@ const FOUND: [(Mutation, u64, &str); 25] = [
     (Mutation::BitmapOffByOne, 1, "bitmap"),
     (Mutation::InstallBeforeSync, 9, "whole"),
     (Mutation::MapBeforeData, 9, "bitmap"),
-    (Mutation::SideFileReused, 24, "side file"),
+    (Mutation::SideFileReused, 27, "side file"),
     (Mutation::BlockNotChecked, 93, "installed"),
     (Mutation::PromiseForEver, 68, "promises"),
     (Mutation::WindowNeverReset, 6, "window"),

@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_GRTTS: u32 = 3;
 /// Less than this part of its window in that time is next to nothing.
 const SLOWEST: u64 = 16;
+/// One in so many may be left, at least one.
+const LEFT_ONE_IN: usize = 10;
 /// Fewer packets are not worth a call of the system.
 const ROOM_LEAST: u64 = 16;
 
@@ -85,10 +87,10 @@ impl Flow {
         (self.readers.len(), READERS_MAX)
     }
 
-    /// Packets that may be sent now.
-    pub(super) fn room(&mut self, now: Time, sent: u64, grtt: Duration) -> u64 {
+    /// Packets that may be sent now. `leaves`: one reader in ten, at least one, need not be waited for.
+    pub(super) fn room(&mut self, now: Time, sent: u64, grtt: Duration, leaves: bool) -> u64 {
         loop {
-            let slowest = self.readers.iter().map(|(run, reader)| (reader.room(sent), *run)).min();
+            let slowest = self.slowest(sent, leaves);
             let Some((room, run)) = slowest.filter(|(room, _)| *room < ROOM_LEAST) else {
                 self.held_up = None;
                 return slowest.map_or(u64::MAX, |(room, _)| room);
@@ -102,6 +104,17 @@ impl Flow {
             // Another one may have held it up before: each has its time.
             reader.left = reader.heard < heard + reader.window / SLOWEST;
         }
+    }
+
+    /// Who has least room, but for those that are left.
+    fn slowest(&self, sent: u64, leaves: bool) -> Option<(u64, RunId)> {
+        let rooms = self.readers.iter().map(|(run, reader)| (reader.room(sent), *run));
+        if !leaves || self.readers.len() < 2 {
+            return rooms.min();
+        }
+        let mut rooms: Vec<_> = rooms.collect();
+        rooms.sort_unstable();
+        rooms.get((rooms.len() / LEFT_ONE_IN).max(1)).copied()
     }
 
     /// When [`Self::room`] may say something else although nobody told anything.
@@ -131,16 +144,16 @@ mod tests {
     #[test]
     fn what_is_not_read_yet_fits_the_smallest_socket() {
         let mut flow = Flow::default();
-        assert_eq!(flow.room(at(0), 5000, GRTT), u64::MAX, "nobody told anything");
+        assert_eq!(flow.room(at(0), 5000, GRTT, false), u64::MAX, "nobody told anything");
         tell(&mut flow, 1, 100, 100);
         tell(&mut flow, 2, 40, 100);
-        assert_eq!(flow.room(at(0), 100, GRTT), 940);
-        assert_eq!(flow.room(at(0), 1035, GRTT), 0);
+        assert_eq!(flow.room(at(0), 100, GRTT, false), 940);
+        assert_eq!(flow.room(at(0), 1035, GRTT, false), 0);
         tell(&mut flow, 2, 1035, 1035);
-        assert_eq!(flow.room(at(1), 1035, GRTT), 65, "now the other one");
+        assert_eq!(flow.room(at(1), 1035, GRTT, false), 65, "now the other one");
         tell(&mut flow, 1, 900, 1035);
         tell(&mut flow, 1, 800, 1035);
-        assert_eq!(flow.room(at(1), 1035, GRTT), 865, "the older one came later");
+        assert_eq!(flow.room(at(1), 1035, GRTT, false), 865, "the older one came later");
     }
 
     #[test]
@@ -148,17 +161,27 @@ mod tests {
         let mut flow = Flow::default();
         tell(&mut flow, 1, 0, 0);
         tell(&mut flow, 2, 0, 0);
-        assert_eq!(flow.room(at(0), 1000, GRTT), 0);
+        assert_eq!(flow.room(at(0), 1000, GRTT, false), 0);
         tell(&mut flow, 2, 1000, 1000);
-        assert_eq!(flow.room(at(249), 1000, GRTT), 0);
+        assert_eq!(flow.room(at(249), 1000, GRTT, false), 0);
         assert_eq!(flow.deadline(GRTT), Some(at(250)));
-        assert_eq!(flow.room(at(250), 1000, GRTT), 1000);
+        assert_eq!(flow.room(at(250), 1000, GRTT, false), 1000);
         assert_eq!(flow.deadline(GRTT), None);
         tell(&mut flow, 2, 1900, 1900);
         tell(&mut flow, 1, 1300, 1900);
-        assert_eq!(flow.room(at(300), 1900, GRTT), 1000);
+        assert_eq!(flow.room(at(300), 1900, GRTT, false), 1000);
         tell(&mut flow, 1, 1500, 1900);
-        assert_eq!(flow.room(at(300), 1900, GRTT), 600);
+        assert_eq!(flow.room(at(300), 1900, GRTT, false), 600);
+    }
+
+    #[test]
+    fn one_in_ten_may_be_left() {
+        let mut flow = Flow::default();
+        tell(&mut flow, 1, 0, 0);
+        assert_eq!(flow.room(at(0), 1000, GRTT, true), 0, "there is nobody else");
+        tell(&mut flow, 2, 500, 1000);
+        assert_eq!(flow.room(at(1), 1000, GRTT, true), 500);
+        assert_eq!(flow.room(at(1), 1000, GRTT, false), 0);
     }
 
     #[test]
@@ -167,7 +190,7 @@ mod tests {
         let (mut sent, mut waited) = (0, 0);
         for step in 0..100 {
             tell(&mut flow, 1, step * 10, sent);
-            let room = flow.room(at(step * 10), sent, GRTT);
+            let room = flow.room(at(step * 10), sent, GRTT, false);
             assert!(room < u64::MAX);
             sent += room;
             waited += u64::from(room == 0);
@@ -179,9 +202,9 @@ mod tests {
     fn who_is_complete_is_not_waited_for_and_forged_numbers_do_no_harm() {
         let mut flow = Flow::default();
         tell(&mut flow, 1, u64::MAX, 10);
-        assert_eq!(flow.room(at(0), 10, GRTT), 1000);
+        assert_eq!(flow.room(at(0), 10, GRTT, false), 1000);
         flow.forget(RunId(1));
-        assert_eq!(flow.room(at(0), 10, GRTT), u64::MAX);
+        assert_eq!(flow.room(at(0), 10, GRTT, false), u64::MAX);
         for run in 0..1000 {
             tell(&mut flow, run, 0, 10);
         }

@@ -57,7 +57,9 @@ impl SenderEngine {
         let jobs = self.schedule.jobs.len();
         let at = (0..jobs).map(|step| (self.next_job + step) % jobs).find(|at| self.schedule.jobs[*at].is_ready())?;
         let room = match self.config.rate {
-            RateLimit::Max | RateLimit::Auto => self.flow.room(now, self.data_packets, self.feedback.grtt()),
+            RateLimit::Max | RateLimit::Auto => {
+                self.flow.room(now, self.data_packets, self.feedback.grtt(), self.config.auto.leave_slow)
+            }
             RateLimit::Fixed(_) => u64::MAX,
         };
         let job = &mut self.schedule.jobs[at];

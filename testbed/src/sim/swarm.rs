@@ -114,7 +114,7 @@ pub fn scenario(seed: u64, fixed: Fixed) -> Scenario {
     }
     // Likewise.
     single::draw(&mut Dice(Xoshiro256PlusPlus::seed_from_u64(seed ^ 0xCAB1)), &mut scenario);
-    scenario.sender.auto = Dice(Xoshiro256PlusPlus::seed_from_u64(seed ^ 0xA070)).number(0..AUTO_ONE_IN) == 0;
+    scenario.sender.auto = Dice(Xoshiro256PlusPlus::seed_from_u64(seed ^ 0xA071)).number(0..AUTO_ONE_IN) == 0;
     fixed.apply_loss(&mut scenario);
     scenario
 }
