@@ -36,9 +36,8 @@ use crate::shelf::ReceiverShelf;
 
 /// Batches of datagrams read before reports and timers are looked at.
 const BATCHES_PER_TURN: usize = 8;
-/// So many datagrams at one look are much; fewer than so many were all that was in.
+/// So many datagrams at one look are much.
 const BUSY: usize = 32;
-const FULL: usize = 128;
 /// Between two looks while much comes; after so many that found nothing it is no longer much. A socket that holds less
 /// is watched all the time.
 const NAP: Duration = Duration::from_millis(1);
@@ -144,13 +143,21 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             // Data before advertisements: see the node's contract.
             ready = sockets.data.readable(), if !is_awake => {
                 let result = ready.and_then(|()| read(&mut sockets.data, &mut node, clock, &threads, &mut unbroken));
-                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read));
+                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read), unbroken == 0);
                 complain(&mut node, clock, result);
             }
             () = std::future::ready(()), if is_awake => {
                 let result = read(&mut sockets.data, &mut node, clock, &threads, &mut unbroken);
-                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read));
+                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read), unbroken == 0);
                 complain(&mut node, clock, result);
+                // On a busy machine each look may be late, and the others below would never have their turn.
+                if unbroken == 0 {
+                    let result = sockets.hear_advertisements(&mut node, clock);
+                    complain(&mut node, clock, result);
+                }
+                if let Ok(ask) = asked.try_recv() {
+                    node.answer(ask);
+                }
                 tokio::task::yield_now().await;
             }
             Some(report) = reports.blocks.recv() => node.handle_block_report(clock.now(), report),
@@ -227,16 +234,15 @@ impl Nap {
         self.until
     }
 
-    /// So much was read.
-    fn follow(&mut self, now: Time, data: &mut GroupSocket, read: usize) {
+    /// So much was read; and whether nothing is left.
+    fn follow(&mut self, now: Time, data: &mut GroupSocket, read: usize, is_empty: bool) {
         self.idle = if read == 0 { self.idle + 1 } else { 0 };
         let is_busy = match self.until {
             None => read >= BUSY && data.holds() >= HOLDS,
             Some(_) => self.idle < IDLE,
         };
         if is_busy {
-            // There may be more in already.
-            let pause = if read >= FULL { Duration::ZERO } else { NAP };
+            let pause = if is_empty { NAP } else { Duration::ZERO };
             self.until = Some(now + pause);
         } else {
             self.until = None;

@@ -195,6 +195,11 @@ impl SenderEngine {
                 self.advertise_at = now;
             }
             Command::SetRate(rate) => {
+                // What was told before was told of another course of packets.
+                self.flow.reset();
+                if rate == RateLimit::Auto && self.config.rate != rate {
+                    self.congestion.reset(now);
+                }
                 self.config.rate = rate;
                 self.pace(now);
             }

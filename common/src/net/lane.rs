@@ -154,7 +154,7 @@ fn send(raw: &Raw, dest: SocketAddr, batch: &Batch, closed: &Receiver<()>, share
                 }
                 pause = PAUSE.0;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 if is_closed(Duration::ZERO) {
                     return;
                 }

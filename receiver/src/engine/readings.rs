@@ -6,6 +6,7 @@
 //! - Whoever is complete tells nothing, and is not waited for.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use nackcast_common::clock::Time;
 use nackcast_common::ids::SessionId;
@@ -22,6 +23,8 @@ const PARTS: u64 = 4;
 pub(super) struct Readings {
     /// Packets that the socket holds; 0: it is not told.
     window: u32,
+    /// Who is asked for repair, and whose packets these are.
+    chosen: Option<SessionId>,
     session: SessionId,
     /// Next packet expected as it was told last, and how many below it came.
     told: u64,
@@ -38,11 +41,11 @@ impl Readings {
     pub(super) fn on_packets(&mut self, now: Time, session: SessionId, row: &Session, numbers: Range<u64>) {
         let every = row.advertisement.reading_every;
         let count = numbers.end - numbers.start;
-        if every.is_zero() || count == 0 {
+        if every.is_zero() || count == 0 || self.chosen != Some(session) {
             return;
         }
         if self.session != session {
-            *self = Self { window: self.window, session, ..Self::default() };
+            *self = Self { window: self.window, chosen: self.chosen, session, ..Self::default() };
         }
         if self.came == 0 {
             self.first = (numbers.start, now);
@@ -54,9 +57,15 @@ impl Readings {
         self.sums.0 += ahead * count + count * (count - 1) / 2;
         self.sums.1 += now.0.saturating_sub(self.first.1.0) * count;
         let at = self.at.get_or_insert(now + every);
-        if self.window > 0 && row.heard_to().saturating_sub(self.told) >= u64::from(self.window) / PARTS {
+        let is_waited_for = self.window > 0 && row.advertisement.rate_bps == 0;
+        if is_waited_for && row.heard_to().saturating_sub(self.told) >= u64::from(self.window) / PARTS {
             *at = now;
         }
+    }
+
+    /// Begins anew: nobody wants to know.
+    fn forget(&mut self) {
+        *self = Self { window: self.window, chosen: self.chosen, ..Self::default() };
     }
 
     pub(super) const fn due(&self) -> Option<Time> {
@@ -86,22 +95,22 @@ impl ReceiverEngine {
     }
 
     pub(super) fn tell_reading(&mut self, now: Time) {
+        self.readings.chosen = self.sessions.chosen().map(|(id, _)| id);
         if self.readings.at.is_none_or(|at| now < at) {
             return;
         }
         // Only who is asked for repair counts on being read.
-        let Some((_, session)) = self.sessions.chosen().filter(|(id, _)| *id == self.readings.session) else {
-            self.readings.at = None;
+        let session = self.sessions.chosen().filter(|(id, _)| *id == self.readings.session && !self.complete);
+        let every = session.map_or(Duration::ZERO, |(_, session)| session.advertisement.reading_every);
+        let Some((_, session)) = session.filter(|_| !every.is_zero()) else {
+            self.readings.forget();
             return;
         };
         if self.slots.is_short() {
-            self.readings.at = Some(now + session.advertisement.reading_every);
+            self.readings.at = Some(now + every);
             return;
         }
         self.readings.at = None;
-        if self.complete {
-            return;
-        }
         let (heard, received) = (session.heard_to(), session.received());
         let Some((to, nack)) = self.nack_with(now, 0) else { return };
         let reading = Some(self.readings.take(heard, received));

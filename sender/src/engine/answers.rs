@@ -45,16 +45,18 @@ impl SenderEngine {
             self.flow.forget(run);
             self.congestion.forget(run);
         }
+        let rtt = now.since(Time(nack.time)).saturating_sub(nack.hold);
+        self.feedback.on_rtt(now, rtt, self.config.schedule.interval);
         if let Some(reading) = &nack.reading {
-            self.on_reading(now, run, nack, reading);
+            if !nack.complete && !nack.leaves {
+                self.on_reading(now, run, nack, reading);
+            }
             return;
         }
         self.counters.nacks += 1;
         if !nack.is_report() {
             self.feedback.count_nack();
         }
-        let rtt = now.since(Time(nack.time)).saturating_sub(nack.hold);
-        self.feedback.on_rtt(now, rtt, self.config.schedule.interval);
         let ours = self.manifest.as_ref().map(|(reference, _)| reference.hash);
         if let Some(hash) = ours {
             let holds = nack.manifest == hash.prefix();

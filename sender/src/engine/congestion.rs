@@ -279,7 +279,9 @@ impl Congestion {
             *most = most.max(verdict.delivered / (1.0 - verdict.usual));
             if verdict.first >= self.deaf_to {
                 let carried = *most * self.packet_bits;
-                self.set_rate(carried * BELOW);
+                // The rate that overflowed: a single measure is not believed to be far from it.
+                let was = self.rate * 2.0;
+                self.set_rate((carried * BELOW).clamp(was * 0.25, was));
                 self.course = self.hold(now);
                 (self.is_cut, self.deaf_to) = (true, self.next_round);
             }
@@ -355,7 +357,7 @@ impl Congestion {
             Course::Compete { .. } => {
                 self.trial_in = self.trial_in.saturating_sub(1);
                 if self.trial_in == 0 {
-                    self.set_rate(carried * BELOW);
+                    self.set_rate(carried.max(self.rate * 0.5) * BELOW);
                     self.course = self.hold(now);
                 } else {
                     self.compete(now);
@@ -386,6 +388,10 @@ impl Congestion {
         let lasts = rtt.max(ROUND_MIN).max(Duration::from_secs_f64(long)).min(ROUND_MAX);
         if let Some(round) = self.rounds.back() {
             let age = now.since(round.began);
+            if age > SILENCE {
+                // Nothing was sent that could be told of.
+                self.heard_at = now;
+            }
             if age < lasts && !self.is_cut {
                 return;
             }

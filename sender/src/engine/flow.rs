@@ -25,6 +25,9 @@ pub(super) const READERS_MAX: usize = 64;
 /// How long the sender stands still for one receiver, at least; and in round-trip times.
 const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_GRTTS: u32 = 3;
+const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// Who tells nothing for so long makes room for others.
+const FORGOTTEN: Duration = Duration::from_secs(10);
 /// Less than this part of its window in that time is next to nothing.
 const SLOWEST: u64 = 16;
 /// One in so many may be left, at least one.
@@ -39,6 +42,7 @@ struct Reader {
     /// Packets that its socket holds.
     window: u64,
     left: bool,
+    heard_at: Time,
 }
 
 impl Reader {
@@ -57,18 +61,22 @@ pub(super) struct Flow {
 
 impl Flow {
     /// A receiver tells something; `sent` packets were used so far.
-    pub(super) fn on_reading(&mut self, run: RunId, heard: u64, window: u32, sent: u64) {
+    pub(super) fn on_reading(&mut self, now: Time, run: RunId, heard: u64, window: u32, sent: u64) {
         if window == 0 {
             self.forget(run);
             return;
         }
         let (heard, window) = (heard.min(sent), u64::from(window).max(ROOM_LEAST * 2));
+        if self.readers.len() >= READERS_MAX && !self.readers.contains_key(&run) {
+            self.readers.retain(|_, reader| now.since(reader.heard_at) < FORGOTTEN);
+        }
         if let Some(reader) = self.readers.get_mut(&run) {
+            reader.heard_at = now;
             // They may overtake each other on the way.
             (reader.heard, reader.window) = (reader.heard.max(heard), window);
             reader.left &= sent - reader.heard > window / 2;
         } else if self.readers.len() < READERS_MAX {
-            self.readers.insert(run, Reader { heard, window, left: sent - heard > window });
+            self.readers.insert(run, Reader { heard, window, left: sent - heard > window, heard_at: now });
         }
     }
 
@@ -102,7 +110,7 @@ impl Flow {
             }
             self.held_up = None;
             // Another one may have held it up before: each has its time.
-            reader.left = reader.heard < heard + reader.window / SLOWEST;
+            reader.left = reader.heard < heard + (reader.window / SLOWEST).max(ROOM_LEAST);
         }
     }
 
@@ -124,7 +132,7 @@ impl Flow {
 }
 
 fn patience(grtt: Duration) -> Duration {
-    PATIENCE.max(grtt * PATIENCE_GRTTS)
+    PATIENCE.max(grtt * PATIENCE_GRTTS).min(PATIENCE_MAX)
 }
 
 #[cfg(test)]
@@ -138,7 +146,7 @@ mod tests {
     }
 
     fn tell(flow: &mut Flow, run: u64, heard: u64, sent: u64) {
-        flow.on_reading(RunId(run), heard, 1000, sent);
+        flow.on_reading(at(0), RunId(run), heard, 1000, sent);
     }
 
     #[test]

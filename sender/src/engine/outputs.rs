@@ -57,10 +57,9 @@ impl SenderEngine {
         let jobs = self.schedule.jobs.len();
         let at = (0..jobs).map(|step| (self.next_job + step) % jobs).find(|at| self.schedule.jobs[*at].is_ready())?;
         let room = match self.config.rate {
-            RateLimit::Max | RateLimit::Auto => {
-                self.flow.room(now, self.data_packets, self.feedback.grtt(), self.config.auto.leave_slow)
-            }
-            RateLimit::Fixed(_) => u64::MAX,
+            RateLimit::Max => self.flow.room(now, self.data_packets, self.feedback.grtt(), self.config.auto.leave_slow),
+            // What does not fit a socket is an overflow like any other.
+            RateLimit::Fixed(_) | RateLimit::Auto => u64::MAX,
         };
         let job = &mut self.schedule.jobs[at];
         let datagram = symbol::datagram_len(job.layout.geometry().symbol_size());
@@ -113,6 +112,11 @@ impl SenderEngine {
         let is_new = self.state == SenderState::Active && self.manifest.is_some() && now < self.announced_at();
         self.advertise_at = now + if is_new { ANNOUNCE_INTERVAL.min(interval) } else { interval };
         let first_pass = self.schedule.first_pass_cursor();
+        let reading_every = self.reading_every();
+        if reading_every.is_zero() {
+            // Nobody tells any more: nobody is waited for.
+            self.flow.reset();
+        }
         Transmit::Advertisement(Box::new(Advertisement {
             channel: self.config.channel,
             session: self.config.session,
@@ -144,7 +148,7 @@ impl SenderEngine {
             wall_ms: 0,
             next_epoch: None,
             list: 0,
-            reading_every: self.reading_every(),
+            reading_every,
         }))
     }
 

@@ -47,17 +47,15 @@ impl SenderEngine {
 
     /// A receiver tells what it read.
     pub(super) fn on_reading(&mut self, now: Time, run: RunId, nack: &Nack, reading: &Reading) {
-        let sent = self.data_packets;
-        match self.config.rate {
-            RateLimit::Fixed(_) => return,
-            RateLimit::Max => {}
-            RateLimit::Auto => {
-                if self.congestion.on_reading(now, run, (nack.heard, reading), nack.loss_ppm, sent) {
-                    self.pace(now);
-                }
-            }
+        if self.reading_every().is_zero() {
+            return;
         }
-        self.flow.on_reading(run, nack.heard, reading.window, sent);
+        let sent = self.data_packets;
+        if self.config.rate == RateLimit::Max {
+            self.flow.on_reading(now, run, nack.heard, reading.window, sent);
+        } else if self.congestion.on_reading(now, run, (nack.heard, reading), nack.loss_ppm, sent) {
+            self.pace(now);
+        }
     }
 
     /// What advertisements ask of receivers.

@@ -174,8 +174,11 @@ impl Path {
         self.heard_at = now;
         let up_to = reading.up_to.min(heard);
         let Some((before, received)) = self.last else {
-            self.last = Some((up_to, reading.received));
-            self.round = round_of(up_to.max(1) - 1);
+            // The first reading of a receiver counts from the first packet that it heard, which it tells with the next.
+            if up_to > 0 {
+                self.last = Some((up_to, reading.received));
+                self.round = round_of(up_to - 1);
+            }
             return None;
         };
         // They may overtake each other on the way.
@@ -185,7 +188,8 @@ impl Path {
         self.last = Some((up_to, reading.received));
         let (span, came) = (up_to - before, reading.count);
         self.packets += span;
-        self.lost += span.cast_signed() - (reading.received - received).min(i64::MAX as u64).cast_signed();
+        let came_below = i64::try_from(reading.received - received).unwrap_or(i64::MAX);
+        self.lost = self.lost.saturating_add(span.cast_signed().saturating_sub(came_below));
         let number = reading.number as f64 / 16.0;
         let mut speed = None;
         if let Some(sent_at) = sent.sent_at(number).filter(|_| came > 0 && reading.number > 0) {
