@@ -206,7 +206,7 @@ impl World {
                 side_file: SideFile::default(),
                 passes: Passes::new(spec.max_passes, Duration::from_millis(spec.round_quiet_ms)),
                 nonce: Nonce::default(),
-                nacks: Nacks::new(scenario.receiver.nack_budget),
+                nacks: Nacks::new(scenario.receiver.nack_budget, spec.auto),
                 pool: Pool::new(spec.rate_bps, Duration::from_millis(spec.period_ms)),
                 promises: Promises::new(Duration::from_millis(scenario.receiver.nack_retry_ms)),
                 rate: Rate::new(spec.rate_bps, scenario.receivers, scenario.receiver.nack_budget),

@@ -14,6 +14,8 @@ use crate::sim::wiretap::Said;
 const BESIDE: usize = 6;
 /// Reports are sent in a long window, too: one more in each such time.
 const REPORTS: Duration = Duration::from_millis(100);
+/// Readings are no oftener than this.
+const READINGS: Duration = Duration::from_millis(10);
 /// A window that is shorter says little about a rate.
 const LEAST: Duration = Duration::from_millis(20);
 /// A window that was read so long ago may still be followed: who is asked may change.
@@ -23,6 +25,7 @@ const LATELY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Nacks {
     budget: usize,
+    tells: bool,
     receivers: BTreeMap<u32, Seen>,
 }
 
@@ -44,8 +47,10 @@ impl Seen {
 impl Nacks {
     /// With the receivers' budget.
     #[must_use]
-    pub const fn new(budget: usize) -> Self {
-        Self { budget, receivers: BTreeMap::new() }
+    ///
+    /// `tells`: they tell what they read, too, as a sender with congestion control asks.
+    pub const fn new(budget: usize, tells: bool) -> Self {
+        Self { budget, tells, receivers: BTreeMap::new() }
     }
 
     /// A receiver read this.
@@ -69,7 +74,8 @@ impl Nacks {
         seen.sent.push_back((now, now + window));
         seen.sent.retain(|(_, until)| now < *until);
         let reports = window.as_micros() / REPORTS.as_micros();
-        let most = self.budget + BESIDE + usize::try_from(reports).unwrap_or(usize::MAX);
+        let readings = if self.tells { window.as_micros() / READINGS.as_micros() + 1 } else { 0 };
+        let most = self.budget + BESIDE + usize::try_from(reports + readings).unwrap_or(usize::MAX);
         if seen.sent.len() > most {
             return Err(format!(
                 "receiver {receiver} sent {} NACKs within {window:?}; {most} are allowed",
@@ -92,7 +98,7 @@ mod tests {
 
     /// Sends so often, in milliseconds; when too much was sent.
     fn found(window: u64, every: u64) -> Option<u64> {
-        let mut nacks = Nacks::new(4);
+        let mut nacks = Nacks::new(4, false);
         nacks.on_heard(Time(0), 7, &advertisement_with(Duration::from_millis(window)));
         (1..2_000).find(|n| nacks.on_nack(Time(n * every * 1000), 7).is_err())
     }
@@ -104,7 +110,7 @@ mod tests {
         assert_eq!(found(20, 3), None);
         assert_eq!(found(20, 1), Some(11));
         // One window that is shorter, and was read lately, may be followed.
-        let mut nacks = Nacks::new(4);
+        let mut nacks = Nacks::new(4, false);
         nacks.on_heard(Time(0), 7, &advertisement_with(Duration::from_millis(20)));
         nacks.on_heard(Time(1), 7, &advertisement_with(Duration::from_millis(1_000)));
         assert!((1..100).all(|n| nacks.on_nack(Time(n * 3_000), 7).is_ok()));
