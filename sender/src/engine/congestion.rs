@@ -236,13 +236,12 @@ impl Congestion {
             return false;
         }
         let before = self.rate;
-        let newest = self.next_round - 1;
+        let (newest, front) = (self.next_round - 1, self.front());
         let path = self.readers.entry(run).or_insert_with(|| Path::new(newest));
         path.loss_ppm = loss_ppm;
         path.learns = !matches!(self.course, Course::Compete { .. });
         self.heard_at = now;
         // A round ends where the next one begins: verdicts are on those that ended.
-        let front = self.next_round - self.rounds.len() as u64;
         let rounds = &self.rounds;
         let round_of = |packet: u64| {
             let after = rounds.partition_point(|round| round.first <= packet) as u64;
@@ -274,7 +273,7 @@ impl Congestion {
     }
 
     fn judge(&mut self, now: Time, verdict: &Verdict) {
-        let front = self.next_round - self.rounds.len() as u64;
+        let front = self.front();
         if let Course::Settle { most } = &mut self.course {
             *most = most.max(verdict.delivered / (1.0 - verdict.usual));
             if verdict.first >= self.deaf_to {
@@ -290,16 +289,16 @@ impl Congestion {
         if verdict.first < self.deaf_to || verdict.first < front {
             return;
         }
+        let arrived = verdict.carried(self.packet_bits);
         if let Course::Probe { round, carried, verdicts, .. } = &mut self.course
             && (*round..=*round + PROBED).contains(&verdict.first)
             && verdict.last <= *round + PROBED
         {
-            let came = verdict.delivered * self.packet_bits / (1.0 - verdict.usual);
             *verdicts += 1.0;
-            *carried += (came - *carried) / *verdicts;
+            *carried += (arrived - *carried) / *verdicts;
         }
         if verdict.delivered > 0.0 {
-            self.arrives.push_back((now, verdict.delivered * self.packet_bits / (1.0 - verdict.usual)));
+            self.arrives.push_back((now, arrived));
             if self.arrives.len() > ROUNDS_MAX {
                 self.arrives.pop_front();
             }
@@ -326,8 +325,7 @@ impl Congestion {
     }
 
     fn overflow(&mut self, now: Time, verdict: &Verdict) {
-        // What may be sent so that it arrives, but for what is lost anyhow.
-        let carried = (verdict.delivered * self.packet_bits / (1.0 - verdict.usual)).min(self.rate);
+        let carried = verdict.carried(self.packet_bits).min(self.rate);
         match self.course {
             Course::Startup { .. } | Course::Settle { .. } => {
                 self.set_rate(self.rate / 2.0);
@@ -470,9 +468,16 @@ impl Congestion {
             && self.readers.values().any(|path| path.round > round)
     }
 
+    /// The first round that is still known.
+    fn front(&self) -> u64 {
+        self.next_round - self.rounds.len() as u64
+    }
+
     fn is_full(&self, round: u64) -> bool {
-        let front = self.next_round - self.rounds.len() as u64;
-        round.checked_sub(front).and_then(|at| self.rounds.get(usize::try_from(at).ok()?)).is_some_and(|r| r.is_full)
+        round
+            .checked_sub(self.front())
+            .and_then(|at| self.rounds.get(usize::try_from(at).ok()?))
+            .is_some_and(|r| r.is_full)
     }
 
     /// The longest of those that are listened to.

@@ -72,6 +72,11 @@ impl Verdict {
         self.is_excess() && self.lost > self.packets * 0.04 + 2.0
     }
 
+    /// What may be sent so that it arrives, but for what the way itself loses: in bits a second, for packets of so many.
+    pub(super) fn carried(&self, packet_bits: f64) -> f64 {
+        self.delivered * packet_bits / (1.0 - self.usual)
+    }
+
     pub(super) fn stands(&self) -> bool {
         self.stood >= 2
     }
