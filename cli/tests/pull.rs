@@ -11,6 +11,7 @@ mod tree;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nackcast_common::clock::Clock;
 use nackcast_common::geometry::Geometry;
@@ -62,10 +63,25 @@ fn the_one_that_had_all_its_passes_pulls_and_the_others_see_nothing_of_it() {
         let mut late = site.receive(3, &[]);
         let mut sender = site.send(&["--max-passes", "1", "--unicast-rate", "16mbit"]);
         late.wait_for_stderr("had all their passes", PATIENCE).unwrap();
+        // The passes are over when all that lacks waits for unicast, and what was sent last is through the fabric.
+        let mut loss = 0;
+        until("nothing but unicast is left", || {
+            let row = progress(&late);
+            let number = |field: &str| row[field].as_u64();
+            loss = number("loss_ppm").unwrap_or(0).max(loss);
+            number("objects").is_some_and(|all| {
+                all > 0
+                    && Some(all)
+                        == number("objects_done").zip(number("unicast_wanted")).map(|(done, wanted)| done + wanted)
+            })
+        });
         until_idle(&mut sender);
         let symbols = || site.sent().datagrams.of(DatagramType::Symbol);
-        let before = symbols();
-        let loss = progress(&late)["loss_ppm"].as_u64().unwrap();
+        let mut before = symbols();
+        until("the fabric has carried all of it", || {
+            std::thread::sleep(Duration::from_millis(200));
+            std::mem::replace(&mut before, symbols()) == before
+        });
         let alerts = Command::new(program()).args(["alerts", "--json", "--node"]).arg(site.state("sender")).output();
         assert_ends(&mut late, 0);
         for receiver in 1..=3 {
