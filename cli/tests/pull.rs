@@ -79,6 +79,7 @@ fn the_one_that_had_all_its_passes_pulls_and_the_others_see_nothing_of_it() {
         let symbols = || site.sent().datagrams.of(DatagramType::Symbol);
         let mut before = symbols();
         until("the fabric has carried all of it", || {
+            #[expect(clippy::disallowed_methods, reason = "that nothing comes is no event")]
             std::thread::sleep(Duration::from_millis(200));
             std::mem::replace(&mut before, symbols()) == before
         });
