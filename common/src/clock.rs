@@ -102,12 +102,17 @@ impl Clock {
         Time(micros(self.origin.elapsed()))
     }
 
-    /// The wall clock, in milliseconds since 1970; zero before.
+    /// The wall clock: since 1970; zero before.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+    pub fn wall() -> Duration {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    /// The same in milliseconds.
+    #[must_use]
     pub fn wall_ms() -> u64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+        u64::try_from(Self::wall().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// What the wall clock would have said at the origin, as it goes now: it may be set at any time.

@@ -200,8 +200,9 @@ fn read(
 ) -> std::io::Result<usize> {
     let mut read = 0;
     for _ in 0..BATCHES_PER_TURN {
-        let result = data.try_recv(|from, datagram| {
-            node.handle_data_datagram(clock.now(), from, datagram);
+        let result = data.try_recv(|arrival, datagram| {
+            let now = clock.now();
+            node.handle_data_datagram(now, now.before(arrival.waited), datagram);
             // Orders must not wait for the end of a large batch: slots run short.
             threads.carry_out(node);
         });
@@ -289,7 +290,8 @@ impl Sockets {
     }
 
     fn hear_advertisements(&mut self, node: &mut ReceiverNode, clock: Clock) -> std::io::Result<usize> {
-        self.advertisements.try_recv(|from, datagram| node.handle_advertisement_datagram(clock.now(), from, datagram))
+        self.advertisements
+            .try_recv(|arrival, datagram| node.handle_advertisement_datagram(clock.now(), arrival.from, datagram))
     }
 
     fn hear_answers(&self, node: &mut ReceiverNode, clock: Clock, incoming: &mut [u8]) {

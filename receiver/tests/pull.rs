@@ -250,7 +250,7 @@ impl Stage {
         for esi in esis {
             let packet = self.now.0 + u64::from(esi);
             let symbol = SymbolId { object, block, esi };
-            self.engine.handle_symbol(self.now, SESSION, packet, symbol);
+            self.engine.handle_symbol(self.now, self.now, SESSION, packet, symbol);
             self.drain();
         }
     }

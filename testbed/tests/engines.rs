@@ -391,7 +391,7 @@ impl World {
                 self.drain_receiver(at);
             }
             Happening::Symbol(at, session, packet, id) => {
-                let admission = self.nodes[at].engine.handle_symbol(now, session, packet, id);
+                let admission = self.nodes[at].engine.handle_symbol(now, now, session, packet, id);
                 if let receiver::Admission::Keep(slot) = admission {
                     let bits = self.layout(id.object).esi_end(id.block).into();
                     let slot = self.nodes[at].slots.entry(slot).or_default();

@@ -39,7 +39,7 @@ pub(super) async fn listen(ticket: &Ticket, interface: &Interface, wait: Duratio
         }
         let read = tokio::select! {
             () = sleep_until(until) => break,
-            read = group.recv(|from, datagram| take(ticket, &mut heard, from, datagram)) => read.map(|_| ()),
+            read = group.recv(|arrival, datagram| take(ticket, &mut heard, arrival.from, datagram)) => read.map(|_| ()),
             read = count(data.as_mut(), &mut data_heard) => read,
             seen = next(tap.as_ref()) => seen.map(|seen| note(&mut tapped, ticket.advertise, data_group, &seen)),
         };

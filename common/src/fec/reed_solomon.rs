@@ -7,11 +7,14 @@
 use std::ops::Range;
 
 use fixedbitset::FixedBitSet;
+use reed_solomon_simd::Error;
 use reed_solomon_simd::engine::DefaultEngine;
 use reed_solomon_simd::rate::{LowRateDecoder, LowRateEncoder, RateDecoder as _, RateEncoder as _};
 
 use super::FecError;
 use crate::geometry::REPAIR_SYMBOLS;
+
+mod few;
 
 const CHECKED: &str = "the caller checked counts and sizes";
 
@@ -24,7 +27,9 @@ impl Encoder {
     /// The caller has checked that `block` has `k` symbols and that `repair` is neither empty nor too long.
     pub(super) fn encode(&mut self, block: &[u8], k: u16, symbol_size: u16, repair: Range<u16>) -> Vec<u8> {
         let size = usize::from(symbol_size);
-        let encoder = self.begin(usize::from(k), usize::from(repair.end), size);
+        let encoder = self
+            .begin(usize::from(k), usize::from(repair.end), size)
+            .expect("symbols are even-sized and K is at most 32,768, by the geometry");
         let whole = block.chunks_exact(size);
         let tail = whole.remainder();
         for symbol in whole {
@@ -43,18 +48,21 @@ impl Encoder {
         symbols
     }
 
-    fn begin(&mut self, k: usize, count: usize, size: usize) -> &mut LowRateEncoder<DefaultEngine> {
-        const EVEN: &str = "symbols are even-sized and K is at most 32,768, by the geometry";
+    fn begin(&mut self, k: usize, count: usize, size: usize) -> Result<&mut LowRateEncoder<DefaultEngine>, Error> {
         if let Some(encoder) = &mut self.inner {
-            encoder.reset(k, count, size).expect(EVEN);
+            encoder.reset(k, count, size)?;
+        } else {
+            self.inner = Some(LowRateEncoder::new(k, count, size, DefaultEngine::new(), None)?);
         }
-        self.inner.get_or_insert_with(|| LowRateEncoder::new(k, count, size, DefaultEngine::new(), None).expect(EVEN))
+        Ok(self.inner.as_mut().expect("made above"))
     }
 }
 
+/// Restores by either of two ways, whichever costs less; both give the same.
 #[derive(Default)]
 pub(super) struct Decoder {
-    inner: Option<LowRateDecoder<DefaultEngine>>,
+    many: Option<LowRateDecoder<DefaultEngine>>,
+    few: few::Decoder,
 }
 
 impl Decoder {
@@ -67,6 +75,9 @@ impl Decoder {
         have_source: &FixedBitSet,
         repair: &[(u16, &[u8])],
     ) -> Result<(), FecError> {
+        if repair.len() <= few::MOST {
+            return self.few.decode(k, symbol_size, block, have_source, repair);
+        }
         let size = usize::from(symbol_size);
         let decoder = self.begin(k, symbol_size)?;
         for (esi, symbol) in block.chunks_exact(size).enumerate().filter(|(esi, _)| have_source.contains(*esi)) {
@@ -85,12 +96,12 @@ impl Decoder {
     fn begin(&mut self, k: u16, symbol_size: u16) -> Result<&mut LowRateDecoder<DefaultEngine>, FecError> {
         let (count, size) = (usize::from(REPAIR_SYMBOLS), usize::from(symbol_size));
         let refused = |_| FecError::Geometry { k, symbol_size };
-        if let Some(decoder) = &mut self.inner {
+        if let Some(decoder) = &mut self.many {
             decoder.reset(usize::from(k), count, size).map_err(refused)?;
         } else {
             let fresh = LowRateDecoder::new(usize::from(k), count, size, DefaultEngine::new(), None);
-            self.inner = Some(fresh.map_err(refused)?);
+            self.many = Some(fresh.map_err(refused)?);
         }
-        Ok(self.inner.as_mut().expect("made above"))
+        Ok(self.many.as_mut().expect("made above"))
     }
 }

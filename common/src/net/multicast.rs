@@ -7,6 +7,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSocketState};
@@ -14,6 +15,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type}
 use tokio::io::Interest;
 
 use super::{BIND, Interface, JOIN, NetError, OPEN, SET, family, is_source_specific, require_multicast, scoped};
+use crate::clock::Clock;
 
 /// Receive buffer asked of the kernel: 80 ms of 800 Mbit/s.
 pub const RECEIVE_BUFFER: usize = 8 << 20;
@@ -124,6 +126,18 @@ fn join_source(socket: &Socket, group: IpAddr, source: IpAddr, interface_index: 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// No datagram waits longer than this; if it looks so, the wall clock was set.
+const WAITED_MAX: Duration = Duration::from_secs(1);
+
+/// How a datagram came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// So long it waited to be read. The kernel notes when it comes; of several that it joined, when the first did.
+    pub waited: Duration,
+}
+
 /// A group's socket on tokio, read in batches. One per interface: datagrams do not say where they came in.
 pub struct GroupSocket {
     socket: StdUdpSocket,
@@ -182,7 +196,7 @@ impl GroupSocket {
     ///
     /// # Errors
     /// What the system says, for example that the interface went down; the socket stays usable.
-    pub async fn recv(&mut self, mut f: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
+    pub async fn recv(&mut self, mut f: impl FnMut(Arrival, &mut [u8])) -> io::Result<usize> {
         loop {
             self.readable().await?;
             match self.try_recv(&mut f) {
@@ -228,7 +242,7 @@ impl GroupSocket {
     ///
     /// # Errors
     /// `WouldBlock` when nothing is in; else what the system says.
-    pub fn try_recv(&mut self, mut f: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
+    pub fn try_recv(&mut self, mut f: impl FnMut(Arrival, &mut [u8])) -> io::Result<usize> {
         let mut metas = [RecvMeta::default(); BATCH];
         let filled = {
             let mut buffers = self.memory.chunks_exact_mut(BUFFER_LEN);
@@ -240,7 +254,7 @@ impl GroupSocket {
                 None => recv(&self.socket)?,
             }
         };
-        let mut count = 0;
+        let (wall, mut count) = (Clock::wall(), 0);
         for (meta, buffer) in metas[..filled].iter().zip(self.memory.chunks_exact_mut(BUFFER_LEN)) {
             // Datagrams of one sender that the kernel joined stand `stride` apart; an empty one has stride 0.
             let datagrams = buffer[..meta.len].chunks_mut(meta.stride.max(1));
@@ -248,8 +262,10 @@ impl GroupSocket {
                 self.foreign += datagrams.len() as u64;
                 continue;
             }
+            let waited = meta.timestamp.and_then(|at| wall.checked_sub(at)).filter(|waited| *waited < WAITED_MAX);
+            let arrival = Arrival { from: meta.addr, waited: waited.unwrap_or_default() };
             for datagram in datagrams {
-                f(meta.addr, datagram);
+                f(arrival, datagram);
                 count += 1;
             }
         }

@@ -11,9 +11,16 @@ use super::object::{Class, Reception, Taken};
 use super::{CHECKPOINT, ReceiverEngine};
 
 impl ReceiverEngine {
-    /// A symbol that opened. The caller keeps its bytes as it is told.
-    pub fn handle_symbol(&mut self, now: Time, session: SessionId, packet: u64, symbol: SymbolId) -> Admission {
-        let admission = self.admit(now, session, packet, symbol);
+    /// A symbol that opened, of a packet that came at `arrived` and was read now. The caller keeps its bytes as it is told.
+    pub fn handle_symbol(
+        &mut self,
+        now: Time,
+        arrived: Time,
+        session: SessionId,
+        packet: u64,
+        symbol: SymbolId,
+    ) -> Admission {
+        let admission = self.admit((now, arrived), session, packet, symbol);
         match admission {
             Admission::Keep(_) => {
                 self.counters.symbols += 1;
@@ -25,12 +32,12 @@ impl ReceiverEngine {
         admission
     }
 
-    fn admit(&mut self, now: Time, session: SessionId, packet: u64, symbol: SymbolId) -> Admission {
+    fn admit(&mut self, (now, arrived): (Time, Time), session: SessionId, packet: u64, symbol: SymbolId) -> Admission {
         let Some(row) = self.sessions.get_mut(session) else { return Admission::Ignore(Ignored::UnknownSession) };
         if !row.on_packet(packet) {
             return Admission::Ignore(Ignored::OutOfRange);
         }
-        self.readings.on_packets(now, session, row, packet..packet + 1);
+        self.readings.on_packets(now, arrived, session, row, packet..packet + 1);
         let SymbolId { object, block, esi } = symbol;
         if !self.receptions.contains_key(&object) && !self.begin_reception(object) {
             return Admission::Ignore(Ignored::NotWanted);
@@ -159,7 +166,7 @@ mod tests {
         let symbol = |esi| SymbolId { object, block: 0, esi };
         let all = |rig: &mut Rig, first_packet: u64| {
             let admitted: Vec<_> = (0..k)
-                .map(|esi| rig.engine.handle_symbol(now, SESSION, first_packet + u64::from(esi), symbol(esi)))
+                .map(|esi| rig.engine.handle_symbol(now, now, SESSION, first_packet + u64::from(esi), symbol(esi)))
                 .collect();
             rig.drain(now);
             admitted
@@ -168,7 +175,8 @@ mod tests {
         all(&mut rig, 0);
         rig.outcome = BlockOutcome::Sound;
         // One that only knows the keys of the channel speaks for a sender that sends nothing.
-        let forged = rig.engine.handle_symbol(now + Duration::from_millis(1), standby, 0, symbol(0));
+        let later = now + Duration::from_millis(1);
+        let forged = rig.engine.handle_symbol(later, later, standby, 0, symbol(0));
         assert_eq!(forged, Admission::Ignore(Ignored::OtherSession));
         let admitted = all(&mut rig, 100);
         assert!(admitted.iter().all(|one| matches!(one, Admission::Keep(_))), "{admitted:?}");

@@ -112,7 +112,7 @@ mod tests {
                     let (object, layout) = (rig.object(index).id, rig.object(index).layout);
                     for block in 0..layout.block_count() {
                         for esi in 0..layout.source_symbols(block) {
-                            rig.engine.handle_symbol(*now, SESSION, packet, SymbolId { object, block, esi });
+                            rig.engine.handle_symbol(*now, *now, SESSION, packet, SymbolId { object, block, esi });
                             packet += 1;
                         }
                     }

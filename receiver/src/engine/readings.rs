@@ -37,8 +37,16 @@ pub(super) struct Readings {
 }
 
 impl Readings {
-    /// Packets of a session were read.
-    pub(super) fn on_packets(&mut self, now: Time, session: SessionId, row: &Session, numbers: Range<u64>) {
+    /// Packets of a session were read; they had come at `arrived`. How long they wait for this program is no delay of
+    /// the way.
+    pub(super) fn on_packets(
+        &mut self,
+        now: Time,
+        arrived: Time,
+        session: SessionId,
+        row: &Session,
+        numbers: Range<u64>,
+    ) {
         let every = row.advertisement.reading_every;
         let count = numbers.end - numbers.start;
         if every.is_zero() || count == 0 || self.chosen != Some(session) {
@@ -48,14 +56,14 @@ impl Readings {
             *self = Self { window: self.window, chosen: self.chosen, session, ..Self::default() };
         }
         if self.came == 0 {
-            self.first = (numbers.start, now);
+            self.first = (numbers.start, arrived);
         }
         self.came += count;
         self.below += self.told.clamp(numbers.start, numbers.end) - numbers.start;
         // Packets may overtake each other: those that are behind the first count as it does.
         let ahead = numbers.start.saturating_sub(self.first.0);
         self.sums.0 += ahead * count + count * (count - 1) / 2;
-        self.sums.1 += now.0.saturating_sub(self.first.1.0) * count;
+        self.sums.1 += arrived.0.saturating_sub(self.first.1.0) * count;
         let at = self.at.get_or_insert(now + every);
         let is_waited_for = self.window > 0 && row.advertisement.rate_bps == 0;
         if is_waited_for && row.heard_to().saturating_sub(self.told) >= u64::from(self.window) / PARTS {

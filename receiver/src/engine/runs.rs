@@ -69,7 +69,7 @@ impl ReceiverEngine {
         while !run.esis.is_empty() && !self.take_rest(now, &run) {
             // One that is not simple.
             let symbol = SymbolId { object: run.object, block: run.block, esi: run.esis.start };
-            self.handle_symbol(now, run.session, run.first_packet, symbol);
+            self.handle_symbol(now, now, run.session, run.first_packet, symbol);
             run = run.part(1..run.len());
         }
     }
@@ -85,13 +85,13 @@ impl ReceiverEngine {
         let Some(row) = self.sessions.get_mut(session).filter(|row| row.takes(packets.end - 1)) else { return false };
         let Some(reception) = self.receptions.get_mut(&object) else {
             row.on_packets(packets.clone());
-            self.readings.on_packets(now, session, row, packets);
+            self.readings.on_packets(now, now, session, row, packets);
             self.counters.unneeded += u64::from(run.len());
             return true;
         };
         let Some(rest) = reception.on_symbols(session, first_packet, block, esis.clone()) else { return false };
         row.on_packets(packets.clone());
-        self.readings.on_packets(now, session, row, packets);
+        self.readings.on_packets(now, now, session, row, packets);
         let k = reception.layout.source_symbols(block);
         if esis.start < k && reception.on_progress(now, block) {
             self.cycle.look();

@@ -158,7 +158,7 @@ impl ReceiverNode {
     }
 
     /// A datagram of the data group.
-    pub fn handle_data_datagram(&mut self, now: Time, _from: SocketAddr, datagram: &mut [u8]) {
+    pub fn handle_data_datagram(&mut self, now: Time, arrived: Time, datagram: &mut [u8]) {
         let length = datagram.len() as u64;
         let Ok(header) = Header::read(datagram) else {
             self.listening.malformed += 1;
@@ -177,7 +177,7 @@ impl ReceiverNode {
             return;
         };
         let session = SessionId(header.session);
-        if let Admission::Keep(slot) = self.engine.handle_symbol(now, session, header.packet_number, id)
+        if let Admission::Keep(slot) = self.engine.handle_symbol(now, arrived, session, header.packet_number, id)
             && let Some(layout) = self.layout(id.object)
         {
             self.listening.received_bytes += length;

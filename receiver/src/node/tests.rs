@@ -244,7 +244,7 @@ impl Rig {
 
     fn hear(&mut self, datagrams: Vec<Vec<u8>>) {
         for mut datagram in datagrams {
-            self.node.handle_data_datagram(self.now, sender_address(), &mut datagram);
+            self.node.handle_data_datagram(self.now, self.now, &mut datagram);
             self.settle();
         }
     }
@@ -425,13 +425,13 @@ fn datagrams_may_be_anything() {
     for sample in samples {
         for cut in (0..sample.len()).step_by(7) {
             let mut damaged = sample[..cut].to_vec();
-            rig.node.handle_data_datagram(rig.now, from, &mut damaged);
+            rig.node.handle_data_datagram(rig.now, rig.now, &mut damaged);
             let mut damaged = sample[..cut].to_vec();
             rig.node.handle_advertisement_datagram(rig.now, from, &mut damaged);
             let mut damaged = sample.clone();
             damaged[cut] ^= 0x10;
             rig.node.handle_answer_datagram(rig.now, from, &mut damaged);
-            rig.node.handle_data_datagram(rig.now, from, &mut damaged);
+            rig.node.handle_data_datagram(rig.now, rig.now, &mut damaged);
             rig.node.handle_advertisement_datagram(rig.now, from, &mut damaged);
         }
     }

@@ -24,9 +24,9 @@ pub(crate) struct HeardPeer {
 /// Listens as long as it is polled. What finds the queue full is lost: the next one says more.
 pub(crate) async fn listen(mut socket: GroupSocket, mut opener: AdvertisementOpener, queue: mpsc::Sender<HeardPeer>) {
     loop {
-        let heard = socket.recv(|from, datagram| {
+        let heard = socket.recv(|arrival, datagram| {
             if let Some(advertisement) = opener.open(datagram) {
-                drop(queue.try_send(HeardPeer { from, advertisement }));
+                drop(queue.try_send(HeardPeer { from: arrival.from, advertisement }));
             }
         });
         if let Err(error) = heard.await {

@@ -171,7 +171,7 @@ fn admission(criterion: &mut Criterion, name: &str, content: &Content) {
         for run in &runs {
             for (packet, esi) in (run.first_packet..).zip(run.esis.clone()) {
                 let symbol = SymbolId { object: run.object, block: run.block, esi };
-                let admission = engine.handle_symbol(Time::ZERO, SESSION, packet, symbol);
+                let admission = engine.handle_symbol(Time::ZERO, Time::ZERO, SESSION, packet, symbol);
                 kept += u64::from(matches!(admission, Admission::Keep(_)));
             }
             settle(&mut engine);

@@ -317,7 +317,7 @@ impl Receiver {
         for (from, socket, datagram) in waiting {
             let mut bytes = BytesMut::from(&datagram[..]);
             match socket {
-                Socket::Data => alive.node.handle_data_datagram(local, from, &mut bytes),
+                Socket::Data => alive.node.handle_data_datagram(local, local, &mut bytes),
                 Socket::Advertisement => alive.node.handle_advertisement_datagram(local, from, &mut bytes),
                 Socket::Answer => alive.node.handle_answer_datagram(local, from, &mut bytes),
             }

@@ -44,7 +44,7 @@ impl Rig {
                 } else {
                     for (place, esi) in (0_u16..).zip(esis).filter(|(place, _)| !lost.contains(place)) {
                         let symbol = SymbolId { object, block, esi };
-                        self.engine.handle_symbol(*now, SESSION, first_packet + u64::from(place), symbol);
+                        self.engine.handle_symbol(*now, *now, SESSION, first_packet + u64::from(place), symbol);
                     }
                 }
             }
