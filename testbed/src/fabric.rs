@@ -2,7 +2,8 @@
 //!
 //! - One thread reads every frame that a host sends and hands it on: to all others where it goes to a
 //!   group or to an unknown address, to one port where the address was learned.
-//! - Faults ([`Link`]) and partitions touch UDP only; a call that changes them returns when they are in force.
+//! - Faults ([`Link`]) touch UDP and TCP (bits are flipped in UDP only), partitions UDP; a call that changes them returns
+//!   when they are in force.
 //! - Random faults depend only on the seed and the order in which frames arrive.
 //! - Nothing vanishes silently: every frame that a host sent and another did not get is counted somewhere
 //!   in [`Counters`].

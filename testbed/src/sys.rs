@@ -13,6 +13,7 @@ use std::process::Command;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -47,6 +48,8 @@ pub(crate) struct Received {
     pub(crate) checksum_missing: bool,
     /// The frame was longer than a slot and lost its end.
     pub(crate) truncated: bool,
+    /// When the kernel put it into the ring, by the wall clock.
+    pub(crate) at: Duration,
 }
 
 /// A packet socket on one interface, with a receive ring shared with the kernel.
@@ -152,6 +155,7 @@ impl PacketRing {
             length,
             checksum_missing: status & libc::TP_STATUS_CSUMNOTREADY != 0,
             truncated: header.tp_len as usize > length,
+            at: Duration::new(header.tp_sec.into(), header.tp_nsec),
         })
     }
 

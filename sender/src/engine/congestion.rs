@@ -111,9 +111,10 @@ enum Course {
     Startup {
         round: u64,
     },
-    /// `most`: what arrived of the overflow's rounds.
+    /// `arrived`: what arrived of the overflow's rounds, as the mean of so many verdicts.
     Settle {
-        most: f64,
+        arrived: f64,
+        verdicts: f64,
     },
     Hold {
         since: Time,
@@ -274,10 +275,13 @@ impl Congestion {
 
     fn judge(&mut self, now: Time, verdict: &Verdict) {
         let front = self.front();
-        if let Course::Settle { most } = &mut self.course {
-            *most = most.max(verdict.delivered / (1.0 - verdict.usual));
+        if let Course::Settle { arrived, verdicts } = &mut self.course {
+            if verdict.delivered > 0.0 {
+                *verdicts += 1.0;
+                *arrived += (verdict.carried(self.packet_bits) - *arrived) / *verdicts;
+            }
             if verdict.first >= self.deaf_to {
-                let carried = *most * self.packet_bits;
+                let carried = *arrived;
                 // The rate that overflowed: a single measure is not believed to be far from it.
                 let was = self.rate * 2.0;
                 self.set_rate((carried * BELOW).clamp(was * 0.25, was));
@@ -290,10 +294,14 @@ impl Congestion {
             return;
         }
         let arrived = verdict.carried(self.packet_bits);
-        if let Course::Probe { round, carried, verdicts, .. } = &mut self.course
+        let sent = self.sent_between(verdict.first, verdict.last);
+        if let Course::Probe { round, base, step, carried, verdicts } = &mut self.course
             && (*round..=*round + PROBED).contains(&verdict.first)
             && verdict.last <= *round + PROBED
+            && let Some(sent) = sent
         {
+            // A busy machine sends a little less than it may.
+            let arrived = arrived / sent * *base * (1.0 + *step);
             *verdicts += 1.0;
             *carried += (arrived - *carried) / *verdicts;
         }
@@ -329,7 +337,7 @@ impl Congestion {
         match self.course {
             Course::Startup { .. } | Course::Settle { .. } => {
                 self.set_rate(self.rate / 2.0);
-                self.course = Course::Settle { most: verdict.delivered };
+                self.course = Course::Settle { arrived: verdict.carried(self.packet_bits), verdicts: 1.0 };
             }
             Course::Probe { round, base, step, .. } if verdict.last >= round => {
                 self.set_rate(base);
@@ -419,6 +427,10 @@ impl Congestion {
                 self.set_rate(self.rate * 2.0);
                 self.course = Course::Startup { round: newest };
             }
+            // It had too little to send, or is forgotten: nothing is learned of it any more.
+            Course::Startup { round } if round < newest && !self.is_full(round) => {
+                self.course = Course::Startup { round: newest };
+            }
             Course::Hold { since, probe_at } if now >= probe_at => {
                 if now.since(since) >= HELD {
                     self.trials = TRIALS.0;
@@ -473,11 +485,20 @@ impl Congestion {
         self.next_round - self.rounds.len() as u64
     }
 
+    fn round(&self, round: u64) -> Option<&Round> {
+        self.rounds.get(usize::try_from(round.checked_sub(self.front())?).ok()?)
+    }
+
     fn is_full(&self, round: u64) -> bool {
-        round
-            .checked_sub(self.front())
-            .and_then(|at| self.rounds.get(usize::try_from(at).ok()?))
-            .is_some_and(|r| r.is_full)
+        self.round(round).is_some_and(|round| round.is_full)
+    }
+
+    /// How fast was sent from one round's beginning to another's.
+    fn sent_between(&self, first: u64, last: u64) -> Option<f64> {
+        let (first, last) = (self.round(first)?, self.round(last)?);
+        let bits = (last.first - first.first) as f64 * self.packet_bits;
+        let seconds = last.began.since(first.began).as_secs_f64();
+        (bits > 0.0 && seconds > 0.0).then(|| bits / seconds)
     }
 
     /// The longest of those that are listened to.

@@ -108,6 +108,11 @@ pub(crate) fn udp(frame: &[u8]) -> Option<UdpFrame> {
     }
 }
 
+/// Whether the frame carries TCP.
+pub(crate) fn is_tcp(frame: &[u8]) -> bool {
+    matches!(parse(frame), Some(Parsed::Fragment(TCP) | Parsed::Whole(Transport { protocol: TCP, .. })))
+}
+
 impl UdpFrame {
     /// What the datagram carries; none for a fragment.
     pub(crate) fn payload(self, frame: &[u8]) -> Option<&[u8]> {

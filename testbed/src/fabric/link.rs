@@ -116,7 +116,7 @@ pub(crate) fn nanoseconds(time: Time) -> Nanoseconds {
     time.0.saturating_mul(1000)
 }
 
-fn whole(duration: Duration) -> Nanoseconds {
+pub(super) fn whole(duration: Duration) -> Nanoseconds {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -1,7 +1,8 @@
 //! The fabric's thread: takes frames from the rings, decides, and sends.
 //!
 //! A frame that passes at once is sent straight from the ring that it arrived in: no copy, no allocation.
-//! Only what is delayed or changed is copied. Each turn of the loop takes at most a batch from every
+//! Only what is delayed or changed is copied. A link decides by when a frame came to it, not by when this thread has its
+//! turn: a busy machine makes frames late, but no queue overflows by it. Each turn of the loop takes at most a batch from every
 //! port, sends it, and gives the ring slots back.
 
 use std::cmp::Reverse;
@@ -20,12 +21,14 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
 use super::frame::{self, UdpFrame};
-use super::link::{Fate, LinkState, Nanoseconds, Passage, nanoseconds};
+use super::link::{Fate, LinkState, Nanoseconds, Passage, nanoseconds, whole};
 use super::{Blocked, Counters, Datagrams, Direction, Order, Request};
 use crate::sys::{BATCH, PacketRing, Received, SLOTS};
 
 /// How long one attempt to send waits for room.
 const WAIT: Duration = Duration::from_millis(1);
+/// A frame waits shorter than this in its ring.
+const WAITED_MAX: Duration = Duration::from_secs(1);
 /// How many such waits a batch gets before its next frame is given up.
 const MAX_WAITS: u32 = 500;
 
@@ -44,6 +47,8 @@ struct Frame {
     from: usize,
     group: bool,
     udp: Option<UdpFrame>,
+    /// UDP or TCP: links do to it what they do. Address resolution and the like always passes.
+    is_traffic: bool,
     /// Of what type it is, if it is nackcast's, and how long. As it was sent: a flipped bit makes no other type.
     datagram: Option<(DatagramType, usize)>,
 }
@@ -203,18 +208,21 @@ impl Switch {
     /// One turn: takes a batch from every port and whatever is due, and sends. Answers whether there was anything.
     fn turn(&mut self) -> bool {
         let now = nanoseconds(self.clock.now());
+        let wall = Clock::wall();
         let mut busy = false;
         for port in 0..self.ports.len() {
             for _ in 0..BATCH {
                 let Some(received) = self.rings[port].receive() else { break };
-                self.arrive(port, received, now);
+                // Longer than the ring holds no frame waits: the wall clock was set.
+                let waited = wall.checked_sub(received.at).filter(|waited| *waited < WAITED_MAX).unwrap_or_default();
+                self.arrive(port, received, now.saturating_sub(whole(waited)));
                 busy = true;
             }
         }
         while self.delayed.peek().is_some_and(|Reverse(first)| first.due <= now) {
-            let Some(Reverse(Delayed { stage, frame, .. })) = self.delayed.pop() else { break };
+            let Some(Reverse(Delayed { due, stage, frame, .. })) = self.delayed.pop() else { break };
             match stage {
-                Stage::Switch => self.switch(&frame, now),
+                Stage::Switch => self.switch(&frame, due),
                 Stage::Port(to) => self.ports[to].outgoing.push(frame),
             }
             busy = true;
@@ -248,6 +256,7 @@ impl Switch {
             from: port,
             group: frame::is_group(content),
             udp,
+            is_traffic: udp.is_some() || frame::is_tcp(content),
             datagram: payload.and_then(|payload| Some((Datagrams::kind(payload)?, payload.len()))),
         };
         count(counters, &frame);
@@ -260,9 +269,10 @@ impl Switch {
     /// Asks the link what becomes of `frame`; counts it where it ends here.
     fn judge(&mut self, host: usize, direction: Direction, frame: &Frame, now: Nanoseconds) -> Option<Passage> {
         let port = &mut self.ports[host];
-        let fate = match frame.udp {
-            Some(_) => port.links[direction.index()].judge(frame.length.saturating_sub(frame::ETHERNET), now),
-            None => Fate::Passes(Passage { due: None, twice: false, flip: None }),
+        let fate = if frame.is_traffic {
+            port.links[direction.index()].judge(frame.length.saturating_sub(frame::ETHERNET), now)
+        } else {
+            Fate::Passes(Passage { due: None, twice: false, flip: None })
         };
         let counters = &mut port.counters[direction.index()];
         match fate {

@@ -26,11 +26,15 @@ const HIGH: f64 = 30_000.0;
 const MEMORY: f64 = 20_000.0;
 /// So many excesses without a queue are none.
 const EXCESSES: u32 = 3;
+/// With so many packets a way's own loss is known.
+const KNOWN: f64 = 300.0;
 /// Verdicts need so many packets.
 const LEAST: u64 = 8;
 /// As many standard deviations are no chance any more.
 const SIGMAS: f64 = 5.0;
 const QUEUE_SIGMAS: f64 = 5.0;
+/// Beside others less is left to chance: they heed each loss.
+const SHARED_SIGMAS: f64 = 3.0;
 
 /// What a receiver saw of one round, or of several that it told of together.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +53,8 @@ pub(super) struct Verdict {
     /// Between two packets, microseconds.
     spacing: f64,
     stood: u32,
+    /// Others use the way, too.
+    is_shared: bool,
     /// Packets a second that arrived.
     pub(super) delivered: f64,
 }
@@ -60,7 +66,9 @@ impl Verdict {
     pub(super) fn is_excess(&self) -> bool {
         let usual = self.packets * self.usual;
         self.lost
-            > if self.queue >= QUEUE.max(QUEUED.0 * self.spacing) {
+            > if self.is_shared {
+                usual + SHARED_SIGMAS * usual.sqrt()
+            } else if self.queue >= QUEUE.max(QUEUED.0 * self.spacing) {
                 usual + QUEUE_SIGMAS * usual.sqrt()
             } else {
                 self.chance
@@ -69,7 +77,7 @@ impl Verdict {
 
     /// The same while little is known of the way: nobody loses so much without a reason.
     pub(super) fn is_crowded(&self) -> bool {
-        self.is_excess() && self.lost > self.packets * 0.04 + 2.0
+        self.is_excess() && is_much(self.lost, self.packets)
     }
 
     /// What may be sent so that it arrives, but for what the way itself loses: in bits a second, for packets of so many.
@@ -84,6 +92,11 @@ impl Verdict {
     pub(super) fn stands_high(&self) -> bool {
         self.queue > HIGH.max(self.rtt) && self.packets >= 24.0
     }
+}
+
+/// Nobody loses so much without a reason, while nothing else is known.
+fn is_much(lost: f64, packets: f64) -> bool {
+    lost > packets * 0.04 + 2.0
 }
 
 /// The least of the last one to two spans.
@@ -197,8 +210,12 @@ impl Path {
         self.lost = self.lost.saturating_add(span.cast_signed().saturating_sub(came_below));
         let number = reading.number as f64 / 16.0;
         let mut speed = None;
-        if let Some(sent_at) = sent.sent_at(number).filter(|_| came > 0 && reading.number > 0) {
+        if came == 0 || reading.number == 0 || up_to == heard {
+            // Nothing new is told of delay.
+        } else if let Some((mean, spacing)) = sent.mean(up_to..heard) {
             let arrival = reading.arrival as f64;
+            // Those that were lost are not in the receiver's mean.
+            let sent_at = mean + (number - (up_to + heard - 1) as f64 / 2.0) * spacing;
             self.delays += (arrival - sent_at) * came as f64;
             self.delayed += came as f64;
             // From the middle of one reading's packets to the middle of another's.
@@ -211,6 +228,9 @@ impl Path {
             } else {
                 (self.began, self.since) = (Some(arrival), half);
             }
+        } else {
+            // While the sender pauses nothing arrives.
+            (self.began, self.since) = (None, 0.0);
         }
         if let Some(sent_at) = sent.sent_at(heard.saturating_sub(1) as f64) {
             self.rtt.add(now, (now.0 as f64 - sent_at).max(0.0));
@@ -222,7 +242,8 @@ impl Path {
         let verdict = self.verdict(now, (self.round, round), speed);
         self.round = round;
         (self.packets, self.lost, self.delays, self.delayed) = (0, 0, 0.0, 0.0);
-        (self.began, self.since) = (Some(reading.arrival as f64).filter(|_| came > 0), came as f64 / 2.0);
+        (self.began, self.since) =
+            (self.began.and(Some(reading.arrival as f64)).filter(|_| came > 0), came as f64 / 2.0);
         Some(verdict)
     }
 
@@ -242,15 +263,18 @@ impl Path {
         let most = ((own_lost + 2.0 * (own_lost + 1.0).sqrt() + 1.0) / (own_sent + 20.0)).min(0.5);
         let chance = packets * most + SIGMAS * (packets * most).sqrt() + 1.0;
         let usual = own_lost / own_sent.max(100.0);
-        self.excesses = if queue < QUEUE && lost > chance { self.excesses + 1 } else { 0 };
+        // Of a new way nothing is known of its delay either: a queue may have stood from the beginning.
+        let is_much = lost > chance || (own_sent < KNOWN && is_much(lost, packets));
+        self.excesses = if queue < QUEUE && is_much { self.excesses + 1 } else { 0 };
         // What is lost without a queue again and again is the way's own.
-        if self.learns && !stands && (lost <= chance || self.excesses > EXCESSES) {
+        if self.learns && !stands && (!is_much || self.excesses > EXCESSES) {
             let fades = (1.0 - packets / MEMORY).max(0.0);
             self.own = (own_lost * fades + lost, own_sent * fades + packets);
         }
         self.stood = if stands { self.stood + 1 } else { 0 };
         Verdict {
             spacing,
+            is_shared: !self.learns,
             stood: self.stood,
             first,
             last,

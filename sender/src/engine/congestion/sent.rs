@@ -1,6 +1,7 @@
 //! When packets were sent: one note for each few runs of them, the last few thousand.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use nackcast_common::clock::Time;
 
@@ -8,6 +9,9 @@ use nackcast_common::clock::Time;
 const NOTES_MAX: usize = 4096;
 /// Runs that begin within so long share a note.
 const CLOSE_MICROS: u64 = 1000;
+/// The sender paused when nothing left for longer than this, and than so many packets take.
+const PAUSE_MICROS: f64 = 10_000.0;
+const PAUSES: f64 = 4.0;
 
 #[derive(Debug)]
 struct Note {
@@ -17,6 +21,13 @@ struct Note {
     /// One after the last, and when that began to leave.
     end: u64,
     ended: Time,
+}
+
+impl Note {
+    fn sent_at(&self, number: f64) -> f64 {
+        let part = ((number - self.first as f64) / (self.end - self.first).max(1) as f64).clamp(0.0, 1.0);
+        self.at.0 as f64 + part * (self.ended.0 - self.at.0) as f64
+    }
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +47,27 @@ impl SentLog {
         self.notes.push_back(Note { first, at: now, end: first + count, ended: now });
     }
 
+    /// When these packets were sent, as a mean in microseconds, and how far they are apart; none where the sender paused
+    /// among them, or it is not known any more.
+    pub(super) fn mean(&self, packets: Range<u64>) -> Option<(f64, f64)> {
+        let from = self.notes.partition_point(|note| note.end <= packets.start);
+        let (mut sum, mut count, mut gap) = (0.0, 0.0, 0);
+        let mut before: Option<&Note> = None;
+        for note in self.notes.iter().skip(from).take_while(|note| note.first < packets.end) {
+            let part = packets.start.max(note.first)..packets.end.min(note.end);
+            let middle = (part.start + part.end) as f64 / 2.0;
+            let here = (part.end - part.start) as f64;
+            (sum, count) = (sum + note.sent_at(middle) * here, count + here);
+            gap = before.map_or(0, |before| note.at.0.saturating_sub(before.ended.0)).max(gap);
+            before = Some(note);
+        }
+        let (first, last) = (self.notes.get(from)?, before?);
+        let lasts = last.sent_at(packets.end as f64) - first.sent_at(packets.start as f64);
+        let spacing = lasts / count;
+        let is_paused = gap as f64 > PAUSE_MICROS + PAUSES * (lasts - gap as f64).max(0.0) / count;
+        (count == (packets.end - packets.start) as f64 && !is_paused).then_some((sum / count, spacing))
+    }
+
     /// When packet `number` (which need not be whole) was sent, in microseconds; within a note it is taken that packets
     /// follow each other evenly.
     pub(super) fn sent_at(&self, number: f64) -> Option<f64> {
@@ -44,8 +76,7 @@ impl SentLog {
         if after == self.notes.len() && number > note.end as f64 {
             return None;
         }
-        let part = ((number - note.first as f64) / (note.end - note.first).max(1) as f64).min(1.0);
-        Some(note.at.0 as f64 + part * (note.ended.0 - note.at.0) as f64)
+        Some(note.sent_at(number))
     }
 }
 
@@ -64,6 +95,10 @@ mod tests {
         assert_eq!(log.sent_at(19.9).map(f64::round), Some(1498.0));
         assert_eq!(log.sent_at(25.0), Some(900_000.0));
         assert_eq!(log.sent_at(31.0), None);
+        assert_eq!(log.mean(0..20), Some((1250.0, 25.0)));
+        assert_eq!(log.mean(5..15), Some((1250.0, 25.0)));
+        assert_eq!(log.mean(10..30), None, "a pause");
+        assert_eq!(log.mean(20..31), None, "31 was not sent");
         for step in 1..=NOTES_MAX as u64 {
             log.on_sent(Time(900_000 + step * 1000), 20 + step * 10, 10);
         }

@@ -152,6 +152,9 @@ fn run(
             tcp.step(now, &mut link);
         }
         credit = f64::min(credit + control.rate().0 as f64 * TICK as f64 / 1e6, PACKET_BITS as f64 * 64.0);
+        // The manifest first; content follows when receivers have it.
+        let has_something = !(10_000..250_000).contains(&now);
+        credit = if has_something { credit } else { 0.0 };
         while credit >= PACKET_BITS as f64 {
             credit -= PACKET_BITS as f64;
             control.on_sent(time, sent, 1, PACKET_BITS);
