@@ -60,6 +60,8 @@ pub struct Counts {
     pub stored: u64,
     /// Times that pages could not be written back.
     pub lost: u64,
+    /// Reads of files that lost pages, before anybody was told: they may have given what was there before.
+    pub doubtful: u64,
 }
 
 /// A disk; clones share it.

@@ -104,16 +104,29 @@ impl PartStore {
         let each = copies.len() <= FLUSH_EACH_MAX || self.flush_each.load(Ordering::Relaxed);
         let flush = if each { Flush::Now } else { Flush::Later };
         let mut temporaries = Vec::with_capacity(copies.len());
+        let renamed = self.write_and_rename(directory, copies, flush, &mut temporaries);
+        if renamed.is_err() {
+            temporaries.iter().for_each(|temporary| self.target.discard_temporary(temporary));
+        }
+        renamed?;
+        self.flush_directory(directory)
+    }
+
+    fn write_and_rename(
+        &self,
+        directory: &Handle,
+        copies: &[(&Arc<Part>, Map)],
+        flush: Flush,
+        temporaries: &mut Vec<String>,
+    ) -> Result<(), DiskError> {
         for (part, copy) in copies {
             temporaries.push(self.write_map(part, directory, copy, flush)?);
         }
         if flush == Flush::Later {
             self.flush_all(directory)?;
         }
-        for ((part, _), temporary) in copies.iter().zip(&temporaries) {
-            self.rename_map(part, directory, temporary)?;
-        }
-        self.flush_directory(directory)
+        let mut renames = copies.iter().zip(temporaries);
+        renames.try_for_each(|((part, _), temporary)| self.rename_map(part, directory, temporary))
     }
 
     fn flush_data(&self, part: &Part, directory: &Handle, copy: &Map) -> Result<(), DiskError> {

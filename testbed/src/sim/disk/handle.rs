@@ -317,9 +317,11 @@ impl Opened for Open {
         if state.dice.falls(faults.read_error) {
             return Err(Errno::IO);
         }
-        let Content::File { now, .. } = &state.inode(self.inode)?.content else { return Err(Errno::ISDIR) };
-        let count = now.read(buffer, offset);
+        let inode = state.inode(self.inode)?;
+        let Content::File { now, .. } = &inode.content else { return Err(Errno::ISDIR) };
+        let (count, doubtful) = (now.read(buffer, offset), inode.errors.is_untold());
         state.counts.read += count as u64;
+        state.counts.doubtful += u64::from(doubtful);
         Ok(count)
     }
 

@@ -12,6 +12,8 @@ use super::Verdict;
 /// The window that needs no reason.
 const GRTTS: u32 = 6;
 const LEAST: Duration = Duration::from_millis(10);
+/// GRTT is told in whole microseconds.
+const TICK: Duration = Duration::from_micros(1);
 /// Nobody may see a window that does not change for so long, and for so many windows.
 const AIR: Duration = Duration::from_secs(3);
 const WINDOWS: u32 = 4;
@@ -54,7 +56,7 @@ impl Window {
             (quiet.window, quiet.since) = (window, now);
         }
         quiet.grtt = quiet.grtt.max(grtt);
-        let (same, enough) = (now.since(quiet.since), (quiet.grtt * GRTTS).max(LEAST));
+        let (same, enough) = (now.since(quiet.since), ((quiet.grtt + TICK) * GRTTS).max(LEAST));
         if window > enough && same > window * WINDOWS + AIR {
             return Err(format!("nobody asks, and the window has been {window:?} for {same:?}; {enough:?} would do"));
         }

@@ -114,12 +114,14 @@ impl World {
             let verdict = self.oracles.installed.look(number, &receiver.disk, &shown);
             self.oracles.judge(self.now, "installed", verdict);
         }
-        if !self.had_bad_memory {
+        // Symbols that were read back from a page that was lost, and nobody knew, are wrong until their block shows it.
+        let may_hold_wrong = self.had_bad_memory || receiver.disk.counts().doubtful > 0;
+        if !may_hold_wrong {
             let verdict = self.oracles.side_file.look(number, &receiver.disk);
             self.oracles.judge(self.now, "side file", verdict);
         }
         let receiver = &self.receivers[number as usize];
-        if !self.had_bad_memory && receiver.found_unsound() {
+        if !may_hold_wrong && receiver.found_unsound() {
             let verdict = Err(format!("receiver {number} has symbols that do not give their block, and nobody lied"));
             self.oracles.judge(self.now, "unsound", verdict);
         }
@@ -131,7 +133,7 @@ impl World {
                 }
                 receiver.disk.bytes_at(path.as_bytes()).map_or(Data::Missing, Data::There)
             };
-            let verdict = self.oracles.bitmap.on_claims(wants, self.had_bad_memory, data);
+            let verdict = self.oracles.bitmap.on_claims(wants, may_hold_wrong, data);
             self.oracles.judge(self.now, "bitmap", verdict);
         }
     }
