@@ -84,6 +84,15 @@ fn watch(site: &Site, other: &AtomicU64) -> Vec<(f64, f64, f64, f64)> {
     rows
 }
 
+/// Ends the other flow, also when something fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn mean(rows: &[(f64, f64, f64, f64)], from: f64, of: impl Fn(&(f64, f64, f64, f64)) -> f64) -> f64 {
     let rows: Vec<f64> = rows.iter().filter(|row| row.0 > from).map(of).collect();
     rows.iter().sum::<f64>() / rows.len() as f64
@@ -126,8 +135,9 @@ fn beside_tcp() {
                 let ends = &ends;
                 move || while !ends.load(Ordering::Relaxed) && stream.write_all(&[7; 1 << 14]).is_ok() {}
             });
+            let flow = Ends(&ends);
             let rows = watch(&site, &received);
-            ends.store(true, Ordering::Relaxed);
+            drop(flow);
             let (ours, theirs) = (mean(&rows, 5.0, |row| row.1), mean(&rows, 5.0, |row| row.2));
             eprintln!("from 5 s on: ours {ours:.1} Mbit/s, TCP {theirs:.1}: {:.2} of it", ours / theirs);
         });

@@ -61,7 +61,7 @@ fn the_one_that_had_all_its_passes_pulls_and_the_others_see_nothing_of_it() {
         lose_of_the_group(&site, "receiver-3", 6);
         let others: Vec<_> = (1..=2).map(|receiver| site.receive_on(receiver, &[])).collect();
         let mut late = site.receive(3, &[]);
-        let mut sender = site.send(&["--max-passes", "1", "--unicast-rate", "16mbit"]);
+        let mut sender = site.send(&["--max-passes", "1", "--unicast-rate", "8mbit"]);
         late.wait_for_stderr("had all their passes", PATIENCE).unwrap();
         // The passes are over when all that lacks waits for unicast, and what was sent last is through the fabric.
         let mut loss = 0;
@@ -83,6 +83,7 @@ fn the_one_that_had_all_its_passes_pulls_and_the_others_see_nothing_of_it() {
             std::thread::sleep(Duration::from_millis(200));
             std::mem::replace(&mut before, symbols()) == before
         });
+        eprintln!("what was pulled by then: {}", progress(&late)["pulled_bytes"]);
         let alerts = Command::new(program()).args(["alerts", "--json", "--node"]).arg(site.state("sender")).output();
         assert_ends(&mut late, 0);
         for receiver in 1..=3 {

@@ -200,9 +200,12 @@ fn read(
 ) -> std::io::Result<usize> {
     let mut read = 0;
     for _ in 0..BATCHES_PER_TURN {
+        // All of a batch waited until it was read, whatever is done about those before.
+        let mut read_at = None;
         let result = data.try_recv(|arrival, datagram| {
             let now = clock.now();
-            node.handle_data_datagram(now, now.before(arrival.waited), datagram);
+            let arrived = read_at.get_or_insert(now).before(arrival.waited);
+            node.handle_data_datagram(now, arrived, datagram);
             // Orders must not wait for the end of a large batch: slots run short.
             threads.carry_out(node);
         });

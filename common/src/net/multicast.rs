@@ -134,7 +134,7 @@ const WAITED_MAX: Duration = Duration::from_secs(1);
 pub struct Arrival {
     /// Who sent it.
     pub from: SocketAddr,
-    /// So long it waited to be read. The kernel notes when it comes; of several that it joined, when the first did.
+    /// So long it waited to be read. The kernel notes when it comes; several that it joined came together.
     pub waited: Duration,
 }
 

@@ -56,6 +56,8 @@ const STEP: (f64, f64) = (0.06, 0.5);
 /// Rounds of a probe, beside the first; and so much of a step must arrive.
 const PROBED: u64 = 2;
 const PASSES: f64 = 0.6;
+/// A probe counts when so much of its rate was sent.
+const NEARLY: f64 = 0.9;
 /// Of what arrived of a probe so much is taken: it may have filled a queue.
 const TAKEN: f64 = 0.98;
 /// CUBIC's constants (RFC 9438, sections 4.1 and 4.6).
@@ -218,7 +220,7 @@ impl Congestion {
     pub(super) fn on_sent(&mut self, now: Time, first: u64, count: u64, packet_bits: u64) {
         self.packet_bits = packet_bits as f64;
         self.follow(now, first);
-        self.sent.on_sent(now, first, count);
+        self.sent.on_sent(now, first, count, self.packet_bits / self.rate * 1e6);
     }
 
     /// A receiver tells what came. True when the rate changed.
@@ -237,10 +239,11 @@ impl Congestion {
             return false;
         }
         let before = self.rate;
-        let (newest, front) = (self.next_round - 1, self.front());
+        let (newest, front, others) = (self.next_round - 1, self.front(), self.readers.len());
         let path = self.readers.entry(run).or_insert_with(|| Path::new(newest));
         path.loss_ppm = loss_ppm;
         path.learns = !matches!(self.course, Course::Compete { .. });
+        path.others = others;
         self.heard_at = now;
         // A round ends where the next one begins: verdicts are on those that ended.
         let rounds = &self.rounds;
@@ -276,12 +279,12 @@ impl Congestion {
     fn judge(&mut self, now: Time, verdict: &Verdict) {
         let front = self.front();
         if let Course::Settle { arrived, verdicts } = &mut self.course {
-            if verdict.delivered > 0.0 {
+            if verdict.delivered > 0.0 && verdict.first < self.deaf_to {
                 *verdicts += 1.0;
                 *arrived += (verdict.carried(self.packet_bits) - *arrived) / *verdicts;
             }
             if verdict.first >= self.deaf_to {
-                let carried = *arrived;
+                let carried = if *verdicts > 0.0 { *arrived } else { self.rate };
                 // The rate that overflowed: a single measure is not believed to be far from it.
                 let was = self.rate * 2.0;
                 self.set_rate((carried * BELOW).clamp(was * 0.25, was));
@@ -298,7 +301,7 @@ impl Congestion {
         if let Course::Probe { round, base, step, carried, verdicts } = &mut self.course
             && (*round..=*round + PROBED).contains(&verdict.first)
             && verdict.last <= *round + PROBED
-            && let Some(sent) = sent
+            && let Some(sent) = sent.filter(|sent| *sent > *base * (1.0 + *step) * NEARLY)
         {
             // A busy machine sends a little less than it may.
             let arrived = arrived / sent * *base * (1.0 + *step);
@@ -337,7 +340,8 @@ impl Congestion {
         match self.course {
             Course::Startup { .. } | Course::Settle { .. } => {
                 self.set_rate(self.rate / 2.0);
-                self.course = Course::Settle { arrived: verdict.carried(self.packet_bits), verdicts: 1.0 };
+                // The rounds that follow overflowed as well, and show better what the way carries.
+                self.course = Course::Settle { arrived: 0.0, verdicts: 0.0 };
             }
             Course::Probe { round, base, step, .. } if verdict.last >= round => {
                 self.set_rate(base);

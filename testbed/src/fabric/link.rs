@@ -34,7 +34,7 @@ impl GilbertElliott {
     }
 }
 
-/// What one direction of a host's cable does to UDP frames. ARP, neighbour discovery and group
+/// What one direction of a host's cable does to UDP and TCP frames. ARP, neighbour discovery and group
 /// membership always pass untouched. The default is a perfect cable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Link {
@@ -130,6 +130,8 @@ pub(crate) struct LinkState {
     /// When the last bit of what waits will have left.
     busy_until: Nanoseconds,
     last_due: Nanoseconds,
+    /// When a frame came last: frames of several hosts are not told in order.
+    latest: Nanoseconds,
 }
 
 impl LinkState {
@@ -141,6 +143,7 @@ impl LinkState {
             in_burst: false,
             busy_until: 0,
             last_due: 0,
+            latest: 0,
         }
     }
 
@@ -153,6 +156,8 @@ impl LinkState {
 
     /// Decides about an IP packet of `length` bytes.
     pub(crate) fn judge(&mut self, length: usize, now: Nanoseconds) -> Fate {
+        self.latest = self.latest.max(now);
+        let now = self.latest;
         if length > self.link.mtu {
             return Fate::Lost;
         }

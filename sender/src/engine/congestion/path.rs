@@ -33,7 +33,7 @@ const LEAST: u64 = 8;
 /// As many standard deviations are no chance any more.
 const SIGMAS: f64 = 5.0;
 const QUEUE_SIGMAS: f64 = 5.0;
-/// Beside others less is left to chance: they heed each loss.
+/// Beside others less is left to chance: they heed each loss. Of many receivers one is always unlucky.
 const SHARED_SIGMAS: f64 = 3.0;
 
 /// What a receiver saw of one round, or of several that it told of together.
@@ -53,8 +53,8 @@ pub(super) struct Verdict {
     /// Between two packets, microseconds.
     spacing: f64,
     stood: u32,
-    /// Others use the way, too.
-    is_shared: bool,
+    /// Others use the way, too, and its own loss is known: so many standard deviations are no chance.
+    shared: Option<f64>,
     /// Packets a second that arrived.
     pub(super) delivered: f64,
 }
@@ -66,8 +66,8 @@ impl Verdict {
     pub(super) fn is_excess(&self) -> bool {
         let usual = self.packets * self.usual;
         self.lost
-            > if self.is_shared {
-                usual + SHARED_SIGMAS * usual.sqrt()
+            > if let Some(sigmas) = self.shared {
+                usual + sigmas * usual.sqrt() + 1.0
             } else if self.queue >= QUEUE.max(QUEUED.0 * self.spacing) {
                 usual + QUEUE_SIGMAS * usual.sqrt()
             } else {
@@ -145,6 +145,8 @@ pub(super) struct Path {
     own: (f64, f64),
     /// Who competes learns nothing of loss: it may be another's.
     pub(super) learns: bool,
+    /// How many receivers are listened to.
+    pub(super) others: usize,
     /// Verdicts in a row in which too much was lost without a queue.
     excesses: u32,
     /// Verdicts in a row in which a queue stood.
@@ -168,6 +170,7 @@ impl Path {
             since: 0.0,
             own: (0.0, 0.0),
             learns: true,
+            others: 1,
             excesses: 0,
             stood: 0,
             delay: Least::new(),
@@ -274,7 +277,8 @@ impl Path {
         self.stood = if stands { self.stood + 1 } else { 0 };
         Verdict {
             spacing,
-            is_shared: !self.learns,
+            shared: (!self.learns && own_sent >= KNOWN)
+                .then(|| (SHARED_SIGMAS.powi(2) + 2.0 * (self.others.max(1) as f64).ln()).sqrt()),
             stood: self.stood,
             first,
             last,

@@ -21,6 +21,8 @@ struct Note {
     /// One after the last, and when that began to leave.
     end: u64,
     ended: Time,
+    /// Before it the sender had nothing to send.
+    is_after_pause: bool,
 }
 
 impl Note {
@@ -36,7 +38,8 @@ pub(super) struct SentLog {
 }
 
 impl SentLog {
-    pub(super) fn on_sent(&mut self, now: Time, first: u64, count: u64) {
+    /// `spacing`: between two packets at the present rate, in microseconds.
+    pub(super) fn on_sent(&mut self, now: Time, first: u64, count: u64, spacing: f64) {
         if let Some(last) = self.notes.back_mut().filter(|last| last.end == first && now.0 < last.at.0 + CLOSE_MICROS) {
             (last.end, last.ended) = (first + count, now);
             return;
@@ -44,28 +47,30 @@ impl SentLog {
         if self.notes.len() == NOTES_MAX {
             self.notes.pop_front();
         }
-        self.notes.push_back(Note { first, at: now, end: first + count, ended: now });
+        let idle = self.notes.back().map_or(0, |last| now.0.saturating_sub(last.ended.0));
+        let is_after_pause = idle as f64 > PAUSE_MICROS + PAUSES * spacing;
+        self.notes.push_back(Note { first, at: now, end: first + count, ended: now, is_after_pause });
     }
 
     /// When these packets were sent, as a mean in microseconds, and how far they are apart; none where the sender paused
-    /// among them, or it is not known any more.
+    /// before one of them, or it is not known any more.
     pub(super) fn mean(&self, packets: Range<u64>) -> Option<(f64, f64)> {
         let from = self.notes.partition_point(|note| note.end <= packets.start);
-        let (mut sum, mut count, mut gap) = (0.0, 0.0, 0);
-        let mut before: Option<&Note> = None;
+        let (mut sum, mut count) = (0.0, 0.0);
+        let mut last = None;
         for note in self.notes.iter().skip(from).take_while(|note| note.first < packets.end) {
             let part = packets.start.max(note.first)..packets.end.min(note.end);
             let middle = (part.start + part.end) as f64 / 2.0;
             let here = (part.end - part.start) as f64;
             (sum, count) = (sum + note.sent_at(middle) * here, count + here);
-            gap = before.map_or(0, |before| note.at.0.saturating_sub(before.ended.0)).max(gap);
-            before = Some(note);
+            if note.is_after_pause && part.start == note.first {
+                return None;
+            }
+            last = Some(note);
         }
-        let (first, last) = (self.notes.get(from)?, before?);
+        let (first, last) = (self.notes.get(from)?, last?);
         let lasts = last.sent_at(packets.end as f64) - first.sent_at(packets.start as f64);
-        let spacing = lasts / count;
-        let is_paused = gap as f64 > PAUSE_MICROS + PAUSES * (lasts - gap as f64).max(0.0) / count;
-        (count == (packets.end - packets.start) as f64 && !is_paused).then_some((sum / count, spacing))
+        (count == (packets.end - packets.start) as f64).then_some((sum / count, lasts / count))
     }
 
     /// When packet `number` (which need not be whole) was sent, in microseconds; within a note it is taken that packets
@@ -87,9 +92,9 @@ mod tests {
     #[test]
     fn within_a_note_packets_are_even_and_a_pause_is_none_of_it() {
         let mut log = SentLog::default();
-        log.on_sent(Time(1000), 0, 10);
-        log.on_sent(Time(1500), 10, 10);
-        log.on_sent(Time(900_000), 20, 10);
+        log.on_sent(Time(1000), 0, 10, 25.0);
+        log.on_sent(Time(1500), 10, 10, 25.0);
+        log.on_sent(Time(900_000), 20, 10, 25.0);
         assert_eq!(log.sent_at(0.0), Some(1000.0));
         assert_eq!(log.sent_at(10.0), Some(1250.0));
         assert_eq!(log.sent_at(19.9).map(f64::round), Some(1498.0));
@@ -98,9 +103,11 @@ mod tests {
         assert_eq!(log.mean(0..20), Some((1250.0, 25.0)));
         assert_eq!(log.mean(5..15), Some((1250.0, 25.0)));
         assert_eq!(log.mean(10..30), None, "a pause");
+        assert_eq!(log.mean(20..30), None, "a pause before them");
+        assert_eq!(log.mean(21..30), Some((900_000.0, 0.0)));
         assert_eq!(log.mean(20..31), None, "31 was not sent");
         for step in 1..=NOTES_MAX as u64 {
-            log.on_sent(Time(900_000 + step * 1000), 20 + step * 10, 10);
+            log.on_sent(Time(900_000 + step * 1000), 20 + step * 10, 10, 25.0);
         }
         assert_eq!(log.notes.len(), NOTES_MAX);
         assert_eq!(log.sent_at(5.0), None);

@@ -153,7 +153,8 @@ fn run(
         }
         credit = f64::min(credit + control.rate().0 as f64 * TICK as f64 / 1e6, PACKET_BITS as f64 * 64.0);
         // The manifest first; content follows when receivers have it.
-        let has_something = !(10_000..250_000).contains(&now);
+        // And now and then there is nothing for a moment.
+        let has_something = !(10_000..120_000).contains(&now) && now % 5_000_000 < 4_960_000;
         credit = if has_something { credit } else { 0.0 };
         while credit >= PACKET_BITS as f64 {
             credit -= PACKET_BITS as f64;
