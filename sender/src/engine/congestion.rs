@@ -303,8 +303,8 @@ impl Congestion {
             && verdict.last <= *round + PROBED
             && let Some(sent) = sent.filter(|sent| *sent > *base * (1.0 + *step) * NEARLY)
         {
-            // A busy machine sends a little less than it may.
-            let arrived = arrived / sent * *base * (1.0 + *step);
+            // A busy machine sends a little less than it may; and no more arrives than was sent, whatever one measure says.
+            let arrived = (arrived / sent).min(1.0) * *base * (1.0 + *step);
             *verdicts += 1.0;
             *carried += (arrived - *carried) / *verdicts;
         }
