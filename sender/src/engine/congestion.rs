@@ -239,11 +239,11 @@ impl Congestion {
             return false;
         }
         let before = self.rate;
-        let (newest, front, others) = (self.next_round - 1, self.front(), self.readers.len());
+        let (newest, front, readers) = (self.next_round - 1, self.front(), self.readers.len());
         let path = self.readers.entry(run).or_insert_with(|| Path::new(newest));
         path.loss_ppm = loss_ppm;
         path.learns = !matches!(self.course, Course::Compete { .. });
-        path.others = others;
+        path.readers = readers;
         self.heard_at = now;
         // A round ends where the next one begins: verdicts are on those that ended.
         let rounds = &self.rounds;

@@ -145,8 +145,8 @@ pub(super) struct Path {
     own: (f64, f64),
     /// Who competes learns nothing of loss: it may be another's.
     pub(super) learns: bool,
-    /// How many receivers are listened to.
-    pub(super) others: usize,
+    /// How many receivers are listened to, this one with them.
+    pub(super) readers: usize,
     /// Verdicts in a row in which too much was lost without a queue.
     excesses: u32,
     /// Verdicts in a row in which a queue stood.
@@ -170,7 +170,7 @@ impl Path {
             since: 0.0,
             own: (0.0, 0.0),
             learns: true,
-            others: 1,
+            readers: 1,
             excesses: 0,
             stood: 0,
             delay: Least::new(),
@@ -278,7 +278,7 @@ impl Path {
         Verdict {
             spacing,
             shared: (!self.learns && own_sent >= KNOWN)
-                .then(|| (SHARED_SIGMAS.powi(2) + 2.0 * (self.others.max(1) as f64).ln()).sqrt()),
+                .then(|| (SHARED_SIGMAS.powi(2) + 2.0 * (self.readers.max(1) as f64).ln()).sqrt()),
             stood: self.stood,
             first,
             last,
