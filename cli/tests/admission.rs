@@ -17,7 +17,7 @@ use std::process::Command;
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::{Process, Signal};
 
-use crate::site::{NACK_PORT, PATIENCE, Site, program, progress, receiver_name, until};
+use crate::site::{NACK_PORT, PATIENCE, Site, program, progress, receiver_name, until, with_others};
 use crate::tree::{Tree, noise};
 
 /// Runs the program to its end; gives what it printed.
@@ -113,6 +113,7 @@ fn until_complete(receiver: &Process) {
 
 #[test]
 fn who_is_on_the_list_is_let_in_and_who_is_taken_off_reads_nothing_newer() {
+    let _turn = with_others();
     with_namespaces(|| {
         let listed = Listed::new(3, 2);
         let first = listed.write("first", 1);
@@ -167,6 +168,7 @@ fn who_is_on_the_list_is_let_in_and_who_is_taken_off_reads_nothing_newer() {
 /// Whoever no multicast reaches hears no announcement: it is turned away when it asks, and joins anew.
 #[test]
 fn a_receiver_that_only_pulls_follows_the_channel_into_its_next_epoch() {
+    let _turn = with_others();
     with_namespaces(|| {
         let listed = Listed::new(2, 2);
         listed.site.network.fabric().block_multicast("sender", &receiver_name(1), true).unwrap();
@@ -187,6 +189,7 @@ fn a_receiver_that_only_pulls_follows_the_channel_into_its_next_epoch() {
 /// The backup has its own list, and knows which epoch is in force although the channel never left its first one.
 #[test]
 fn who_comes_when_only_the_backup_is_left_is_let_in_by_it() {
+    let _turn = with_others();
     with_namespaces(|| {
         let listed = Listed::new(3, 2);
         let first = listed.write("first", 1);

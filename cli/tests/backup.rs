@@ -34,7 +34,7 @@ use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::{Process, Signal};
 
 use crate::site::{
-    GROUP_PORT, NACK_PORT, PATIENCE, Site, assert_ends, program, progress, receiver_name, until, with_another,
+    GROUP_PORT, NACK_PORT, PATIENCE, Site, assert_ends, program, progress, receiver_name, until, with_others,
 };
 use crate::tree::{Tree, copy_tree, noise};
 
@@ -277,31 +277,31 @@ fn states(process: &Process) -> Vec<String> {
 
 #[test]
 fn a_primary_killed_at_a_quarter_is_replaced() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| takes_over_at(25, kill));
 }
 
 #[test]
 fn a_primary_killed_at_half_is_replaced() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| takes_over_at(50, kill));
 }
 
 #[test]
 fn a_primary_killed_near_the_end_is_replaced() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| takes_over_at(95, kill));
 }
 
 #[test]
 fn a_frozen_primary_is_replaced() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| takes_over_at(50, |primary| primary.signal(Signal::SIGSTOP).unwrap()));
 }
 
 #[test]
 fn receivers_that_reach_only_the_backup_are_an_alert_and_no_take_over() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (_primary, mut backup) = pair.serving();

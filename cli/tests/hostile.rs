@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::{Process, Signal};
 
-use crate::site::{PATIENCE, Site, assert_ends, program, progress, until, with_another};
+use crate::site::{PATIENCE, Site, assert_ends, program, progress, until, with_others};
 use crate::tree::{Tree, noise};
 
 /// HTTP, from everywhere, and gRPC, from the sender's host only.
@@ -166,7 +166,7 @@ fn ports() -> [String; 2] {
 
 #[test]
 fn whatever_strangers_say_to_a_sender_the_transfer_goes_on() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let (site, tree) = site(ROUNDS);
         let [http, admin] = ports();
@@ -180,7 +180,7 @@ fn whatever_strangers_say_to_a_sender_the_transfer_goes_on() {
 /// No sender is left: others get everything from one receiver, which strangers found.
 #[test]
 fn whatever_strangers_say_to_a_receiver_it_serves_its_peers() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let (site, tree) = site(ROUNDS + 1);
         let ([http, admin], from) = (ports(), site.peer(1));

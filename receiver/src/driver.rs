@@ -142,14 +142,13 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             () = shutdown.cancelled() => break Ok(()),
             // Data before advertisements: see the node's contract.
             ready = sockets.data.readable(), if !is_awake => {
-                let result = ready.and_then(|()| read(&mut sockets.data, &mut node, clock, &threads, &mut unbroken));
-                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read), unbroken == 0);
-                complain(&mut node, clock, result);
+                match ready {
+                    Ok(()) => nap.look(&mut sockets.data, &mut node, clock, &threads, &mut unbroken),
+                    Err(error) => complain(&mut node, clock, Err(error)),
+                }
             }
             () = std::future::ready(()), if is_awake => {
-                let result = read(&mut sockets.data, &mut node, clock, &threads, &mut unbroken);
-                nap.follow(clock.now(), &mut sockets.data, result.as_ref().map_or(0, |read| *read), unbroken == 0);
-                complain(&mut node, clock, result);
+                nap.look(&mut sockets.data, &mut node, clock, &threads, &mut unbroken);
                 // On a busy machine each look may be late, and the others below would never have their turn.
                 if unbroken == 0 {
                     let result = sockets.hear_advertisements(&mut node, clock);
@@ -163,8 +162,15 @@ pub(crate) async fn run(setup: Setup) -> Result<ReceivedChannel, RunError> {
             Some(report) = reports.blocks.recv() => node.handle_block_report(clock.now(), report),
             Some(report) = reports.dataset.recv() => node.handle_dataset_report(clock.now(), report),
             ready = sockets.advertisements.readable() => {
-                let result = ready.and_then(|()| sockets.hear_advertisements(&mut node, clock));
-                complain(&mut node, clock, result);
+                // During a nap nobody looked at data: what waits there would be taken for lost.
+                let was_napping = nap.until().is_some();
+                if was_napping {
+                    nap.look(&mut sockets.data, &mut node, clock, &threads, &mut unbroken);
+                }
+                if !was_napping || unbroken == 0 {
+                    let result = ready.and_then(|()| sockets.hear_advertisements(&mut node, clock));
+                    complain(&mut node, clock, result);
+                }
             }
             // Read at the top of the next turn.
             _ = sockets.nacks.readable() => {}
@@ -236,6 +242,20 @@ struct Nap {
 impl Nap {
     const fn until(&self) -> Option<Time> {
         self.until
+    }
+
+    /// Reads what is in, and looks again as soon as that shows to be right.
+    fn look(
+        &mut self,
+        data: &mut GroupSocket,
+        node: &mut ReceiverNode,
+        clock: Clock,
+        threads: &Threads,
+        unbroken: &mut usize,
+    ) {
+        let result = read(data, node, clock, threads, unbroken);
+        self.follow(clock.now(), data, result.as_ref().map_or(0, |read| *read), *unbroken == 0);
+        complain(node, clock, result);
     }
 
     /// So much was read; and whether nothing is left.

@@ -7,7 +7,7 @@ use nackcast_testbed::netns::with_namespaces;
 use serde_json::Value;
 
 use crate::doctor::{allow, forbid};
-use crate::stage::{Stage, end, program, until, with_another};
+use crate::stage::{Stage, end, program, until, with_others};
 
 fn kinds(alerts: &Value) -> Vec<&str> {
     alerts["alerts"].as_array().unwrap().iter().map(|alert| alert["kind"].as_str().unwrap()).collect()
@@ -15,7 +15,7 @@ fn kinds(alerts: &Value) -> Vec<&str> {
 
 #[test]
 fn damage_is_healed_told_and_remembered() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
@@ -72,7 +72,7 @@ fn damage_is_healed_told_and_remembered() {
 
 #[test]
 fn a_wrong_ticket_is_told() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
@@ -91,7 +91,7 @@ fn a_wrong_ticket_is_told() {
 
 #[test]
 fn a_receiver_whose_nacks_do_not_arrive_says_so_until_they_do() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);

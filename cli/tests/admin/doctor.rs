@@ -5,7 +5,7 @@ use nackcast_testbed::netns::with_namespaces;
 use serde_json::Value;
 
 use crate::bridge::Bridge;
-use crate::stage::{Stage, end, until, with_another};
+use crate::stage::{Stage, end, until, with_others};
 
 const GROUP: &str = "239.192.7.8";
 
@@ -46,7 +46,7 @@ fn set(stage: &Stage, host: &str, setting: &str, value: &str) {
 
 #[test]
 fn what_keeps_a_receiver_from_hearing_is_found() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let nacks = format!("{}:7701", stage.address("sender"));
@@ -104,7 +104,7 @@ fn what_keeps_a_receiver_from_hearing_is_found() {
 
 #[test]
 fn links_that_are_too_small_and_hops_that_are_too_few_are_found() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let receiver = format!("{}:7701", stage.address("receiver"));
@@ -133,7 +133,7 @@ fn links_that_are_too_small_and_hops_that_are_too_few_are_found() {
 
 #[test]
 fn a_port_that_is_taken_and_a_wrong_ticket_are_found() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
@@ -163,7 +163,7 @@ fn a_port_that_is_taken_and_a_wrong_ticket_are_found() {
 
 #[test]
 fn on_a_switch_that_snoops_a_querier_is_heard_and_a_report_that_does_not_leave_is_found() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let bridge = Bridge::new();
         let has = |found: &[(String, String)], verdict: &str, what: &str| {
@@ -192,7 +192,7 @@ fn on_a_switch_that_snoops_a_querier_is_heard_and_a_report_that_does_not_leave_i
 
 #[test]
 fn a_switch_that_stops_a_group_without_a_querier_is_found() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let bridge = Bridge::new();
         let has = |found: &[(String, String)], verdict: &str, what: &str| {

@@ -5,11 +5,11 @@ use std::net::TcpStream;
 
 use nackcast_testbed::netns::with_namespaces;
 
-use crate::stage::{Stage, end, noise, until, with_another};
+use crate::stage::{Stage, end, noise, until, with_others};
 
 #[test]
 fn metrics_are_read_by_a_plain_client() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&["--http", "0.0.0.0:9100"]);
@@ -88,7 +88,7 @@ fn metrics_are_read_by_a_plain_client() {
 /// Of those who read nothing only so many are given files, and everybody else is served.
 #[test]
 fn clients_that_read_nothing_hold_nobody_up() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         // More than the buffers of a connection take.

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 #[path = "../common/turn.rs"]
 mod turn;
-pub(crate) use turn::with_another;
+pub(crate) use turn::with_others;
 
 /// Long enough for a busy machine: nothing here is judged by the clock.
 const PATIENCE: Duration = Duration::from_secs(240);

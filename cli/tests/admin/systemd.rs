@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use nackcast_testbed::netns::with_namespaces;
 
-use crate::stage::{Stage, end, with_another};
+use crate::stage::{Stage, end, with_others};
 
 #[test]
 fn a_node_says_that_it_runs_what_it_does_and_that_it_ends() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let path = stage.path("notify");

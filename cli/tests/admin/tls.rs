@@ -8,7 +8,7 @@ use std::time::Duration;
 use nackcast_testbed::netns::with_namespaces;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::stage::{Stage, code_of, end, until, with_another};
+use crate::stage::{Stage, code_of, end, until, with_others};
 
 /// A CA, and what it signed: NAME.pem with NAME.key.
 fn certificates(stage: &Stage, ca: &str, names: &[&str]) {
@@ -59,7 +59,7 @@ fn drip(stage: &Stage, ends: &AtomicBool, full: &AtomicBool) -> usize {
 
 #[test]
 fn handshakes_that_never_end_do_not_keep_others_out() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         certificates(&stage, "ca", &["node", "friend"]);
@@ -86,7 +86,7 @@ fn handshakes_that_never_end_do_not_keep_others_out() {
 
 #[test]
 fn off_loopback_both_sides_need_certificates() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         certificates(&stage, "ca", &["node", "friend"]);

@@ -4,7 +4,7 @@ use nackcast_testbed::netns::with_namespaces;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::stage::{Stage, end, noise, until, with_another};
+use crate::stage::{Stage, end, noise, until, with_others};
 
 fn is(state: &'static str) -> impl Fn(&Value) -> bool {
     move |channel| channel["state"] == state
@@ -12,7 +12,7 @@ fn is(state: &'static str) -> impl Fn(&Value) -> bool {
 
 #[test]
 fn a_sender_and_a_receiver_do_what_an_admin_says() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let mut sender = stage.send(&[]);
@@ -112,7 +112,7 @@ fn a_sender_and_a_receiver_do_what_an_admin_says() {
 
 #[test]
 fn a_hangup_takes_up_the_rate_of_the_file_and_scans() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let stage = Stage::new();
         let config = stage.path("send.toml");

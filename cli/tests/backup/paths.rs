@@ -5,7 +5,7 @@ use std::time::Duration;
 use nackcast_testbed::fabric::{Direction, Link};
 use nackcast_testbed::netns::with_namespaces;
 
-use super::{Pair, states, with_another};
+use super::{Pair, states, with_others};
 use crate::site::{GROUP_PORT, NACK_PORT, PATIENCE, assert_ends, receiver_name, until};
 
 impl Pair {
@@ -49,7 +49,7 @@ impl Pair {
 
 #[test]
 fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup) = pair.serving();
@@ -79,7 +79,7 @@ fn a_primary_that_only_quic_reaches_is_alive_and_hands_over_by_it() {
 /// Further away than three questions last: the first answer comes late, and ends the backup's turn; the next is waited for.
 #[test]
 fn a_primary_that_is_far_away_on_quic_is_alive() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(3);
         let (_primary, mut backup) = pair.serving();
@@ -104,7 +104,7 @@ fn a_primary_that_is_far_away_on_quic_is_alive() {
 /// multicast alone cannot bring, receivers wait for, and people hear of it.
 #[test]
 fn a_primary_that_only_multicast_leaves_is_alive() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let mut backup = pair.backup();

@@ -8,7 +8,7 @@ use nackcast_sender::role::overlap_max;
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::{Process, Signal};
 
-use super::{MIB, Pair, recorded, states, with_another};
+use super::{MIB, Pair, recorded, states, with_others};
 use crate::site::{NACK_PORT, PATIENCE, program, progress, receiver_name, until};
 
 /// Symbols in a second at the rate of the senders, if all of it were content.
@@ -26,7 +26,7 @@ impl Pair {
 
 #[test]
 fn a_primary_that_returns_has_the_channel_again() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         // So much that a backup that went on would be heard for longer than it may.
         let pair = Pair::with(2, Duration::from_millis(500), 14 * MIB);
@@ -61,7 +61,7 @@ fn a_primary_that_returns_has_the_channel_again() {
 
 #[test]
 fn a_frozen_primary_that_goes_on_has_the_channel_again() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, mut receivers) = pair.started(2);
@@ -79,7 +79,7 @@ fn a_frozen_primary_that_goes_on_has_the_channel_again() {
 /// Alive is not serving: the backup takes over as soon as it is asked, and no NACK is disregarded.
 #[test]
 fn a_primary_that_is_paused_or_drained_leaves_the_channel_to_the_backup() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, mut receivers) = pair.started(2);
@@ -99,7 +99,7 @@ fn a_primary_that_is_paused_or_drained_leaves_the_channel_to_the_backup() {
 
 #[test]
 fn of_the_senders_on_both_sides_of_a_partition_one_remains_when_it_heals() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (primary, mut backup, mut receivers) = pair.started(2);
@@ -122,7 +122,7 @@ fn of_the_senders_on_both_sides_of_a_partition_one_remains_when_it_heals() {
 
 #[test]
 fn without_any_sender_receivers_wait_and_say_so_until_one_comes_back() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, receivers) = pair.started(0);
@@ -145,7 +145,7 @@ fn without_any_sender_receivers_wait_and_say_so_until_one_comes_back() {
 /// Its copy is whole, but what it knew of it is gone: the block hashes, too, which nobody multicasts again.
 #[test]
 fn a_backup_that_lost_its_state_and_kept_its_directory_serves() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup) = pair.serving();

@@ -5,7 +5,7 @@ use std::process::Command;
 use nackcast_testbed::netns::with_namespaces;
 use nackcast_testbed::process::Process;
 
-use super::{MIB, Pair, RATE, states, with_another};
+use super::{MIB, Pair, RATE, states, with_others};
 use crate::site::{PATIENCE, assert_ends, program, progress, receiver_name, until};
 use crate::tree::{Tree, copy_tree, noise};
 
@@ -31,7 +31,7 @@ impl Pair {
 
 #[test]
 fn a_primary_whose_disk_is_gone_is_replaced() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, mut receivers) = pair.started(2);
@@ -52,7 +52,7 @@ fn a_primary_whose_disk_is_gone_is_replaced() {
 /// Unicast is fine: the primary serves, and cannot know. Somebody else must mend the network.
 #[test]
 fn multicast_that_does_not_reach_receivers_is_an_alert_and_no_take_over() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (_primary, mut backup) = pair.serving();
@@ -68,7 +68,7 @@ fn multicast_that_does_not_reach_receivers_is_an_alert_and_no_take_over() {
 
 #[test]
 fn a_primary_in_a_crash_loop_leaves_the_channel_to_the_backup() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, mut receivers) = pair.started(2);
@@ -92,7 +92,7 @@ fn a_primary_in_a_crash_loop_leaves_the_channel_to_the_backup() {
 
 #[test]
 fn of_two_primaries_one_serves() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let mut receivers: Vec<_> = (1..=2).map(|receiver| pair.site.receive(receiver, &[])).collect();
@@ -115,7 +115,7 @@ fn of_two_primaries_one_serves() {
 
 #[test]
 fn of_two_backups_the_first_one_serves_and_the_second_when_that_is_gone() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         copy_tree(&pair.site.source(), &pair.site.path("second-copy"));
@@ -214,7 +214,7 @@ impl Pair {
 /// Such a disk gives no error: its calls do not come back.
 #[test]
 fn a_primary_whose_disk_hangs_is_replaced_until_it_answers() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (library, flag) = (pair.library("hangs", HANGS), pair.site.path("the disk hangs"));
@@ -239,7 +239,7 @@ fn a_primary_whose_disk_hangs_is_replaced_until_it_answers() {
 
 #[test]
 fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (library, flag) = (pair.library("clock", CLOCK), pair.site.path("the clock is off"));
@@ -281,7 +281,7 @@ fn a_primary_whose_clock_begins_in_1970_goes_on_where_it_was() {
 /// waited for.
 #[test]
 fn a_generation_that_the_backup_has_not_seen_is_served_as_far_as_it_has_it() {
-    let _turn = with_another();
+    let _turn = with_others();
     with_namespaces(|| {
         let pair = Pair::new(2);
         let (mut primary, mut backup, _) = pair.started(0);

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 #[path = "turn.rs"]
 mod turn;
 #[allow(unused_imports, reason = "tests that measure, or keep the machine busy, run alone")]
-pub(crate) use turn::with_another;
+pub(crate) use turn::with_others;
 
 /// Long enough for a busy machine: nothing here is judged by the clock.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);

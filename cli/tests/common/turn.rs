@@ -2,10 +2,10 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Tests that mostly wait for silence and deadlines: two at a time. It ends with the turn that it gives.
+/// Tests that mostly wait for silence and deadlines: three at a time. It ends with the turn that it gives.
 #[allow(dead_code, reason = "tests that measure, or keep the machine busy, run alone")]
-pub(crate) fn with_another() -> impl Drop {
-    static FREE: (Mutex<u32>, Condvar) = (Mutex::new(2), Condvar::new());
+pub(crate) fn with_others() -> impl Drop {
+    static FREE: (Mutex<u32>, Condvar) = (Mutex::new(3), Condvar::new());
     struct Turn;
     impl Drop for Turn {
         fn drop(&mut self) {
