@@ -82,6 +82,9 @@ impl Deadline {
     }
 }
 
+/// See [`Clock::waited`].
+const WAITED_MAX: Duration = Duration::from_secs(1);
+
 /// The monotonic clock of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -109,7 +112,14 @@ impl Clock {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// The same in milliseconds.
+    /// How long ago the kernel noted `at`, when the wall clock says `wall`. Nothing waits for a second to be read: if it
+    /// looks so, the clock was set, and nothing is known.
+    #[must_use]
+    pub fn waited(wall: Duration, at: Duration) -> Duration {
+        wall.checked_sub(at).filter(|waited| *waited < WAITED_MAX).unwrap_or_default()
+    }
+
+    /// The same as [`Self::wall`], in milliseconds.
     #[must_use]
     pub fn wall_ms() -> u64 {
         u64::try_from(Self::wall().as_millis()).unwrap_or(u64::MAX)

@@ -126,9 +126,6 @@ fn join_source(socket: &Socket, group: IpAddr, source: IpAddr, interface_index: 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// No datagram waits longer than this; if it looks so, the wall clock was set.
-const WAITED_MAX: Duration = Duration::from_secs(1);
-
 /// How a datagram came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
@@ -262,8 +259,8 @@ impl GroupSocket {
                 self.foreign += datagrams.len() as u64;
                 continue;
             }
-            let waited = meta.timestamp.and_then(|at| wall.checked_sub(at)).filter(|waited| *waited < WAITED_MAX);
-            let arrival = Arrival { from: meta.addr, waited: waited.unwrap_or_default() };
+            let waited = meta.timestamp.map_or(Duration::ZERO, |at| Clock::waited(wall, at));
+            let arrival = Arrival { from: meta.addr, waited };
             for datagram in datagrams {
                 f(arrival, datagram);
                 count += 1;

@@ -2,8 +2,8 @@
 //!
 //! A frame that passes at once is sent straight from the ring that it arrived in: no copy, no allocation.
 //! Only what is delayed or changed is copied. A link decides by when a frame came to it, not by when this thread has its
-//! turn: a busy machine makes frames late, but no queue overflows by it. Each turn of the loop takes at most a batch from every
-//! port, sends it, and gives the ring slots back.
+//! turn: a busy machine makes frames late, but no queue overflows by it. Each turn of the loop takes at most a batch
+//! from every port, sends it, and gives the ring slots back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -27,8 +27,6 @@ use crate::sys::{BATCH, PacketRing, Received, SLOTS};
 
 /// How long one attempt to send waits for room.
 const WAIT: Duration = Duration::from_millis(1);
-/// A frame waits shorter than this in its ring.
-const WAITED_MAX: Duration = Duration::from_secs(1);
 /// How many such waits a batch gets before its next frame is given up.
 const MAX_WAITS: u32 = 500;
 
@@ -213,8 +211,7 @@ impl Switch {
         for port in 0..self.ports.len() {
             for _ in 0..BATCH {
                 let Some(received) = self.rings[port].receive() else { break };
-                // Longer than the ring holds no frame waits: the wall clock was set.
-                let waited = wall.checked_sub(received.at).filter(|waited| *waited < WAITED_MAX).unwrap_or_default();
+                let waited = Clock::waited(wall, received.at);
                 self.arrive(port, received, now.saturating_sub(whole(waited)));
                 busy = true;
             }
